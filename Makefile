@@ -1,0 +1,61 @@
+# Every target uses .venv, which `make setup` builds; a second time it is quick.
+PYTHON ?= python3
+FOR ?= 20
+CASES ?= 200000
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all cov fmt lint type layers check bench fuzz-times clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Build .venv with everything the other targets need
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make setup needs Python 3.11 or newer as '$(PYTHON)'; name another with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make setup needs Python 3.11 or newer; '$(PYTHON)' is older. Name another with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make setup needs Python's venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "building $(VENV) (once; about a minute)…"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local]' --group dev
+	@touch $(STAMP)
+
+demo: setup ## Run the main job for FOR seconds: daemon, local SNS and SQS, three schedules, a live table
+	@$(BIN)/cronally demo --for $(FOR)
+
+test: setup ## Run the tests
+	@$(BIN)/pytest -q tests
+
+test-all: test ## The tests and, once they exist, the longer campaigns
+
+cov: setup ## Run the tests and show what they do not reach
+	@$(BIN)/pytest -q tests --cov --cov-report=term-missing:skip-covered
+
+fmt: setup ## Format the code
+	@$(BIN)/ruff format --quiet src tests benchmarks
+	@$(BIN)/ruff check --quiet --fix src tests benchmarks
+
+lint: setup ## Check style and names
+	@$(BIN)/ruff format --check --quiet src tests benchmarks || { echo "run 'make fmt'" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet src tests benchmarks
+
+type: setup ## Check types
+	@$(BIN)/mypy --no-error-summary
+
+layers: setup ## Check that imports point one way
+	@$(BIN)/lint-imports --no-cache
+
+check: test lint type layers ## Everything CI checks, but for the demo
+
+bench: setup ## Measure: cost of a next fire time, beside croniter and cronsim
+	@$(BIN)/python -m benchmarks next
+
+fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
+	@CASES=$(CASES) $(BIN)/pytest -q --timeout=0 tests/property/test_recurrence_oracle.py
+
+clean: ## Remove what the targets made
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
