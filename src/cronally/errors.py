@@ -1,0 +1,202 @@
+"""Every exception Cronally raises on purpose.
+
+Each says what is wrong, where, and what to do next. Two class attributes answer the caller's questions:
+``exit_code`` (design §10) and ``is_retryable`` (may the same call succeed later without a change?).
+Fields first: the message is built from them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from cronally.instants import UtcMs
+
+
+class CronallyError(Exception):
+    """Root of the tree."""
+
+    exit_code: ClassVar[int] = 1
+    is_retryable: ClassVar[bool] = False
+
+
+class UsageError(CronallyError):
+    """The caller gave something that cannot be accepted; nothing was changed."""
+
+    exit_code = 2
+
+
+class WhenError(UsageError, ValueError):
+    """The text of a rule cannot be accepted.
+
+    Attributes: reason: what is wrong, a sentence. hint: what to write instead, never empty.
+        field: ``second minute hour day-of-month month day-of-week year``, or None. column: 1-based, or None.
+    """
+
+    def __init__(
+        self, reason: str, *, hint: str, field: str | None = None, column: int | None = None
+    ) -> None:
+        self.reason, self.hint, self.field, self.column = reason, hint, field, column
+        place = " ".join(
+            part for part in (field and f"in the {field} field", column and f"at column {column}") if part
+        )
+        super().__init__(f"{reason}{f' ({place})' if place else ''}; {hint}")
+
+
+class ZoneError(UsageError, ValueError):
+    """An IANA time zone that tzdata does not have. Attributes: name: as given. suggestion: the nearest name or None."""
+
+    def __init__(self, name: str, *, suggestion: str | None = None) -> None:
+        self.name, self.suggestion = name, suggestion
+        fix = f"did you mean {suggestion}?" if suggestion else "use an IANA name such as Europe/London or UTC"
+        super().__init__(f"unknown time zone {name[:100]!r}; {fix}")
+
+
+class FieldError(UsageError):
+    """A field of a schedule (name, topic, message, …) that cannot be accepted.
+
+    Attributes: field: the key as in a file for ``apply``. reason: a sentence with the right form in it.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field, self.reason = field, reason
+        super().__init__(f"{field}: {reason}")
+
+
+class ConfigError(UsageError):
+    """A setting that cannot be accepted. Attributes: key, source: the file, variable or flag it came from."""
+
+    def __init__(self, key: str, source: str, reason: str) -> None:
+        self.key, self.source, self.reason = key, source, reason
+        super().__init__(f"{key} from {source}: {reason}")
+
+
+class ScheduleNotFound(CronallyError):  # noqa: N818 - the name users see in the API
+    """No schedule has that name. Attributes: name. suggestion: the nearest existing name or None."""
+
+    exit_code = 4
+
+    def __init__(self, name: str, *, suggestion: str | None = None) -> None:
+        self.name, self.suggestion = name, suggestion
+        fix = f"did you mean {suggestion!r}?" if suggestion else "'cronally ls' lists those there are"
+        super().__init__(f"no schedule is named {name!r}; {fix}")
+
+
+class Conflict(CronallyError):  # noqa: N818 - the name users see in the API
+    """The change clashes with what is there; nothing was changed."""
+
+    exit_code = 5
+
+
+class RevisionConflict(Conflict):
+    """The schedule is not at the revision the caller expected. Attributes: name, expected, found: revision numbers."""
+
+    def __init__(self, name: str, *, expected: int, found: int) -> None:
+        self.name, self.expected, self.found = name, expected, found
+        super().__init__(
+            f"{name!r} is at revision {found}, not {expected}; read it again and repeat the change"
+        )
+
+
+class StoreError(CronallyError):
+    """The store could not do it; nothing was half-done."""
+
+
+class StoreBusy(StoreError):  # noqa: N818 - says the state, as sqlite does
+    """Another writer held the store too long."""
+
+    is_retryable = True
+
+
+class StoreFull(StoreError):  # noqa: N818 - says the state
+    """No space is left for the store."""
+
+    is_retryable = True
+
+
+class StoreLocked(StoreError):  # noqa: N818 - says the state
+    """Another daemon has this store open. Attributes: path. pid: the holder's, or None if it cannot be read."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        self.path, self.pid = path, pid
+        super().__init__(
+            f"{path} is in use by another cronally daemon{f' (pid {pid})' if pid else ''}; "
+            "stop that one, or give this one a store of its own with --store"
+        )
+
+
+class StoreCorrupt(StoreError):  # noqa: N818 - says the state
+    """The store's file is damaged. Attributes: path, detail: what the check said."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        self.path, self.detail = path, detail
+        super().__init__(
+            f"{path} is damaged ({detail}); keep it, and put a backup of it in its place before starting again"
+        )
+
+
+class SchemaMismatch(StoreError):  # noqa: N818 - says the state
+    """The store was written by a newer Cronally. Attributes: path, found, wanted: schema versions."""
+
+    def __init__(self, path: str, *, found: int, wanted: int) -> None:
+        self.path, self.found, self.wanted = path, found, wanted
+        super().__init__(
+            f"{path} has schema version {found} and this cronally knows up to {wanted}; "
+            "start the newer cronally that wrote it"
+        )
+
+
+class PublishError(CronallyError):
+    """Something about publishing that is not one entry's outcome: credentials, the stand-in, a queue."""
+
+
+class CredentialsInvalid(PublishError):  # noqa: N818 - says the state
+    """The AWS chain gave no usable credentials."""
+
+
+class AdminError(CronallyError):
+    """The daemon could not be reached or did not answer as one."""
+
+    exit_code = 3
+
+
+class DaemonUnreachable(AdminError):  # noqa: N818 - says the state
+    """Nothing answers on the socket. Attributes: socket: its path. reason: what the system said."""
+
+    def __init__(self, socket: str, reason: str) -> None:
+        self.socket, self.reason = socket, reason
+        super().__init__(
+            f"no cronally daemon answers at {socket} ({reason}); start one with 'cronally serve', "
+            "or name its socket with --socket or CRONALLY_SOCKET"
+        )
+
+
+class WireVersionMismatch(AdminError):  # noqa: N818 - says the state
+    """Client and daemon speak different versions. Attributes: theirs: as given, None if not said. ours."""
+
+    def __init__(self, *, theirs: str | None, ours: int) -> None:
+        self.theirs, self.ours = theirs, ours
+        super().__init__(
+            f"the other side speaks version {theirs[:20] if theirs else 'unknown'} of the admin socket and this "
+            f"cronally version {ours}; use the same release of cronally for both"
+        )
+
+
+class NotReady(CronallyError):  # noqa: N818 - says the state
+    """The daemon is starting, stopping or cannot commit; the change was not made."""
+
+    is_retryable = True
+
+
+class ClockNotBelieved(CronallyError):  # noqa: N818 - says the state
+    """The wall clock cannot be right. Attributes: now, reason."""
+
+    def __init__(self, now: UtcMs, reason: str) -> None:
+        self.now, self.reason = now, reason
+        super().__init__(f"the clock is not believed: {reason}; set it, or start with --trust-clock")
+
+
+class InternalError(CronallyError):
+    """A broken invariant: a bug in Cronally."""
+
+    exit_code = 70
