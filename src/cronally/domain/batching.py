@@ -1,0 +1,59 @@
+"""Entries packed into PublishBatch requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cronally.domain.message import MAX_MESSAGE_BYTES, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_BATCH_ENTRIES = 10  # SNS API Reference, PublishBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One PublishBatch request: 1 to 10 entries of one topic, at most 256 KiB together.
+
+    On a FIFO topic at most one entry of a message group (design §6).
+    """
+
+    topic: str
+    entries: tuple[Entry, ...]
+
+
+def pack(
+    entries: Iterable[Entry], *, max_entries: int = MAX_BATCH_ENTRIES, max_bytes: int = MAX_MESSAGE_BYTES
+) -> list[Batch]:
+    """Return *entries* in batches, each topic's entries in the order given, first fit to the last open batch.
+
+    An entry larger than *max_bytes* gets a batch of its own: SNS will say why it refuses it.
+    """
+    batches: list[Batch] = []
+    for topic, of_topic in _by_topic(entries).items():
+        is_fifo = topic.endswith(".fifo")
+        taken: list[Entry] = []
+        groups: set[str | None] = set()
+        size_bytes = 0
+        for entry in of_topic:
+            if taken and (
+                len(taken) == max_entries
+                or size_bytes + entry.size_bytes > max_bytes
+                or (is_fifo and entry.group in groups)
+            ):
+                batches.append(Batch(topic, tuple(taken)))
+                taken, groups, size_bytes = [], set(), 0
+            taken.append(entry)
+            groups.add(entry.group)
+            size_bytes += entry.size_bytes
+        batches.append(Batch(topic, tuple(taken)))
+    return batches
+
+
+def _by_topic(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    topics: dict[str, list[Entry]] = {}
+    for entry in entries:
+        topics.setdefault(entry.topic, []).append(entry)
+    return topics

@@ -1,0 +1,131 @@
+"""What Cronally knows: schedules, their fires, and what became of each.
+
+Everything here is frozen. Instants are ``UtcMs``, durations milliseconds. The states of a slot and the moves between
+them are drawn in docs/states.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from cronally.instants import MAX_UTC_MS, UtcMs, format_utc
+
+MISSED_AFTER_MS = 10_000  # design §4: later than this by the time it can fire, a slot counts as missed
+
+
+class Kind(StrEnum):
+    """Why a fire exists."""
+
+    SCHEDULED = "scheduled"
+    MANUAL = "manual"
+    BACKFILL = "backfill"
+
+
+class State(StrEnum):
+    """What became of a slot, as journalled."""
+
+    PUBLISHED = "published"
+    PENDING = "pending"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+
+
+class SkipReason(StrEnum):
+    """Why a slot was not published on purpose."""
+
+    CATCH_UP = "catch_up"
+    SUPERSEDED = "superseded"
+    PAUSED = "paused"
+    DROPPED = "dropped"
+
+
+class CatchUp(StrEnum):
+    """Which missed slots still fire: the newest, all (up to 1,000), or none."""
+
+    LATEST = "latest"
+    ALL = "all"
+    SKIP = "skip"
+
+
+class FireKey(NamedTuple):
+    """The identity of a fire, and the primary key of the journal."""
+
+    schedule_id: int
+    fire_time: UtcMs
+    kind: Kind
+
+
+class Fire(NamedTuple):
+    """One occurrence of a schedule, as the engine carries it.
+
+    A tuple, not a dataclass: a burst makes a hundred thousand of them.
+
+    Fields: due_time: fire time + the schedule's spread (manual, backfill: when the command was given).
+        attempts: attempts already made. maybe_published: an earlier attempt ended without an answer.
+        deadline_at: the last instant at which an attempt may begin; set when its revision is known.
+    """
+
+    schedule_id: int
+    revision_id: int
+    fire_time: UtcMs
+    due_time: UtcMs
+    kind: Kind = Kind.SCHEDULED
+    attempts: int = 0
+    maybe_published: bool = False
+    deadline_at: UtcMs = MAX_UTC_MS
+
+    @property
+    def key(self) -> FireKey:
+        return FireKey(self.schedule_id, self.fire_time, self.kind)
+
+
+def fire_id(name: str, fire_time: UtcMs, kind: Kind = Kind.SCHEDULED) -> str:
+    """Return the fire's id: ``NAME@2026-11-23T09:00:00Z``, ``+manual`` or ``+backfill`` appended for those kinds."""
+    return f"{name}@{format_utc(fire_time)}{'' if kind is Kind.SCHEDULED else f'+{kind}'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A schedule at rest. since: its slots after this do not fire. until: the slot at this instant fires again."""
+
+    since: UtcMs
+    until: UtcMs | None = None
+    note: str | None = None
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """What became of one slot, or of ``count`` consecutive slots that share one fate.
+
+    Fields: fire_time .. last_fire_time: the first and last slot (equal when count is 1). ``is_open``: a pause that
+        goes on; its last slot and count are not known yet and stand at the first slot and 0.
+        due_time: of the first slot. released_at: its last attempt was written. published_at: SNS accepted it.
+        lateness_us: released - due, microseconds, never negative. next_attempt_at: pending only, when to try next.
+        maybe_published: an attempt ended without an answer, so that a receiver may have it although we say otherwise.
+    """
+
+    schedule_id: int
+    fire_time: UtcMs
+    kind: Kind = Kind.SCHEDULED
+    revision_id: int
+    due_time: UtcMs
+    state: State
+    reason: SkipReason | None = None
+    attempts: int = 0
+    released_at: UtcMs | None = None
+    published_at: UtcMs | None = None
+    lateness_us: int | None = None
+    maybe_published: bool = False
+    last_error: str | None = None
+    next_attempt_at: UtcMs | None = None
+    last_fire_time: UtcMs | None = None
+    count: int = 1
+    is_open: bool = False
+
+    @property
+    def key(self) -> FireKey:
+        return FireKey(self.schedule_id, self.fire_time, self.kind)

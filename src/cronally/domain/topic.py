@@ -1,0 +1,41 @@
+"""The ARN of an SNS topic: where it lies and whether it keeps order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+# Name: 1-256 of A-Za-z0-9_-, FIFO names end in .fifo (SNS API Reference, CreateTopic).
+_ARN = re.compile(
+    r"arn:(?P<partition>aws[a-z-]{0,20}):sns:(?P<region>[a-z0-9-]{3,40}):(?P<account>\d{12})"
+    r":(?P<name>[A-Za-z0-9_-]{1,256}(?:\.fifo)?)",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicArn:
+    """A topic's ARN in parts. ``is_fifo``: SNS keeps order within a group and drops repeats for 5 minutes."""
+
+    text: str
+    partition: str
+    region: str
+    account: str
+    name: str
+
+    @property
+    def is_fifo(self) -> bool:
+        return self.name.endswith(".fifo")
+
+
+@lru_cache(maxsize=4096)
+def parse_topic_arn(text: str) -> TopicArn:
+    """Return the parts of a topic's ARN. Errors: ValueError that shows the right form."""
+    match = _ARN.fullmatch(text)
+    if match is None or len(match["name"]) > 256:
+        raise ValueError(
+            f"{text[:120]!r} is not the ARN of an SNS topic; "
+            "write it as arn:aws:sns:REGION:ACCOUNT:NAME, for example arn:aws:sns:us-east-1:123456789012:reports"
+        )
+    return TopicArn(text, match["partition"], match["region"], match["account"], match["name"])
