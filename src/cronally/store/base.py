@@ -1,0 +1,58 @@
+"""What every store derives from a spec or an entry, so that all of them derive the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from cronally.domain.model import State
+from cronally.domain.spec import from_canonical
+from cronally.instants import UtcMs
+
+if TYPE_CHECKING:
+    from cronally.domain.model import JournalEntry
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.ports import StagedRow
+
+
+class SingleSlot(NamedTuple):
+    """The one slot of an ``@at`` rule, and when it is due."""
+
+    fire_time: UtcMs
+    due_time: UtcMs
+
+
+def single_slot(spec: ScheduleSpec) -> SingleSlot | None:
+    """Return the slot of an ``@at`` rule; None for every other rule, and if it lies outside ``starts`` and ``ends``."""
+    at_ms = spec.recurrence().at_ms
+    if at_ms is None or (spec.starts is not None and at_ms < spec.starts):
+        return None
+    if spec.ends is not None and at_ms > spec.ends:
+        return None
+    return SingleSlot(at_ms, UtcMs(at_ms + spec.offset_ms()))
+
+
+def staged_slot(row: StagedRow) -> SingleSlot | None:
+    """Return the slot of a staged line, which says itself whether it is an ``@at`` rule, without parsing its rule."""
+    if row.at_due is None:
+        return None
+    offset_ms = from_canonical(row.name, row.document).offset_ms() if '"spread":' in row.document else 0
+    return SingleSlot(UtcMs(row.at_due - offset_ms), row.at_due)
+
+
+def fifo_group(spec: ScheduleSpec) -> tuple[str, str] | None:
+    """Return the (topic, group) whose order the schedule's fires keep; None for a standard topic."""
+    return (spec.topic, spec.group_id or spec.name) if spec.is_fifo else None
+
+
+def as_stored(entry: JournalEntry) -> JournalEntry:
+    """Return *entry* as a store keeps it: a next attempt if, and only if, it is pending (at its due time by default)."""
+    if entry.state is not State.PENDING:
+        return entry if entry.next_attempt_at is None else replace(entry, next_attempt_at=None)
+    return entry if entry.next_attempt_at is not None else replace(entry, next_attempt_at=entry.due_time)
+
+
+def last_due_time(entry: JournalEntry) -> UtcMs:
+    """Return when the last slot of *entry* is due."""
+    last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
+    return UtcMs(last + entry.due_time - entry.fire_time)

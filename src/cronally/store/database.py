@@ -1,0 +1,273 @@
+"""One SQLite file: its lock, its connections, its transactions, and its errors translated.
+
+1. The only file that knows aiosqlite and sqlite3. What leaves it is rows and StoreErrors.
+2. One writer, and two readers that see what is committed: one for the engine's short reads, one for listings, so that a
+   long listing delays nobody.
+3. A call runs one statement to its end in one trip to the connection's thread. While SQLite works, the event loop goes
+   on; while Python moves rows, it waits. So large answers come as one row of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import sqlite3
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import aiosqlite
+
+from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
+from cronally.store.schema import APPLICATION_ID, CLEAN_STOP, MIGRATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    Parameters = Sequence[object] | Mapping[str, object]
+
+_BUSY_TIMEOUT_S: Final = 5.0  # somebody's shell or backup may hold the file for a moment
+_CACHE_KIB: Final = 8_192
+_WAL_LIMIT_BYTES: Final = 64 << 20  # a checkpoint cuts the log to this
+_FULL: Final = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_TRUNCATE,
+    }
+)
+
+
+class Connection(Protocol):
+    """Where statements run."""
+
+    async def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]: ...
+
+    async def json(self, sql: str, parameters: Parameters = ()) -> Any:
+        """Return the one value of the one row, read as JSON."""
+        ...
+
+
+class Database:
+    """The file at *path*, open. Build it with ``open``. was_clean: it is new, or its last user closed it in order."""
+
+    def __init__(self, path: str, lock: _Lock, connections: list[_Connection], *, was_clean: bool) -> None:
+        """Take what ``open`` has opened."""
+        self.path = path
+        self.was_clean = was_clean
+        self._lock = lock
+        self._turn = asyncio.Lock()
+        self._writer, reader, lister = connections
+        self.reader: Connection = reader
+        self.lister: Connection = lister
+        self._connections = (lister, reader, self._writer)
+
+    @classmethod
+    async def open(cls, path: str) -> Database:
+        """Open or create the file, take its lock, check it if need be, and bring its schema up to date.
+
+        Errors: StoreLocked, StoreCorrupt, SchemaMismatch, StoreError.
+        """
+        path = os.path.realpath(path)  # noqa: ASYNC240 - one file, one lock, whatever it is called
+        lock = _Lock.take(path)
+        connections: list[_Connection] = []
+        try:
+            _create(path)
+            for _ in range(3):
+                connections.append(await _Connection.open(path))  # noqa: PERF401 - those that are open get closed
+            writer, *readers = connections
+            was_clean = await _admit(path, writer)
+            for reader in readers:
+                await reader.rows("PRAGMA query_only = ON")
+        except BaseException:
+            for connection in reversed(connections):
+                await connection.close()
+            lock.release()
+            raise
+        return cls(path, lock, connections, was_clean=was_clean)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Give the writer to the caller; commit at the end, or take everything back if anything is raised.
+
+        If the task is cancelled in here, the statement that runs goes on to its end in its thread; the rollback stands
+        in line behind it, and before whatever the next transaction does.
+        """
+        async with self._turn:
+            try:
+                await self._writer.rows("BEGIN IMMEDIATE")
+                yield self._writer
+                await self._writer.rows("COMMIT")
+            except BaseException:
+                await self._writer.rollback()
+                raise
+
+    async def close(self) -> None:
+        """Let go of the file, once whoever writes has finished."""
+        async with self._turn:
+            for connection in self._connections:
+                await connection.close()
+            self._lock.release()
+
+
+class _Connection:
+    def __init__(self, path: str, connection: aiosqlite.Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, path: str) -> _Connection:
+        connection = aiosqlite.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        # A process that dies of something unforeseen shall end, and be started again, not wait for this thread.
+        thread: Any = getattr(connection, "_thread", connection)
+        thread.daemon = True
+        with _translated(path):
+            try:
+                opened = cls(path, await connection)
+            except BaseException:
+                thread.join(
+                    _BUSY_TIMEOUT_S
+                )  # it is about to end, and must not outlive the event loop it answers to
+                raise
+        await opened.rows(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        return opened
+
+    async def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+        with _translated(self._path):
+            return list(await self._connection.execute_fetchall(sql, parameters))  # type: ignore[arg-type]  # a mapping is fine
+
+    async def json(self, sql: str, parameters: Parameters = ()) -> Any:
+        [[value]] = await self.rows(sql, parameters)
+        return json.loads(value)
+
+    async def rollback(self) -> None:
+        with suppress(StoreError), _translated(self._path):  # the error before it is the news
+            await self._connection.rollback()
+
+    async def close(self) -> None:
+        with suppress(StoreError), _translated(self._path):
+            await self._connection.close()
+
+
+async def _admit(path: str, writer: _Connection) -> bool:
+    """Make sure that the file is ours and sound, and bring it up to date. Return whether it was closed in order."""
+    [[application_id]] = await writer.rows("PRAGMA application_id")
+    [[version]] = await writer.rows("PRAGMA user_version")
+    [[tables]] = await writer.rows("SELECT count(*) FROM sqlite_master")
+    is_new = application_id == 0 and tables == 0
+    if not is_new and application_id != APPLICATION_ID:
+        raise StoreError(
+            f"{path} is an SQLite file of another program; name a file of Cronally's own with --store"
+        )
+    if version > len(MIGRATIONS):
+        raise SchemaMismatch(path, found=version, wanted=len(MIGRATIONS))
+    [[mode]] = await writer.rows("PRAGMA journal_mode = WAL")
+    if mode != "wal":
+        raise StoreError(
+            f"{path} cannot have a write-ahead log (SQLite stays in mode {mode!r}); "
+            "put the store on a local disk, not on a network share"
+        )
+    await writer.rows("PRAGMA synchronous = FULL")
+    await writer.rows(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+    was_clean = is_new or await writer.rows("SELECT value FROM meta WHERE key = ?", (CLEAN_STOP,)) == [(1,)]
+    if not was_clean:
+        [[verdict], *_] = await writer.rows("PRAGMA quick_check(1)")
+        if verdict != "ok":
+            raise StoreCorrupt(path, " ".join(verdict.split()))
+    for number, statements in enumerate(MIGRATIONS[version:], version + 1):
+        await _migrate(writer, number, statements)
+    return was_clean
+
+
+async def _migrate(writer: _Connection, number: int, statements: tuple[str, ...]) -> None:
+    try:
+        await writer.rows("BEGIN IMMEDIATE")
+        for statement in statements:
+            await writer.rows(statement)
+        await writer.rows(f"PRAGMA application_id = {APPLICATION_ID}")
+        await writer.rows(f"PRAGMA user_version = {number}")
+        await writer.rows("COMMIT")
+    except BaseException:
+        await writer.rollback()
+        raise
+
+
+class _Lock:
+    """The right to use the file, held until ``release`` or the end of the process. ``PATH.lock`` names the holder."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: str) -> _Lock:
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)  # noqa: PTH103, PTH120
+            descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileExistsError as exc:
+            raise _unusable(path, f"{os.path.dirname(path)} is not a directory") from exc  # noqa: PTH120
+        except OSError as exc:
+            raise _unusable(path, exc.strerror or str(exc)) from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError as exc:
+            holder = os.pread(descriptor, 20, 0).strip()
+            os.close(descriptor)
+            raise StoreLocked(path, int(holder) if holder.isdigit() else None) from exc
+        except OSError as exc:
+            os.close(descriptor)
+            raise _unusable(path, exc.strerror or str(exc)) from exc
+        return cls(descriptor)
+
+    def release(self) -> None:
+        # The file stays: whoever removed it could remove the one that the next holder has just locked.
+        os.close(self._descriptor)
+
+
+def _create(path: str) -> None:
+    """Make the file, for its owner's eyes only (messages are in it), unless it is there.
+
+    Never opens one that is there: closing it again would drop SQLite's own locks on it.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as exc:
+        raise _unusable(path, exc.strerror or str(exc)) from exc
+
+
+def _unusable(path: str, reason: str) -> StoreError:
+    return StoreError(
+        f"the store {path} cannot be opened for writing: {reason}; give cronally's user write access to the file and "
+        "its directory, or name another place with --store"
+    )
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise _translation(path, exc) from exc
+    except ValueError as exc:  # aiosqlite: "Connection closed", "no active connection"
+        raise StoreError(f"the store {path} is not open ({exc})") from exc
+
+
+def _translation(path: str, exc: sqlite3.Error) -> StoreError:
+    extended = getattr(exc, "sqlite_errorcode", None) or 0
+    code = extended & 0xFF  # the low byte is the kind of error, the rest says more
+    if extended in _FULL or code == sqlite3.SQLITE_FULL:
+        return StoreFull(f"no space is left for the store {path} ({exc}); free some on its disk")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(f"another program keeps the store {path} busy ({exc}); try again")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreCorrupt(path, str(exc))
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return _unusable(path, str(exc))
+    return StoreError(
+        f"the store {path} failed: {exc} ({getattr(exc, 'sqlite_errorname', type(exc).__name__)})"
+    )

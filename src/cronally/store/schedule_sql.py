@@ -1,0 +1,289 @@
+"""Schedules, their revisions and the staging area in SQL."""
+
+# ruff: noqa: S608 - what is put into statements here are constants of this file
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from cronally.domain.model import Pause
+from cronally.domain.spec import from_canonical
+from cronally.engine.ports import StoredSchedule
+from cronally.store.base import fifo_group, staged_slot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.ports import StagedRow
+
+MOST_ROWS: Final = 1_000  # of a slice: reading them takes Python 2 ms
+MOST_BYTES: Final = 4 << 20  # of a slice's documents; the first always comes
+
+
+def _slice(columns: str, source: str, order: str) -> str:
+    """Return a statement for the rows of *source* by *order*, as far as MOST_BYTES; its last value is the most rows.
+
+    The bytes are counted before any document is read.
+    """
+    return f"""
+        SELECT json_group_array(json_array({columns})) FROM (
+            SELECT *, sum(size) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) - size AS bytes_before
+            FROM ({source} ORDER BY {order} LIMIT ?)
+        ) AS part WHERE bytes_before < {MOST_BYTES}
+    """
+
+
+_DOCUMENT: Final = "(SELECT document FROM revision WHERE revision.id = revision_id)"
+
+
+# --- schedules --------------------------------------------------------------------------------------------------
+
+_TIMETABLE_COLUMNS: Final = f"id, revision_id, name, {_DOCUMENT}, effective_from, paused_since, paused_until"
+
+_TIMETABLE_ROW: Final = """
+    SELECT schedule.id AS id, revision.id AS revision_id, schedule.name AS name, effective_from, paused_since, paused_until, size
+"""
+
+TIMETABLE: Final = _slice(
+    _TIMETABLE_COLUMNS,
+    f"""{_TIMETABLE_ROW} FROM schedule CROSS JOIN revision ON revision.id = schedule.revision_id
+    WHERE removed_at IS NULL AND schedule.id > ?""",
+    "id",
+)
+
+FLIPPED: Final = _slice(
+    _TIMETABLE_COLUMNS,
+    f"""{_TIMETABLE_ROW} FROM revision CROSS JOIN schedule ON schedule.id = schedule_id AND schedule.revision_id = revision.id
+    WHERE revision.id > ?""",
+    "revision_id",
+)
+
+SPECS: Final = _slice(
+    f"revision_id, name, {_DOCUMENT}",
+    """
+    SELECT revision.id AS revision_id, name, size
+    FROM json_each(?) AS wanted JOIN revision ON revision.id = wanted.value WHERE revision.id > ?
+    """,
+    "revision_id",
+)
+
+_STORED_COLUMNS: Final = f"""
+    name, {_DOCUMENT}, id, number, revision_id, effective_from, created_at, changed_at,
+    paused_since, paused_until, pause_note, paused_by, error, owner,
+    (SELECT count(*) FROM journal INDEXED BY journal_pending_schedule WHERE schedule_id = id AND state = 'pending')
+"""
+
+_STORED_SOURCE: Final = """
+    SELECT schedule.id AS id, schedule.name AS name, number, revision_id, effective_from, created_at, changed_at,
+        paused_since, paused_until, pause_note, paused_by, error, owner, size
+    FROM schedule JOIN revision ON revision.id = revision_id
+"""
+
+SCHEDULE: Final = _slice(
+    _STORED_COLUMNS, f"{_STORED_SOURCE} WHERE removed_at IS NULL AND schedule.name = ?", "name"
+)
+
+SCHEDULES: Final = _slice(
+    _STORED_COLUMNS, f"{_STORED_SOURCE} WHERE removed_at IS NULL AND schedule.name > ?", "name"
+)
+
+
+def stored_schedule(row: list[Any]) -> StoredSchedule:
+    name, document, id_, number, revision_id, effective_from, created_at, changed_at = row[:8]
+    paused_since, paused_until, note, paused_by, error, owner, pending = row[8:]
+    pause = None
+    if paused_since is not None:
+        pause = Pause(since=paused_since, until=paused_until, note=note, by=paused_by)
+    return StoredSchedule(
+        id=id_,
+        spec=from_canonical(name, document),
+        revision=number,
+        revision_id=revision_id,
+        effective_from=effective_from,
+        created_at=created_at,
+        changed_at=changed_at,
+        pause=pause,
+        error=error,
+        owner=owner,
+        pending=pending,
+    )
+
+
+ALIKE: Final = """
+    SELECT json_group_array(name) FROM (
+        SELECT name FROM schedule WHERE removed_at IS NULL AND abs(length(name) - length(?1)) <= 8
+        ORDER BY
+            substr(lower(name), 1, length(?1) / 2) <> substr(lower(?1), 1, length(?1) / 2)
+            AND substr(lower(name), -(length(?1) / 2)) <> substr(lower(?1), -(length(?1) / 2)),
+            abs(length(name) - length(?1))
+        LIMIT 100
+    )
+"""
+"""Names like ?1: those with the same first or last half before others (one slip leaves one half whole)."""
+
+SINGLE_BETWEEN: Final = """
+    SELECT json_group_array(json_array(id, revision_id, slot_time, slot_due)) FROM (
+        SELECT id, revision_id, slot_time, slot_due FROM schedule
+        WHERE slot_due > ? AND slot_due <= ? AND slot_time > effective_from
+        AND slot_due IS NOT NULL AND paused_since IS NULL AND removed_at IS NULL
+        ORDER BY slot_due, id
+    )
+"""
+
+NEXT_SINGLE: Final = """
+    SELECT slot_due FROM schedule
+    WHERE slot_due > ? AND slot_time > effective_from
+    AND slot_due IS NOT NULL AND paused_since IS NULL AND removed_at IS NULL
+    ORDER BY slot_due LIMIT 1
+"""
+
+COUNT_SCHEDULES: Final = """
+    SELECT count(*), count(paused_since), count(error) FROM schedule WHERE removed_at IS NULL
+"""
+
+FAILING: Final = "SELECT json_group_array(id) FROM schedule WHERE error IS NOT NULL AND removed_at IS NULL"
+
+SET_ERRORS: Final = """
+    UPDATE schedule SET error = said.error
+    FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS error FROM json_each(?)) AS said
+    WHERE schedule.id = said.id AND schedule.error IS NOT said.error
+"""
+
+
+# --- one change -------------------------------------------------------------------------------------------------
+
+CURRENT: Final = """
+    SELECT schedule.name, number, revision_id, removed_at IS NOT NULL
+    FROM schedule JOIN revision ON revision.id = revision_id WHERE schedule.id = ?
+"""
+
+HOLDER: Final = "SELECT id FROM schedule WHERE name = ? AND removed_at IS NULL"
+
+INSERT_SCHEDULE: Final = """
+    INSERT INTO schedule (name, revision_id, effective_from, created_at, changed_at, owner)
+    VALUES (?1, 0, ?2, ?2, ?2, 'default') RETURNING id
+"""
+
+INSERT_REVISION: Final = """
+    INSERT INTO revision (schedule_id, number, name, fifo_group, made_at, made_by, action, size, document)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id
+"""
+
+INSERT_ACTION: Final = """
+    INSERT INTO action (schedule_id, revision_id, done_at, done_by, action, detail) VALUES (?, ?, ?, ?, ?, ?)
+"""
+
+REVISE: Final = "UPDATE schedule SET name = ?, revision_id = ?, slot_time = ?, slot_due = ? WHERE id = ?"
+
+UPDATE: Final = """
+    UPDATE schedule SET
+        effective_from = coalesce(?, effective_from), changed_at = ?, owner = coalesce(?, owner),
+        paused_since = ?, paused_until = ?, pause_note = ?, paused_by = ?
+    WHERE id = ?
+"""
+
+REMOVE: Final = "UPDATE schedule SET removed_at = ? WHERE id = ?"
+
+REMEMBER_NAME: Final = "INSERT OR IGNORE INTO former_name (name, schedule_id) VALUES (?, ?)"
+
+COUNT_PENDING: Final = "SELECT count(*) FROM journal INDEXED BY journal_pending_schedule WHERE schedule_id = ? AND state = 'pending'"
+
+NUMBER: Final = "SELECT number FROM revision WHERE id = ?"
+
+
+def group_text(spec: ScheduleSpec) -> str | None:
+    """Return the FIFO topic and group of *spec* as one text (neither holds a blank), None for a standard topic."""
+    group = fifo_group(spec)
+    return None if group is None else " ".join(group)
+
+
+def pause_detail(pause: Pause | None) -> str | None:
+    """Return what the audit log says of a pause."""
+    if pause is None:
+        return None
+    said = {"since": pause.since, "until": pause.until, "note": pause.note}
+    return json.dumps({key: value for key, value in said.items() if value is not None}, ensure_ascii=False)
+
+
+# --- apply ------------------------------------------------------------------------------------------------------
+
+STAGE: Final = f"""
+    INSERT INTO staging (name, slot_time, slot_due, fifo_group, size, document)
+    SELECT {", ".join(f"json_extract(value, '$[{place}]')" for place in range(6))} FROM json_each(?)
+    WHERE true ON CONFLICT DO NOTHING
+"""
+
+
+def staged_slices(rows: Sequence[StagedRow]) -> Iterator[tuple[int, str]]:
+    """Yield *rows* as values of STAGE, each with how many rows it holds."""
+    taken: list[tuple[object, ...]] = []
+    size_bytes = 0
+    for row in rows:
+        slot = staged_slot(row)
+        spec = from_canonical(row.name, row.document) if ".fifo" in row.document else None
+        size = len(row.document.encode())
+        taken.append((row.name, *(slot or (None, None)), spec and group_text(spec), size, row.document))
+        size_bytes += size
+        if len(taken) == MOST_ROWS or size_bytes >= MOST_BYTES:
+            yield len(taken), json.dumps(taken)
+            taken, size_bytes = [], 0
+    if taken:
+        yield len(taken), json.dumps(taken)
+
+
+STAGED_CHANGES: Final = _slice(
+    "name, id, revision_id, (SELECT document FROM staging WHERE staging.name = part.name)",
+    """
+    SELECT staging.name AS name, schedule.id AS id, revision_id, staging.size
+    FROM staging
+    LEFT JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL
+    LEFT JOIN revision ON revision.id = revision_id
+    WHERE staging.name > ? AND (revision.size IS NOT staging.size OR revision.document <> staging.document)
+    """,
+    "name",
+)
+
+UNSTAGE: Final = "DELETE FROM staging WHERE name IN (SELECT value FROM json_each(?))"
+
+CLEAR_STAGING: Final = "DELETE FROM staging"
+
+LAST_REVISION: Final = "SELECT coalesce(max(id), 0) FROM revision"
+
+FLIP: Final = (
+    # Every line names its owner, also one that changes nothing else.
+    """
+    UPDATE schedule SET owner = :owner
+    WHERE removed_at IS NULL AND owner <> :owner AND name IN (SELECT name FROM staging)
+    """,
+    """
+    DELETE FROM staging WHERE EXISTS (
+        SELECT 1 FROM schedule JOIN revision ON revision.id = revision_id
+        WHERE schedule.name = staging.name AND removed_at IS NULL
+        AND revision.size = staging.size AND revision.document = staging.document
+    )
+    """,
+    """
+    INSERT INTO schedule (name, revision_id, effective_from, created_at, changed_at, owner)
+    SELECT name, 0, :at, :at, :at, :owner FROM staging
+    WHERE NOT EXISTS (SELECT 1 FROM schedule WHERE schedule.name = staging.name AND removed_at IS NULL)
+    ORDER BY name
+    """,
+    """
+    INSERT INTO revision (schedule_id, number, name, fifo_group, made_at, made_by, action, size, document)
+    SELECT schedule.id, coalesce(old.number, 0) + 1, staging.name, staging.fifo_group, :at, :by, 'apply',
+        staging.size, staging.document
+    FROM staging JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL
+    LEFT JOIN revision AS old ON old.id = schedule.revision_id
+    ORDER BY staging.name
+    """,
+    """
+    UPDATE schedule SET revision_id = new.id, effective_from = :at, changed_at = :at,
+        slot_time = staging.slot_time, slot_due = staging.slot_due
+    FROM revision AS new JOIN staging ON staging.name = new.name
+    WHERE new.id > :last_revision AND schedule.id = new.schedule_id
+    """,
+    CLEAR_STAGING,
+)
+"""The statements that make the staging area the truth, in order."""

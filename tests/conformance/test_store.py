@@ -1,0 +1,1022 @@
+"""What ``engine.ports.Store`` promises, asked of every store."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from cronally.domain.durations import DAY_MS
+from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State
+from cronally.domain.spec import canonical_document, from_document
+from cronally.engine.ports import (
+    JournalFilter,
+    PendingFire,
+    Revised,
+    ScheduleChange,
+    StagedChange,
+    StagedRow,
+    StoredSchedule,
+)
+from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound, StoreError
+from cronally.instants import parse_rfc3339
+from cronally.store.sqlite import SqliteStore
+from support.memory_store import MemoryStore
+
+T = parse_rfc3339("2026-11-23T09:00:00Z")
+MINUTE = 60_000
+TOPIC = "arn:aws:sns:us-east-1:123456789012:reports"
+FIFO = "arn:aws:sns:us-east-1:123456789012:orders.fifo"
+
+
+class MemoryHouse:
+    """A store in memory, and what can happen to it."""
+
+    def __init__(self):
+        self.store = MemoryStore()
+
+    async def open(self):
+        return await self.store.open()
+
+    async def crash(self):
+        """Return what a daemon finds that is started after the present one vanished."""
+        return await self.store.open()
+
+    async def close(self):
+        pass
+
+
+class SqliteHouse:
+    """A store in a file, and what can happen to it."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self._stores = []
+        self._new(directory / "0" / "cronally.db")
+
+    def _new(self, path):
+        self.path = path
+        self.store = SqliteStore(path)
+        self._stores.append(self.store)
+
+    async def open(self):
+        return await self.store.open()
+
+    async def crash(self):
+        path = self._directory / str(len(self._stores)) / "cronally.db"
+        path.parent.mkdir()
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{self.path}{suffix}", f"{path}{suffix}")
+        self._new(path)
+        return await self.store.open()
+
+    async def close(self):
+        for store in self._stores:
+            with suppress(StoreError):  # not open any more
+                await store.close(watermark=None)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def house(request, tmp_path):
+    house = MemoryHouse() if request.param == "memory" else SqliteHouse(tmp_path)
+    yield house
+    await house.close()
+
+
+@pytest.fixture
+async def store(house):
+    await house.open()
+    return house.store
+
+
+def spec(name="nightly", when="0 9 * * *", topic=TOPIC, **document):
+    return from_document(name, {"when": when, "topic": topic, **document})
+
+
+def creation(of, at=T, **fields):
+    return ScheduleChange(at=at, by="uid 1000", action="add", new_spec=of, effective_from=at, **fields)
+
+
+def edit(revised, at=T + 1000, action="set", **fields):
+    return ScheduleChange(
+        at=at, by="uid 1000", action=action, id=revised.id, expected_revision_id=revised.revision_id, **fields
+    )
+
+
+def entry(revised, fire_time=T, state=State.PUBLISHED, **fields):
+    return JournalEntry(
+        schedule_id=revised.id,
+        revision_id=revised.revision_id,
+        fire_time=fire_time,
+        state=state,
+        **{"due_time": fire_time, "attempts": 1} | fields,
+    )
+
+
+def pending(revised, fire_time=T, **fields):
+    return entry(revised, fire_time, State.PENDING, **{"next_attempt_at": fire_time + 200} | fields)
+
+
+async def entries(store, **wanted):
+    return [row.entry for row in await store.history(JournalFilter(**wanted))]
+
+
+async def timetable(store):
+    return [row async for rows in store.timetable() for row in rows]
+
+
+# --- opening and closing ----------------------------------------------------------------------------------------
+
+
+async def test_a_new_store_knows_nothing_and_is_clean(house):
+    opened = await house.open()
+    assert (opened.watermark, opened.was_clean, opened.pruned_through) == (None, True, None)
+    assert opened.failing == frozenset()
+
+
+async def test_a_clean_stop_is_remembered_once_with_its_watermark(house):
+    await house.open()
+    await house.store.close(watermark=T)
+    opened = await house.open()
+    assert (opened.watermark, opened.was_clean) == (T, True)
+    await house.store.close(watermark=None)
+    opened = await house.open()
+    assert (opened.watermark, opened.was_clean) == (T, False)
+
+
+async def test_a_crash_loses_nothing_that_was_committed(house, store):
+    revised = await store.change(creation(spec()))
+    await store.commit([entry(revised), pending(revised, T + MINUTE)], watermark=T + MINUTE)
+    opened = await house.crash()
+    assert (opened.watermark, opened.was_clean) == (T + MINUTE, False)
+    stored = await house.store.schedule("nightly")
+    assert (stored.revision_id, stored.pending) == (revised.revision_id, 1)
+    assert await entries(house.store) == [pending(revised, T + MINUTE), entry(revised)]
+
+
+async def test_opening_names_the_schedules_that_have_an_error(house, store):
+    failing = await store.change(creation(spec("failing")))
+    removed = await store.change(creation(spec("removed")))
+    await store.change(creation(spec("well")))
+    await store.commit([], watermark=None, errors=[(failing.id, "NotFound"), (removed.id, "NotFound")])
+    await store.change(edit(removed, action="rm", is_removal=True))
+    assert (await house.crash()).failing == {failing.id}
+
+
+# --- schedules --------------------------------------------------------------------------------------------------
+
+FULL = {
+    "tz": "Europe/London",
+    "message": 'Grüße 🎉 "<cronally.fire-id>" \\ \u2028 \x00 end',
+    "subject": "Nightly – report",
+    "attributes": {"level": {"type": "Number", "value": "5"}, "team": "böse"},
+    "catch_up": "all",
+    "deadline": "2h",
+    "late_after": "5m",
+    "on_gap": "skip",
+    "on_repeat": "both",
+    "spread": "5m",
+    "priority": 9,
+    "starts": "2026-01-01T00:00:00Z",
+    "ends": "2027-01-01T00:00:00.001Z",
+    "tags": ["a", "b"],
+    "note": "the note",
+}
+
+
+async def test_a_schedule_is_read_back_as_it_was_made(store):
+    made = spec(**FULL)
+    revised = await store.change(creation(made, owner="ops"))
+    assert await store.schedule("nightly") == StoredSchedule(
+        id=revised.id,
+        spec=made,
+        revision=1,
+        revision_id=revised.revision_id,
+        effective_from=T,
+        created_at=T,
+        changed_at=T,
+        owner="ops",
+    )
+    assert revised == Revised(revised.id, 1, revised.revision_id, 0)
+    assert await store.schedule("Nightly") is None
+
+
+async def test_a_name_is_unique_among_the_living(store):
+    first = await store.change(creation(spec("a")))
+    second = await store.change(creation(spec("b")))
+    with pytest.raises(Conflict, match="'a'"):
+        await store.change(creation(spec("a")))
+    with pytest.raises(Conflict, match="'a'"):
+        await store.change(edit(second, new_spec=spec("a")))
+    assert [s.spec.name for s in await store.schedules()] == ["a", "b"]
+    await store.change(edit(first, action="rm", is_removal=True))
+    again = await store.change(creation(spec("a")))
+    assert again.id not in (first.id, second.id)
+    assert again.revision == 1
+
+
+async def test_ids_are_never_used_again(house, store):
+    seen = set()
+    for _ in range(3):
+        revised = await house.store.change(creation(spec()))
+        await house.store.change(edit(revised, action="rm", is_removal=True))
+        assert revised.id not in seen
+        assert revised.revision_id not in seen
+        seen |= {revised.id, revised.revision_id}
+        await house.crash()
+
+
+async def test_an_edit_makes_the_next_revision_and_keeps_the_old_one(store):
+    first = await store.change(creation(spec()))
+    second = await store.change(edit(first, new_spec=spec(when="5 9 * * *"), effective_from=T + 1000))
+    assert second == Revised(first.id, 2, second.revision_id, 0)
+    assert second.revision_id != first.revision_id
+    stored = await store.schedule("nightly")
+    assert (stored.spec.when, stored.revision, stored.revision_id) == ("5 9 * * *", 2, second.revision_id)
+    assert (stored.created_at, stored.changed_at, stored.effective_from) == (T, T + 1000, T + 1000)
+    found = await store.specs([second.revision_id, first.revision_id, 999])
+    assert found == {first.revision_id: spec(), second.revision_id: spec(when="5 9 * * *")}
+
+
+async def test_revisions_are_counted_per_schedule(store):
+    await store.change(creation(spec("a")))
+    first = await store.change(creation(spec("b")))
+    assert first.revision == 1
+    assert (await store.change(edit(first, new_spec=spec("b", note="x")))).revision == 2
+
+
+async def test_an_edit_of_another_revision_than_the_current_changes_nothing(store):
+    first = await store.change(creation(spec()))
+    second = await store.change(edit(first, new_spec=spec(note="2")))
+    with pytest.raises(RevisionConflict) as caught:
+        await store.change(edit(first, new_spec=spec(note="3"), unsettled=(pending(first),)))
+    assert (caught.value.name, caught.value.expected, caught.value.found) == ("nightly", 1, 2)
+    assert (await store.schedule("nightly")).revision_id == second.revision_id
+    assert await entries(store) == []
+
+
+async def test_a_change_of_what_is_not_there_says_so(store):
+    revised = await store.change(creation(spec()))
+    await store.change(edit(revised, action="rm", is_removal=True))
+    with pytest.raises(ScheduleNotFound, match="nightly"):
+        await store.change(edit(revised, new_spec=spec(note="x")))
+    with pytest.raises(ScheduleNotFound):
+        await store.change(edit(Revised(77, 1, 1, 0), new_spec=spec("other")))
+    assert await store.schedules() == []
+
+
+async def test_a_pause_keeps_the_revision(store):
+    first = await store.change(creation(spec(), owner="ops"))
+    pause = Pause(since=T + 1000, until=T + DAY_MS, note="Ferien 🎉", by="uid 1000")
+    assert await store.change(edit(first, action="pause", pause=pause)) == first
+    stored = await store.schedule("nightly")
+    assert (stored.pause, stored.effective_from, stored.owner) == (pause, T, "ops")
+    assert stored.changed_at == T + 1000
+    await store.change(edit(first, action="resume", effective_from=T + 2000))
+    stored = await store.schedule("nightly")
+    assert (stored.pause, stored.effective_from) == (None, T + 2000)
+
+
+async def test_a_removed_schedule_is_gone_but_for_its_history_and_its_specs(store):
+    revised = await store.change(creation(spec()))
+    await store.commit([entry(revised)], watermark=None)
+    assert await store.change(edit(revised, action="rm", is_removal=True)) == revised
+    assert await store.schedule("nightly") is None
+    assert await store.schedules() == []
+    assert await timetable(store) == []
+    assert await store.specs([revised.revision_id]) == {revised.revision_id: spec()}
+    assert await entries(store, schedule="nightly") == [entry(revised)]
+    assert (await store.counts()).schedules == 0
+
+
+async def test_schedules_are_listed_by_name_in_pages(store):
+    for name in ("b", "B", "a.1", "a-1", "a", "1"):
+        await store.change(creation(spec(name)))
+    assert [s.spec.name for s in await store.schedules()] == ["1", "B", "a", "a-1", "a.1", "b"]
+    assert [s.spec.name for s in await store.schedules(after="B", limit=2)] == ["a", "a-1"]
+    assert [s.spec.name for s in await store.schedules(after="a-1", limit=2)] == ["a.1", "b"]
+    assert await store.schedules(after="b") == []
+
+
+async def test_the_timetable_comes_in_the_order_of_ids(store):
+    b = await store.change(creation(spec("b")))
+    a = await store.change(creation(spec("a", when="@at 2027-01-01T00:00"), at=T + 5))
+    b = await store.change(edit(b, new_spec=spec("b", note="new"), pause=Pause(since=T + 1, until=T + 9)))
+    rows = await timetable(store)
+    assert [row.id for row in rows] == [b.id, a.id]
+    assert rows[0] == (b.id, b.revision_id, "b", canonical_document(spec("b", note="new")), T, T + 1, T + 9)
+    assert rows[1][4:] == (T + 5, None, None)
+
+
+async def test_long_lists_come_whole(store):
+    """More rows than a slice holds, and more bytes."""
+    message = "x" * 200_000
+    rows = [StagedRow(f"s{i:04d}", canonical_document(spec(f"s{i:04d}", note=str(i)))) for i in range(2300)]
+    rows += [
+        StagedRow(f"t{i:04d}", canonical_document(spec(f"t{i:04d}", message=message, note=str(i))))
+        for i in range(45)
+    ]
+    await store.stage_begin()
+    await store.stage(rows[:2000])
+    await store.stage(rows[2000:])
+    assert [change.name for change in await store.staged_changes()] == [row.name for row in rows]
+    flipped = await store.flip(at=T, by="uid 0", owner="default", unsettled=[])
+    assert [(row.name, row.document) for row in flipped] == [(row.name, row.document) for row in rows]
+    assert await timetable(store) == flipped
+    listed = await store.schedules(limit=10_000)
+    assert [s.spec.name for s in listed] == [row.name for row in rows]
+    assert await store.specs([s.revision_id for s in listed]) == {s.revision_id: s.spec for s in listed}
+    made = [
+        entry(Revised(s.id, 1, s.revision_id, 0), T + i % 7, State.PENDING, next_attempt_at=T + i % 5)
+        for i, s in enumerate(listed)
+    ]
+    await store.commit(made, watermark=None)
+    assert len(await store.history(JournalFilter(limit=10_000))) == len(made)
+    assert len(await store.settled_after(T - 1)) == len(made)
+    assert len(await store.pending_due(T + 9, limit=10_000)) == len(made)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("nightly-reprot", "nightly-report"),
+        ("Nightly-Report", "nightly-report"),
+        ("ightly-report", "nightly-report"),
+        ("nightly-report2", "nightly-report"),
+        ("bakcup", "backup"),
+        ("obsolet", None),
+        ("zzz", None),
+        ("", None),
+    ],
+)
+async def test_the_nearest_name_is_one_that_exists(store, typed, meant):
+    for name in ("nightly-report", "backup", "hourly"):
+        await store.change(creation(spec(name)))
+    removed = await store.change(creation(spec("obsolete")))
+    await store.change(edit(removed, action="rm", is_removal=True))
+    assert await store.nearest_name(typed) == meant
+
+
+# --- what a change does to the journal --------------------------------------------------------------------------
+
+
+async def test_a_change_leaves_unsettled_slots_pending_with_their_revision(store):
+    first = await store.change(creation(spec()))
+    await store.commit([entry(first, T)], watermark=None)
+    late = [pending(first, T), pending(first, T + MINUTE)]
+    second = await store.change(edit(first, new_spec=spec("renamed", note="new"), unsettled=tuple(late)))
+    assert second.pending == 1
+    rows = await store.history(JournalFilter())
+    assert [(row.name, row.entry) for row in rows] == [("nightly", late[1]), ("nightly", entry(first, T))]
+    assert (await store.schedule("renamed")).pending == 1
+
+
+def pause_row(revised, first, last, count, *, is_open=False):
+    return entry(
+        revised,
+        first,
+        State.SKIPPED,
+        reason=SkipReason.PAUSED,
+        attempts=0,
+        last_fire_time=last,
+        count=count,
+        is_open=is_open,
+    )
+
+
+async def test_a_pause_opens_a_row_and_its_end_closes_it(store):
+    revised = await store.change(creation(spec()))
+    opened = pause_row(revised, T, T, 0, is_open=True)
+    await store.change(edit(revised, action="pause", pause=Pause(since=T - 1), opened=(opened,)))
+    assert await entries(store) == [opened]
+    assert (await store.counts()).journal.get(State.SKIPPED, 0) == 0
+    assert await store.settled_after(T - 1) == {}
+    closed = pause_row(revised, T, T + 9 * DAY_MS, 10)
+    await store.change(edit(revised, action="resume", closed=(closed,)))
+    assert await entries(store) == [closed]
+    assert (await store.counts()).journal[State.SKIPPED] == 10
+    await store.change(edit(revised, action="resume", closed=(replace(closed, count=3),)))
+    assert await entries(store) == [closed]
+
+
+async def test_a_pause_that_skipped_nothing_leaves_no_row(store):
+    revised = await store.change(creation(spec()))
+    opened = pause_row(revised, T, T, 0, is_open=True)
+    await store.change(edit(revised, action="pause", pause=Pause(since=T - 1), opened=(opened,)))
+    await store.change(edit(revised, action="resume", closed=(replace(opened, is_open=False),)))
+    assert await entries(store) == []
+
+
+async def test_an_edit_of_a_paused_schedule_closes_one_row_and_opens_the_next(store):
+    first = await store.change(creation(spec()))
+    opened = pause_row(first, T, T, 0, is_open=True)
+    await store.change(edit(first, action="pause", pause=Pause(since=T - 1), opened=(opened,)))
+    unknown = Revised(first.id, 2, 0, 0)  # the engine cannot know the revision that the change makes
+    second = await store.change(
+        edit(
+            first,
+            new_spec=spec(note="new"),
+            pause=Pause(since=T),
+            closed=(replace(opened, is_open=False),),
+            opened=(pause_row(unknown, T, T, 0, is_open=True),),
+        )
+    )
+    assert await entries(store) == [pause_row(second, T, T, 0, is_open=True)]
+
+
+async def test_a_schedule_can_be_created_paused(store):
+    unknown = Revised(0, 1, 0, 0)
+    opened = (pause_row(unknown, T, T, 0, is_open=True),)
+    revised = await store.change(creation(spec(), pause=Pause(since=T - 1), opened=opened))
+    assert await entries(store, schedule="nightly") == [pause_row(revised, T, T, 0, is_open=True)]
+
+
+async def test_pending_fires_can_be_dropped_but_those_in_flight(store):
+    other = await store.change(creation(spec("other")))
+    revised = await store.change(creation(spec()))
+    manual = pending(revised, T, kind=Kind.MANUAL, attempts=3, last_error="Throttling", maybe_published=True)
+    await store.commit(
+        [pending(other), pending(revised), manual, pending(revised, T + MINUTE), entry(revised, T + 2)],
+        watermark=None,
+    )
+    change = edit(
+        revised,
+        action="rm",
+        is_removal=True,
+        drop_pending=True,
+        kept=frozenset({(T + MINUTE, Kind.SCHEDULED)}),
+        unsettled=(pending(revised, T + 2 * MINUTE),),
+    )
+    assert (await store.change(change)).pending == 1
+    dropped = {"state": State.SKIPPED, "reason": SkipReason.DROPPED, "next_attempt_at": None}
+    assert await entries(store, schedule="nightly") == [
+        replace(pending(revised, T + 2 * MINUTE), **dropped),
+        pending(revised, T + MINUTE),
+        entry(revised, T + 2),
+        replace(pending(revised), **dropped),
+        replace(manual, **dropped),
+    ]
+    assert await entries(store, schedule="other") == [pending(other)]
+    assert len(await store.pending_due(T + DAY_MS)) == 2
+
+
+# --- single instants --------------------------------------------------------------------------------------------
+
+
+async def test_single_instants_are_found_by_due_time(store):
+    at = spec("at", when="@at 2026-11-23T09:05:00")
+    late = spec("late", when="@at 2026-11-23T09:00:00", spread="10m")
+    offset = late.offset_ms()
+    assert 0 < offset != 5 * MINUTE
+    await store.change(creation(spec("crontab")))
+    first = await store.change(creation(at, at=T - 1))
+    second = await store.change(creation(late, at=T - 1))
+    both = [
+        Fire(first.id, first.revision_id, T + 5 * MINUTE, T + 5 * MINUTE),
+        Fire(second.id, second.revision_id, T, T + offset),
+    ]
+    both.sort(key=lambda fire: fire.due_time)
+    assert await store.at_between(T - 1, T + DAY_MS) == both
+    dues = [fire.due_time for fire in both]
+    assert await store.at_between(dues[0], dues[1]) == both[1:]
+    assert await store.at_between(dues[0] - 1, dues[1] - 1) == both[:1]
+    assert [await store.next_at(after) for after in (T - 1, dues[0] - 1, dues[0], dues[1])] == [
+        dues[0],
+        dues[0],
+        dues[1],
+        None,
+    ]
+
+
+@pytest.mark.parametrize("fault", ["paused", "removed", "effective", "edited", "starts", "ends"])
+async def test_a_single_instant_that_does_not_come_is_not_found(store, fault):
+    when = "@at 2026-11-23T09:00:00"
+    bounds = {"starts": "2026-11-23T09:00:00.001Z", "ends": "2026-11-23T08:59:59.999Z"}
+    document = {fault: bounds[fault]} if fault in bounds else {}
+    revised = await store.change(
+        creation(spec(when=when, **document), at=T if fault == "effective" else T - 1)
+    )
+    match fault:
+        case "paused":
+            await store.change(edit(revised, pause=Pause(since=T - 1)))
+        case "removed":
+            await store.change(edit(revised, is_removal=True))
+        case "edited":
+            await store.change(edit(revised, new_spec=spec()))
+    assert await store.at_between(T - DAY_MS, T + DAY_MS) == []
+    assert await store.next_at(T - DAY_MS) is None
+
+
+async def test_a_resumed_or_moved_single_instant_is_found_again(store):
+    revised = await store.change(creation(spec(when="@at 2026-11-23T09:00:00"), at=T - 9))
+    await store.change(edit(revised, pause=Pause(since=T - 8)))
+    await store.change(edit(revised, effective_from=T - 7))
+    assert [fire.fire_time for fire in await store.at_between(T - 1, T)] == [T]
+    moved = await store.change(edit(revised, new_spec=spec(when="@at 2026-11-23T09:01:00")))
+    assert await store.at_between(0, T + DAY_MS) == [
+        Fire(moved.id, moved.revision_id, T + MINUTE, T + MINUTE)
+    ]
+
+
+# --- journal ----------------------------------------------------------------------------------------------------
+
+WHOLE = {
+    "attempts": 3,
+    "released_at": T + 1,
+    "published_at": T + 31,
+    "lateness_us": 812,
+    "maybe_published": True,
+    "last_error": 'Throttling: "Grüße" 🎉',
+    "due_time": T + 30_000,
+}
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_an_entry_is_read_back_as_it_was_written(store, state, kind):
+    revised = await store.change(creation(spec()))
+    reason = SkipReason.CATCH_UP if state is State.SKIPPED else None
+    next_attempt_at = T + 500 if state is State.PENDING else None
+    written = [
+        entry(revised, T, state, kind=kind, reason=reason, next_attempt_at=next_attempt_at, **WHOLE),
+        entry(
+            revised, T + 7, state, kind=kind, next_attempt_at=next_attempt_at, last_fire_time=T + 99, count=4
+        ),
+        entry(revised, T + 9, state, kind=kind, next_attempt_at=next_attempt_at),
+    ]
+    await store.commit(written, watermark=None)
+    assert await entries(store) == written[::-1]
+
+
+async def test_an_entry_replaces_a_pending_one_and_no_other(store):
+    revised = await store.change(creation(spec()))
+    await store.commit([pending(revised, attempts=1)], watermark=None)
+    await store.commit([pending(revised, attempts=2, next_attempt_at=T + 900)], watermark=None)
+    assert await entries(store) == [pending(revised, attempts=2, next_attempt_at=T + 900)]
+    assert await store.next_pending(0) == T + 900
+    settled = entry(revised, state=State.REJECTED, attempts=3, last_error="InvalidParameter")
+    await store.commit([settled], watermark=None)
+    for late in (entry(revised), pending(revised), replace(settled, attempts=9)):
+        await store.commit([late], watermark=None)
+        assert await entries(store) == [settled]
+    assert await store.next_pending(0) is None
+
+
+async def test_entries_of_one_commit_count_in_order(store):
+    revised = await store.change(creation(spec()))
+    await store.commit(
+        [
+            pending(revised, attempts=1),
+            pending(revised, attempts=2),
+            entry(revised, attempts=3),
+            pending(revised),
+        ],
+        watermark=None,
+    )
+    assert await entries(store) == [entry(revised, attempts=3)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 64, 511, 512, 513, 1025])
+async def test_a_commit_writes_every_entry(store, count):
+    revised = await store.change(creation(spec()))
+    made = [pending(revised, T + place, attempts=place) for place in range(count)]
+    await store.commit(made, watermark=None)
+    assert await entries(store, limit=2000) == made[::-1]
+
+
+async def test_the_kinds_of_one_instant_are_different_fires(store):
+    revised = await store.change(creation(spec()))
+    made = [entry(revised, kind=kind) for kind in (Kind.SCHEDULED, Kind.MANUAL, Kind.BACKFILL)]
+    await store.commit(made, watermark=None)
+    assert await entries(store) == made
+
+
+async def test_the_watermark_never_goes_back(house, store):
+    await store.commit([], watermark=T)
+    await store.commit([], watermark=T - 1)
+    await store.commit([], watermark=None)
+    assert (await house.crash()).watermark == T
+    await house.store.commit([], watermark=T + 1)
+    await house.store.close(watermark=T)
+    assert (await house.open()).watermark == T + 1
+
+
+async def test_what_sns_says_against_a_schedule_is_kept_until_it_says_otherwise(store):
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    await store.commit(
+        [], watermark=None, errors=[(a.id, "old"), (b.id, "AuthorizationError: »no«"), (a.id, "new")]
+    )
+    assert [s.error for s in await store.schedules()] == ["new", "AuthorizationError: »no«"]
+    await store.change(edit(b, pause=Pause(since=T)))
+    await store.commit([], watermark=None, errors=iter([(a.id, None), (999, "nobody")]))
+    assert [s.error for s in await store.schedules()] == [None, "AuthorizationError: »no«"]
+    assert (await store.counts()).failing == 1
+
+
+async def test_settled_slots_are_those_whose_last_one_is_due_after_the_watermark(store):
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    skipped = {"state": State.SKIPPED, "reason": SkipReason.CATCH_UP, "attempts": 0}
+    await store.commit(
+        [
+            entry(b, T + 3),
+            entry(a, T),
+            entry(a, T - 5, due_time=T + 1),  # spread
+            entry(a, T - 6, due_time=T),
+            pending(a, T + 2),
+            entry(a, T - 100, last_fire_time=T - 50, count=3, due_time=T - 49, **skipped),  # due at T + 1
+            entry(a, T - 200, last_fire_time=T - 120, count=3, due_time=T - 80, **skipped),  # due at T
+            entry(a, T + 4, kind=Kind.MANUAL),
+            entry(a, T + 5, last_fire_time=T + 9, count=2, **skipped),
+            entry(b, T + 10, last_fire_time=T + 10, count=0, is_open=True, **skipped),
+        ],
+        watermark=None,
+    )
+    assert await store.settled_after(T) == {
+        a.id: [(T - 100, T - 50), (T - 5, T - 5), (T + 2, T + 2), (T + 5, T + 9)],
+        b.id: [(T + 3, T + 3)],
+    }
+    assert await store.settled_after(T + 99) == {}
+
+
+# --- pending ----------------------------------------------------------------------------------------------------
+
+
+async def test_pending_fires_come_by_next_attempt(store):
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    made = [
+        pending(a, T, next_attempt_at=T + 300, attempts=2, maybe_published=True, due_time=T + 5),
+        pending(a, T + 1, next_attempt_at=T + 100),
+        pending(b, T, next_attempt_at=T + 300),
+        pending(a, T + 2, next_attempt_at=T + 300),
+        pending(a, T, next_attempt_at=T + 300, kind=Kind.MANUAL),
+        pending(b, T + 1, next_attempt_at=T + 301),
+        entry(b, T + 2),
+    ]
+    await store.commit(made, watermark=None)
+    due = await store.pending_due(T + 300)
+    assert [(d.next_attempt_at, d.fire.schedule_id, d.fire.fire_time, d.fire.kind) for d in due] == [
+        (T + 100, a.id, T + 1, Kind.SCHEDULED),
+        (T + 300, a.id, T, Kind.MANUAL),
+        (T + 300, a.id, T, Kind.SCHEDULED),
+        (T + 300, a.id, T + 2, Kind.SCHEDULED),
+        (T + 300, b.id, T, Kind.SCHEDULED),
+    ]
+    fire = Fire(a.id, a.revision_id, T, T + 5, Kind.SCHEDULED, attempts=2, maybe_published=True)
+    assert due[2] == PendingFire(fire, T + 300)
+    assert type(due[2].fire.kind) is Kind
+    assert await store.pending_due(T + 99) == []
+
+
+async def test_pending_fires_come_in_slices(store):
+    a = await store.change(creation(spec("a")))
+    made = [
+        pending(a, T + n // 2, next_attempt_at=T + n % 3, kind=kind)
+        for n in range(0, 20, 2)
+        for kind in (Kind.MANUAL, Kind.SCHEDULED)
+    ]
+    await store.commit(made, watermark=None)
+    whole = await store.pending_due(T + 1)
+    slices, after = [], None
+    while found := await store.pending_due(T + 1, after=after, limit=3):
+        slices += found
+        after = (found[-1].next_attempt_at, *found[-1].fire.key)
+    assert slices == whole
+    assert len(whole) == sum(one.next_attempt_at <= T + 1 for one in made)
+
+
+async def test_a_pending_fire_without_a_next_attempt_is_due_when_its_slot_is(store):
+    revised = await store.change(creation(spec()))
+    await store.commit([entry(revised, T, State.PENDING, due_time=T + 7)], watermark=None)
+    assert [found.next_attempt_at for found in await store.pending_due(T + 7)] == [T + 7]
+
+
+async def test_the_next_pending_attempt_is_the_earliest_after_an_instant(store):
+    revised = await store.change(creation(spec()))
+    fifo = await store.change(creation(spec("fifo", topic=FIFO)))
+    assert await store.next_pending(0) is None
+    await store.commit(
+        [
+            pending(revised, T, next_attempt_at=T + 9),
+            pending(revised, T + 1, next_attempt_at=T + 4),
+            pending(fifo, next_attempt_at=T + 1),
+            entry(revised, T + 2),
+        ],
+        watermark=None,
+    )
+    assert [await store.next_pending(after) for after in (0, T + 3, T + 4, T + 9)] == [
+        T + 4,
+        T + 4,
+        T + 9,
+        None,
+    ]
+
+
+async def test_fifo_groups_are_apart_and_in_order(store):
+    standard = await store.change(creation(spec("standard")))
+    b = await store.change(creation(spec("b", topic=FIFO, group="shared")))
+    a = await store.change(creation(spec("a", topic=FIFO, group="shared")))
+    own = await store.change(creation(spec("own", topic=FIFO)))
+    await store.commit(
+        [
+            pending(standard),
+            pending(b, T + 1, next_attempt_at=T),
+            pending(b, T),
+            pending(a, T, next_attempt_at=T + 900),
+            pending(a, T - 5, due_time=T + 3),
+            pending(a, T + 2, due_time=T + 3),
+            pending(own, T, attempts=4),
+            entry(own, T + 1),
+        ],
+        watermark=None,
+    )
+    assert sorted(await store.pending_groups()) == [(FIFO, "own"), (FIFO, "shared")]
+    shared = await store.group_pending(FIFO, "shared")
+    assert [(found.fire.schedule_id, found.fire.fire_time) for found in shared] == [
+        (a.id, T),
+        (b.id, T),
+        (b.id, T + 1),
+        (a.id, T - 5),
+        (a.id, T + 2),
+    ]
+    assert await store.group_pending(FIFO, "shared", limit=2) == shared[:2]
+    assert await store.group_pending(FIFO, "own") == [
+        PendingFire(Fire(own.id, own.revision_id, T, T, attempts=4), T + 200)
+    ]
+    assert await store.group_pending(FIFO, "none") == []
+    assert [found.fire.schedule_id for found in await store.pending_due(T + DAY_MS)] == [standard.id]
+    await store.commit([entry(own)], watermark=None)
+    assert await store.pending_groups() == [(FIFO, "shared")]
+
+
+async def test_a_pending_fire_stays_in_the_group_of_its_revision(store):
+    old = await store.change(creation(spec(topic=FIFO, group="old")))
+    new = await store.change(
+        edit(old, new_spec=spec(topic=FIFO, group="new"), unsettled=(pending(old), pending(old, T + 1)))
+    )
+    standard = await store.change(edit(new, new_spec=spec(), unsettled=(pending(new, T + 2),)))
+    assert sorted(await store.pending_groups()) == [(FIFO, "new"), (FIFO, "old")]
+    await store.change(
+        edit(standard, is_removal=True, drop_pending=True, kept=frozenset({(T, Kind.SCHEDULED)}))
+    )
+    assert await store.pending_groups() == [(FIFO, "old")]
+
+
+async def test_after_a_crash_every_pending_fire_may_be_published(store):
+    revised = await store.change(creation(spec()))
+    await store.commit([pending(revised), entry(revised, T + 1)], watermark=None)
+    await store.mark_unclean()
+    assert await entries(store) == [entry(revised, T + 1), pending(revised, maybe_published=True)]
+    assert [found.fire.maybe_published for found in await store.pending_due(T + DAY_MS)] == [True]
+
+
+# --- manual fires -----------------------------------------------------------------------------------------------
+
+
+def manual(revised, at):
+    return pending(revised, at, kind=Kind.MANUAL, attempts=0, next_attempt_at=at)
+
+
+async def test_a_manual_fire_is_pending_at_once(store):
+    revised = await store.change(creation(spec()))
+    await store.add_manual(manual(revised, T + 5), by="uid 1000", fire_id="x", idempotency_key=None)
+    assert [found.fire.fire_time for found in await store.pending_due(T + 5)] == [T + 5]
+    assert await store.manual_times(revised.id, T + 5) == {T + 5}
+
+
+async def test_manual_times_are_those_of_the_schedule_from_an_instant_on(store):
+    revised = await store.change(creation(spec()))
+    other = await store.change(creation(spec("other")))
+    for time in (T, T + 1, T + 2):
+        await store.add_manual(manual(revised, time), by="uid 1000", fire_id="x", idempotency_key=None)
+    await store.add_manual(manual(other, T + 3), by="uid 1000", fire_id="x", idempotency_key=None)
+    await store.commit([entry(revised, T + 4), entry(revised, T + 2, kind=Kind.MANUAL)], watermark=None)
+    assert await store.manual_times(revised.id, T + 1) == {T + 1, T + 2}
+    assert await store.manual_times(revised.id, T + 3) == set()
+
+
+async def test_a_manual_fire_never_takes_the_place_of_another(store):
+    revised = await store.change(creation(spec()))
+    await store.add_manual(manual(revised, T), by="uid 1000", fire_id="first", idempotency_key="key")
+    with pytest.raises(Conflict):
+        await store.add_manual(manual(revised, T), by="uid 1000", fire_id="second", idempotency_key="other")
+    with pytest.raises(Conflict):
+        await store.add_manual(manual(revised, T + 1), by="uid 1000", fire_id="second", idempotency_key="key")
+    assert len(await entries(store)) == 1
+    assert await store.remembered_run("other") is None
+
+
+async def test_a_run_is_remembered_by_its_key_for_a_day(house, store):
+    revised = await store.change(creation(spec()))
+    assert await store.remembered_run("key") is None
+    await store.add_manual(manual(revised, T), by="uid 1000", fire_id="nightly@x", idempotency_key="key")
+    await house.crash()
+    store = house.store
+    await store.add_manual(manual(revised, T + DAY_MS - 1), by="uid 1000", fire_id="y", idempotency_key=None)
+    assert await store.remembered_run("key") == "nightly@x"
+    await store.add_manual(manual(revised, T + DAY_MS), by="uid 1000", fire_id="z", idempotency_key="key")
+    assert await store.remembered_run("key") == "z"
+
+
+# --- listings ---------------------------------------------------------------------------------------------------
+
+
+async def test_history_comes_newest_first_in_pages(store):
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    made = [entry(whose, T + n, kind=kind) for n in range(3) for whose in (a, b) for kind in Kind]
+    await store.commit(made, watermark=None)
+    whole = await store.history(JournalFilter())
+    assert [(row.entry.fire_time, row.entry.schedule_id, str(row.entry.kind)) for row in whole] == sorted(
+        ((one.fire_time, one.schedule_id, str(one.kind)) for one in made), reverse=True
+    )
+    for name, size in ((None, 5), ("a", 2)):
+        pages, before = [], None
+        while page := await store.history(JournalFilter(schedule=name, before=before, limit=size)):
+            assert len(page) <= size
+            pages += page
+            last = page[-1].entry
+            before = (last.fire_time, last.schedule_id, str(last.kind))
+        assert pages == [row for row in whole if name in (None, row.name)]
+
+
+async def test_history_can_be_narrowed(store):
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    skipped = [entry(a, T + n, State.SKIPPED, reason=reason) for n, reason in enumerate(SkipReason, start=10)]
+    made = [entry(a, T), entry(b, T + 1), pending(b, T + 2), entry(b, T + 3, State.REJECTED)]
+    await store.commit([*made, *skipped], watermark=None)
+    assert await entries(store, schedule="b") == made[:0:-1]
+    assert await entries(store, states=frozenset({State.PUBLISHED})) == made[1::-1]
+    assert await entries(store, states=frozenset({State.REJECTED, State.PENDING})) == made[:1:-1]
+    assert await entries(store, states=frozenset({State.REJECTED, State.PUBLISHED})) == [
+        made[3],
+        *made[1::-1],
+    ]
+    assert await entries(store, reasons=frozenset({SkipReason.DROPPED})) == [skipped[3]]
+    assert await entries(store, since=T + 1, until=T + 3) == [made[2], made[1]]
+    assert (
+        await entries(store, schedule="a", states=frozenset({State.SKIPPED}), until=T + 12) == skipped[1::-1]
+    )
+    assert await entries(store, schedule="nobody") == []
+
+
+async def test_history_answers_to_every_name_a_schedule_had(store):
+    first = await store.change(creation(spec("first")))
+    await store.commit([entry(first, T)], watermark=None)
+    second = await store.change(edit(first, new_spec=spec("second")))
+    await store.commit([entry(second, T + 1)], watermark=None)
+    third = await store.change(edit(second, new_spec=spec("first", note="back")))
+    await store.change(edit(third, is_removal=True))
+    heir = await store.change(creation(spec("second")))
+    await store.commit([entry(heir, T + 2)], watermark=None)
+    rows = await store.history(JournalFilter(schedule="second"))
+    assert [(row.name, row.entry) for row in rows] == [
+        ("second", entry(heir, T + 2)),
+        ("second", entry(second, T + 1)),
+        ("first", entry(first, T)),
+    ]
+    assert await entries(store, schedule="first") == [entry(second, T + 1), entry(first, T)]
+    assert await entries(store, schedule="second", limit=2) == [entry(heir, T + 2), entry(second, T + 1)]
+
+
+async def test_counts_say_how_much_there_is(store):
+    empty = await store.counts()
+    assert (empty.schedules, empty.paused, empty.failing, empty.oldest_pending_due) == (0, 0, 0, None)
+    assert empty.journal == {}
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    removed = await store.change(creation(spec("c"), pause=Pause(since=T)))
+    await store.commit([pending(removed, T + 8)], watermark=None, errors=[(b.id, "x"), (removed.id, "x")])
+    await store.change(edit(removed, pause=Pause(since=T), is_removal=True))
+    await store.change(edit(a, pause=Pause(since=T)))
+    skipped = entry(a, T, State.SKIPPED, last_fire_time=T + 5, count=3, reason=SkipReason.CATCH_UP)
+    await store.commit(
+        [skipped, entry(b), entry(b, T + 1), pending(b, T + 2, due_time=T + 9, next_attempt_at=T + 3)],
+        watermark=None,
+    )
+    counts = await store.counts()
+    assert (counts.schedules, counts.paused, counts.failing) == (2, 1, 1)
+    assert counts.journal == {State.SKIPPED: 3, State.PUBLISHED: 2, State.PENDING: 2}
+    assert counts.oldest_pending_due == T + 8
+    assert [s.pending for s in await store.schedules()] == [0, 1]
+
+
+# --- apply ------------------------------------------------------------------------------------------------------
+
+
+def staged(of):
+    slot = of.recurrence().at_ms
+    return StagedRow(of.name, canonical_document(of), None if slot is None else slot + of.offset_ms())
+
+
+async def test_staged_lines_are_compared_with_what_there_is(store):
+    same = await store.change(creation(spec("same")))
+    old = await store.change(creation(spec("changed")))
+    gone = await store.change(creation(spec("gone")))
+    await store.change(edit(gone, is_removal=True))
+    await store.stage_begin()
+    await store.stage([staged(spec("same")), staged(spec("new"))])
+    await store.stage([staged(spec("changed", note="x")), staged(spec("gone"))])
+    assert await store.staged_changes() == [
+        StagedChange("changed", old.id, old.revision_id, canonical_document(spec("changed", note="x"))),
+        StagedChange("gone", None, None, canonical_document(spec("gone"))),
+        StagedChange("new", None, None, canonical_document(spec("new"))),
+    ]
+    assert (await store.schedule("same")).revision_id == same.revision_id
+    await store.unstage(["new", "nobody"])
+    assert [change.name for change in await store.staged_changes()] == ["changed", "gone"]
+    await store.stage_begin()
+    assert await store.staged_changes() == []
+
+
+async def test_a_staged_line_of_the_same_length_is_a_change(store):
+    old = await store.change(creation(spec(note="old")))
+    await store.stage_begin()
+    await store.stage([staged(spec(note="new"))])
+    assert [change.id for change in await store.staged_changes()] == [old.id]
+    [row] = await store.flip(at=T, by="uid 1000", owner="default", unsettled=[])
+    assert row.document == canonical_document(spec(note="new"))
+
+
+async def test_a_name_cannot_be_staged_twice(store):
+    await store.stage_begin()
+    await store.stage([staged(spec("a"))])
+    with pytest.raises(Conflict):
+        await store.stage([staged(spec("b")), staged(spec("a"))])
+    with pytest.raises(Conflict):
+        await store.stage([staged(spec("c")), staged(spec("c"))])
+    assert [change.name for change in await store.staged_changes()] == ["a"]
+
+
+async def test_a_flip_makes_every_staged_change(store):
+    same = await store.change(creation(spec("same"), owner="somebody"))
+    old = await store.change(creation(spec("changed"), owner="somebody"))
+    await store.commit([entry(old, T)], watermark=None, errors=[(old.id, "NotFound")])
+    other = await store.change(creation(spec("other"), owner="somebody"))
+    changed, new = spec("changed", topic=FIFO, note="x"), spec("new")
+    await store.stage_begin()
+    await store.stage([staged(spec("same")), staged(new), staged(changed)])
+    rows = await store.flip(
+        at=T + 1000, by="uid 1000", owner="ops", unsettled=[pending(old, T), pending(old, T + 1)]
+    )
+    stored = {s.spec.name: s for s in await store.schedules()}
+    assert {row.name for row in rows} == {"changed", "new"}
+    for row in rows:
+        now = stored[row.name]
+        assert row == (
+            now.id,
+            now.revision_id,
+            now.spec.name,
+            canonical_document(now.spec),
+            T + 1000,
+            None,
+            None,
+        )
+        assert now.spec == {"changed": changed, "new": new}[row.name]
+        assert (now.changed_at, now.owner) == (T + 1000, "ops")
+    assert (stored["changed"].id, stored["changed"].revision, stored["new"].revision) == (old.id, 2, 1)
+    assert (stored["changed"].created_at, stored["changed"].error) == (T, "NotFound")
+    assert (stored["new"].created_at, stored["new"].error) == (T + 1000, None)
+    assert (stored["same"].revision_id, stored["same"].effective_from) == (same.revision_id, T)
+    assert (stored["same"].owner, stored["other"].owner) == ("ops", "somebody")
+    assert stored["other"].revision_id == other.revision_id
+    assert await entries(store) == [pending(old, T + 1), entry(old, T)]
+    assert stored["changed"].pending == 1
+    assert await store.staged_changes() == []
+    now = Revised(old.id, 2, stored["changed"].revision_id, 0)
+    await store.commit([pending(now, T + 2)], watermark=None)
+    assert await store.pending_groups() == [(FIFO, "changed")]
+
+
+async def test_a_flip_that_changes_nothing_returns_nothing(store):
+    await store.change(creation(spec()))
+    await store.stage_begin()
+    await store.stage([staged(spec())])
+    assert await store.flip(at=T, by="uid 1000", owner="default", unsettled=[]) == []
+
+
+async def test_a_flip_keeps_single_instants(store):
+    plain, spread = (
+        spec("a", when="@at 2026-11-23T09:05"),
+        spec("b", when="@at 2026-11-23T09:00", spread="1h"),
+    )
+    moved = await store.change(creation(spec("a", when="@at 2027-01-01T00:00"), at=T - 1))
+    was = await store.change(creation(spec("c", when="@at 2026-11-23T09:00"), at=T - 1))
+    await store.stage_begin()
+    await store.stage([staged(plain), staged(spread), staged(spec("c"))])
+    rows = {row.name: row for row in await store.flip(at=T - 1, by="x", owner="default", unsettled=[])}
+    assert (rows["a"].id, rows["c"].id) == (moved.id, was.id)
+    offset = spread.offset_ms()
+    assert offset
+    found = await store.at_between(0, T + 365 * DAY_MS)
+    assert sorted(found) == sorted(
+        [
+            Fire(moved.id, rows["a"].revision_id, T + 5 * MINUTE, T + 5 * MINUTE),
+            Fire(rows["b"].id, rows["b"].revision_id, T, T + offset),
+        ]
+    )

@@ -1,0 +1,439 @@
+"""A store in dicts: what the port promises, at its plainest.
+
+No method ever suspends. Everything kept is frozen, so a state cannot leak out of it. An instance survives a "crash":
+open it again without having closed it, and it says that the stop was not clean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from cronally.domain.durations import DAY_MS
+from cronally.domain.model import Fire, FireKey, Kind, SkipReason, State
+from cronally.domain.spec import canonical_document, from_canonical
+from cronally.engine.ports import (
+    JournalRow,
+    Opened,
+    PendingFire,
+    Revised,
+    StagedChange,
+    StoreCounts,
+    StoredSchedule,
+    TimetableRow,
+)
+from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
+from cronally.store.base import (
+    SingleSlot,
+    as_stored,
+    fifo_group,
+    last_due_time,
+    single_slot,
+    staged_slot,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+
+    from cronally.domain.model import JournalEntry
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow
+    from cronally.instants import UtcMs
+
+_SLICE_ROWS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Revision:
+    schedule_id: int
+    number: int
+    spec: ScheduleSpec
+    document: str
+    slot: SingleSlot | None
+
+
+class MemoryStore:
+    """The durable memory of a test."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._schedules: dict[int, StoredSchedule] = {}
+        self._names: dict[str, int] = {}
+        self._former: set[tuple[str, int]] = set()
+        self._revisions: dict[int, _Revision] = {}
+        self._journal: dict[FireKey, JournalEntry] = {}
+        self._pending: dict[FireKey, JournalEntry] = {}  # those of the journal whose state is pending
+        self._runs: dict[str, tuple[str, UtcMs]] = {}
+        self._staged: dict[str, StagedRow] = {}
+        self._last_id = 0
+        self._watermark: UtcMs | None = None
+        self._was_clean = True
+
+    async def open(self) -> Opened:
+        failing = frozenset(id_ for id_ in self._names.values() if self._schedules[id_].error is not None)
+        opened = Opened(watermark=self._watermark, was_clean=self._was_clean, failing=failing)
+        self._was_clean = False
+        return opened
+
+    async def close(self, *, watermark: UtcMs | None) -> None:
+        if watermark is not None:
+            self._advance(watermark)
+            self._was_clean = True
+
+    # schedules
+
+    async def timetable(self) -> AsyncIterator[Sequence[TimetableRow]]:
+        ids = sorted(self._names.values())
+        for start in range(0, len(ids), _SLICE_ROWS):
+            yield [self._row(id_) for id_ in ids[start : start + _SLICE_ROWS]]
+
+    async def schedule(self, name: str) -> StoredSchedule | None:
+        return self._seen(self._names[name]) if name in self._names else None
+
+    async def schedules(self, *, after: str | None = None, limit: int = 1000) -> list[StoredSchedule]:
+        names = sorted(name for name in self._names if after is None or name > after)
+        return [self._seen(self._names[name]) for name in names[:limit]]
+
+    async def nearest_name(self, name: str) -> str | None:
+        return next(iter(get_close_matches(name, sorted(self._names), n=1)), None)
+
+    async def specs(self, revision_ids: Sequence[int]) -> dict[int, ScheduleSpec]:
+        return {id_: self._revisions[id_].spec for id_ in revision_ids if id_ in self._revisions}
+
+    async def change(self, change: ScheduleChange) -> Revised:
+        old = self._checked(change)
+        if old is None:
+            assert change.new_spec is not None
+            self._last_id += 1
+            id_, number = self._last_id, 0
+            created_at = effective_from = change.at
+            owner = "default"
+            error = None
+        else:
+            id_, number, created_at = old.id, old.revision, old.created_at
+            effective_from, owner, error = old.effective_from, old.owner, old.error
+        if change.new_spec is None or change.is_removal:
+            assert old is not None
+            spec, revision_id = old.spec, old.revision_id
+        else:
+            spec, number = change.new_spec, number + 1
+            revision_id = self._revise(id_, number, spec, canonical_document(spec), single_slot(spec))
+        if old is not None and (change.is_removal or old.spec.name != spec.name):
+            del self._names[old.spec.name]
+            self._former.add((old.spec.name, id_))
+        if not change.is_removal:
+            self._names[spec.name] = id_
+        self._schedules[id_] = StoredSchedule(
+            id=id_,
+            spec=spec,
+            revision=number,
+            revision_id=revision_id,
+            effective_from=effective_from if change.effective_from is None else change.effective_from,
+            created_at=created_at,
+            changed_at=change.at,
+            pause=change.pause,
+            error=error,
+            owner=owner if change.owner is None else change.owner,
+        )
+        self._settle_change(change, id_, revision_id)
+        return Revised(id_, number, revision_id, self._seen(id_).pending)
+
+    def _checked(self, change: ScheduleChange) -> StoredSchedule | None:
+        """Return the schedule to be changed, None for a new one; refuse what cannot be."""
+        old = None
+        if change.id is not None:
+            old = self._schedules.get(change.id)
+            if old is None or self._names.get(old.spec.name) != old.id:
+                raise ScheduleNotFound(change.name or (old.spec.name if old else str(change.id)))
+            if change.expected_revision_id not in (None, old.revision_id):
+                expected = self._revisions.get(change.expected_revision_id or 0)
+                raise RevisionConflict(
+                    old.spec.name, expected=expected.number if expected else 0, found=old.revision
+                )
+        if change.new_spec is not None and not change.is_removal:
+            holder = self._names.get(change.new_spec.name)
+            if holder is not None and holder != change.id:
+                raise Conflict(f"there is a schedule named {change.new_spec.name!r} already")
+        return old
+
+    def _settle_change(self, change: ScheduleChange, id_: int, revision_id: int) -> None:
+        for entry in change.closed:
+            if entry.key in self._journal and self._journal[entry.key].is_open:
+                del self._journal[entry.key]
+            if entry.count:
+                self._write(entry)
+        for entry in change.unsettled:
+            self._write(entry)
+        for entry in change.opened:
+            whose = entry.schedule_id or id_
+            self._write(replace(entry, schedule_id=whose, revision_id=entry.revision_id or revision_id))
+        if change.drop_pending:
+            for entry in [*self._pending.values()]:
+                if entry.schedule_id == id_ and (entry.fire_time, entry.kind) not in change.kept:
+                    self._write(replace(entry, state=State.SKIPPED, reason=SkipReason.DROPPED))
+
+    # single instants
+
+    async def at_between(self, after: UtcMs, through: UtcMs) -> list[Fire]:
+        fires = [
+            Fire(schedule.id, schedule.revision_id, slot.fire_time, slot.due_time)
+            for schedule, slot in self._single_slots()
+            if after < slot.due_time <= through
+        ]
+        return sorted(fires, key=lambda fire: (fire.due_time, fire.schedule_id))
+
+    async def next_at(self, after: UtcMs) -> UtcMs | None:
+        return min((slot.due_time for _, slot in self._single_slots() if slot.due_time > after), default=None)
+
+    # journal
+
+    async def commit(
+        self,
+        entries: Sequence[JournalEntry],
+        *,
+        watermark: UtcMs | None,
+        errors: Iterable[tuple[int, str | None]] = (),
+    ) -> None:
+        for entry in entries:
+            self._write(entry)
+        if watermark is not None:
+            self._advance(watermark)
+        for id_, error in errors:
+            if id_ in self._schedules:
+                self._schedules[id_] = replace(self._schedules[id_], error=error)
+
+    async def settled_after(self, watermark: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+        settled: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
+        for entry in sorted(self._journal.values(), key=lambda entry: entry.key):
+            if entry.kind is Kind.SCHEDULED and not entry.is_open and last_due_time(entry) > watermark:
+                last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
+                settled.setdefault(entry.schedule_id, []).append((entry.fire_time, last))
+        return settled
+
+    async def pending_due(
+        self, through: UtcMs, *, after: tuple[UtcMs, int, UtcMs, str] | None = None, limit: int = 2000
+    ) -> list[PendingFire]:
+        due = sorted(
+            (next_attempt_at, *entry.key)
+            for next_attempt_at, entry in self._standard_pending()
+            if next_attempt_at <= through
+        )
+        rest = [row for row in due if after is None or row > after]
+        return [_pending_fire(self._journal[FireKey(*row[1:])]) for row in rest[:limit]]
+
+    async def next_pending(self, after: UtcMs) -> UtcMs | None:
+        later = (at for at, _ in self._standard_pending() if at > after)
+        return min(later, default=None)
+
+    async def pending_groups(self) -> list[tuple[str, str]]:
+        groups = (fifo_group(self._revisions[entry.revision_id].spec) for entry in self._pending.values())
+        return sorted({group for group in groups if group is not None})
+
+    async def group_pending(self, topic: str, group: str, *, limit: int = 100) -> list[PendingFire]:
+        members = [
+            entry
+            for entry in self._pending.values()
+            if fifo_group(self._revisions[entry.revision_id].spec) == (topic, group)
+        ]
+        members.sort(
+            key=lambda e: (e.due_time, e.fire_time, self._revisions[e.revision_id].spec.name, e.kind)
+        )
+        return [_pending_fire(entry) for entry in members[:limit]]
+
+    async def mark_unclean(self) -> None:
+        for entry in [*self._pending.values()]:
+            self._write(replace(entry, maybe_published=True))
+
+    async def manual_times(self, schedule_id: int, since: UtcMs) -> set[UtcMs]:
+        return {
+            key.fire_time
+            for key in self._journal
+            if key.schedule_id == schedule_id and key.kind is Kind.MANUAL and key.fire_time >= since
+        }
+
+    async def remembered_run(self, key: str) -> str | None:
+        return self._runs[key][0] if key in self._runs else None
+
+    async def add_manual(
+        self,
+        entry: JournalEntry,
+        *,
+        by: str,
+        fire_id: str,
+        idempotency_key: str | None,
+    ) -> None:
+        runs = {key: run for key, run in self._runs.items() if run[1] > entry.due_time - DAY_MS}
+        if entry.key in self._journal or (idempotency_key is not None and idempotency_key in runs):
+            raise Conflict(f"{fire_id} was run already")
+        self._write(entry)
+        self._runs = runs
+        if idempotency_key is not None:
+            self._runs[idempotency_key] = (fire_id, entry.due_time)
+
+    async def history(self, wanted: JournalFilter) -> list[JournalRow]:
+        ids = {id_ for name, id_ in self._former | set(self._names.items()) if name == wanted.schedule}
+        entries = [
+            entry
+            for entry in self._journal.values()
+            if (wanted.schedule is None or entry.schedule_id in ids)
+            and (not wanted.states or entry.state in wanted.states)
+            and (not wanted.reasons or entry.reason in wanted.reasons)
+            and (wanted.since is None or entry.fire_time >= wanted.since)
+            and (wanted.until is None or entry.fire_time < wanted.until)
+            and (wanted.before is None or _place(entry) < wanted.before)
+        ]
+        entries.sort(key=_place, reverse=True)
+        return [
+            JournalRow(self._revisions[entry.revision_id].spec.name, entry)
+            for entry in entries[: wanted.limit]
+        ]
+
+    async def counts(self) -> StoreCounts:
+        living = [self._schedules[id_] for id_ in self._names.values()]
+        journal: dict[State, int] = {}
+        for entry in self._journal.values():
+            journal[entry.state] = journal.get(entry.state, 0) + entry.count
+        return StoreCounts(
+            schedules=len(living),
+            paused=sum(schedule.pause is not None for schedule in living),
+            failing=sum(schedule.error is not None for schedule in living),
+            journal=journal,
+            oldest_pending_due=min((entry.due_time for entry in self._pending.values()), default=None),
+        )
+
+    # apply
+
+    async def stage_begin(self) -> None:
+        self._staged = {}
+
+    async def stage(self, rows: Sequence[StagedRow]) -> None:
+        staged = {row.name: row for row in rows}
+        if len(staged) < len(rows) or staged.keys() & self._staged.keys():
+            raise Conflict("a name is staged twice")
+        self._staged |= staged
+
+    async def staged_changes(self) -> list[StagedChange]:
+        changes = []
+        for name, row in sorted(self._staged.items()):
+            old = self._schedules[self._names[name]] if name in self._names else None
+            if old is None:
+                changes.append(StagedChange(name, None, None, row.document))
+            elif self._revisions[old.revision_id].document != row.document:
+                changes.append(StagedChange(name, old.id, old.revision_id, row.document))
+        return changes
+
+    async def unstage(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._staged.pop(name, None)
+
+    async def flip(
+        self,
+        *,
+        at: UtcMs,
+        by: str,
+        owner: str,
+        unsettled: Sequence[JournalEntry],
+    ) -> list[TimetableRow]:
+        changes = await self.staged_changes()
+        for name in self._staged:
+            if name in self._names:
+                id_ = self._names[name]
+                self._schedules[id_] = replace(self._schedules[id_], owner=owner)
+        rows = []
+        for change in changes:
+            spec = from_canonical(change.name, change.document)
+            if change.id is None:
+                self._last_id += 1
+                id_, number, created_at, pause, error = self._last_id, 1, at, None, None
+            else:
+                old = self._schedules[change.id]
+                id_, number, created_at = old.id, old.revision + 1, old.created_at
+                pause, error = old.pause, old.error
+            slot = staged_slot(self._staged[change.name])
+            self._names[change.name] = id_
+            self._schedules[id_] = StoredSchedule(
+                id=id_,
+                spec=spec,
+                revision=number,
+                revision_id=self._revise(id_, number, spec, change.document, slot),
+                effective_from=at,
+                created_at=created_at,
+                changed_at=at,
+                pause=pause,
+                error=error,
+                owner=owner,
+            )
+            rows.append(self._row(id_))
+        for entry in unsettled:
+            self._write(entry)
+        self._staged = {}
+        return rows
+
+    # what the methods share
+
+    def _revise(
+        self, id_: int, number: int, spec: ScheduleSpec, document: str, slot: SingleSlot | None
+    ) -> int:
+        revision_id = len(self._revisions) + 1
+        self._revisions[revision_id] = _Revision(id_, number, spec, document, slot)
+        return revision_id
+
+    def _seen(self, id_: int) -> StoredSchedule:
+        return replace(
+            self._schedules[id_], pending=sum(entry.schedule_id == id_ for entry in self._pending.values())
+        )
+
+    def _row(self, id_: int) -> TimetableRow:
+        schedule = self._schedules[id_]
+        return TimetableRow(
+            id=id_,
+            revision_id=schedule.revision_id,
+            name=schedule.spec.name,
+            document=self._revisions[schedule.revision_id].document,
+            effective_from=schedule.effective_from,
+            paused_since=schedule.pause.since if schedule.pause else None,
+            paused_until=schedule.pause.until if schedule.pause else None,
+        )
+
+    def _write(self, entry: JournalEntry) -> None:
+        there = self._journal.get(entry.key)
+        if there is None or there.state is State.PENDING:
+            stored = self._journal[entry.key] = as_stored(entry)
+            self._pending.pop(entry.key, None)
+            if stored.state is State.PENDING:
+                self._pending[entry.key] = stored
+
+    def _advance(self, watermark: UtcMs) -> None:
+        self._watermark = watermark if self._watermark is None else max(self._watermark, watermark)
+
+    def _standard_pending(self) -> Iterator[tuple[UtcMs, JournalEntry]]:
+        for entry in self._pending.values():
+            if not self._revisions[entry.revision_id].spec.is_fifo:
+                assert entry.next_attempt_at is not None
+                yield entry.next_attempt_at, entry
+
+    def _single_slots(self) -> Iterator[tuple[StoredSchedule, SingleSlot]]:
+        for id_ in self._names.values():
+            schedule = self._schedules[id_]
+            slot = self._revisions[schedule.revision_id].slot
+            if slot and schedule.pause is None and slot.fire_time > schedule.effective_from:
+                yield schedule, slot
+
+
+def _place(entry: JournalEntry) -> tuple[UtcMs, int, str]:
+    return entry.fire_time, entry.schedule_id, str(entry.kind)
+
+
+def _pending_fire(entry: JournalEntry) -> PendingFire:
+    assert entry.next_attempt_at is not None
+    fire = Fire(
+        schedule_id=entry.schedule_id,
+        revision_id=entry.revision_id,
+        fire_time=entry.fire_time,
+        due_time=entry.due_time,
+        kind=entry.kind,
+        attempts=entry.attempts,
+        maybe_published=entry.maybe_published,
+    )
+    return PendingFire(fire, entry.next_attempt_at)
