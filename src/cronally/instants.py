@@ -40,8 +40,8 @@ def from_datetime(value: datetime) -> UtcMs:
 
 def format_utc(instant: UtcMs) -> str:
     """Write *instant* as RFC 3339 UTC, milliseconds only if not 0: ``2026-11-23T09:00:00Z``."""
-    whole = to_datetime(UtcMs(instant - instant % 1000))
-    return f"{whole:%Y-%m-%dT%H:%M:%S}{f'.{instant % 1000:03d}' if instant % 1000 else ''}Z".zfill(20)
+    text = to_datetime(instant).isoformat(timespec="milliseconds")
+    return f"{text[:19]}Z" if text[20:23] == "000" else f"{text[:23]}Z"
 
 
 def parse_rfc3339(text: str) -> UtcMs:

@@ -297,6 +297,21 @@ def _month_shapes(
     return tuple(result)
 
 
+def day_matches(fields: CrontabFields, day: date) -> tuple[bool, bool]:
+    """Return whether the day-of-month field matches *day*, and whether the day-of-week field does."""
+    first = (day.isoweekday() - (day.day - 1)) % 7
+    length = _MONTH_LENGTHS[day.month] + (day.month == 2 and isleap(day.year))
+    bit = 1 << day.day - 1
+
+    def matches(values: int, place: int, rules: tuple[DayRule, ...]) -> bool:
+        return bool(values >> place & 1) or any(_ruled_day(rule, length, first) == bit for rule in rules)
+
+    return (
+        matches(fields.days, day.day, fields.day_rules),
+        matches(fields.weekdays, day.isoweekday() % 7, fields.weekday_rules),
+    )
+
+
 def _ruled_day(rule: DayRule, length: int, first: int) -> int:
     """Return the day *rule* means in a month of *length* days that begins on weekday *first*, as a bit, or 0."""
     match rule.kind:

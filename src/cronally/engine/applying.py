@@ -1,0 +1,186 @@
+"""A whole file of schedules, all or nothing (design §10, ``apply``).
+
+Lines are checked and staged as they come, in slices, so that fires go out on time meanwhile; then one short transaction
+makes the differences effective. Lines that speak of a pause, and schedules at rest, are changed one by one after it:
+their range rows open and close with exact counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from cronally.domain.documents import DuplicateKey, load_json
+from cronally.domain.spec import canonical_document, from_document, parse_paused
+from cronally.engine.ports import StagedRow
+from cronally.errors import FieldError, UsageError
+from cronally.instants import UtcMs, format_utc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.core import Core
+    from cronally.engine.edits import Edits
+    from cronally.engine.ports import StagedChange, Store
+
+MAX_LINE_BYTES = 1_048_576
+MAX_PROBLEMS = 1_000  # reported; the others are counted
+_CHECKED_AT_ONCE = 50  # lines between two yields to the event loop, about 3 ms
+_STAGED_AT_ONCE = 1_000
+
+
+class LineProblem(NamedTuple):
+    """What is wrong with one line of an apply. line: 1-based. name: the schedule's, if it could be read."""
+
+    line: int
+    name: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyResult:
+    """What an apply did; with problems, nothing."""
+
+    created: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    problems: tuple[LineProblem, ...] = ()
+    problem_count: int = 0
+
+
+class Applying:
+    """One apply; the caller holds the lock of *edits*.
+
+    put: changes one schedule by its document and returns ``created``, ``changed`` or ``unchanged``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        edits: Edits,
+        core: Core,
+        clock: Clock,
+        put: Callable[[str, Mapping[str, object]], Awaitable[str]],
+    ) -> None:
+        self._store = store
+        self._edits = edits
+        self._core = core
+        self._clock = clock
+        self._put = put
+        self.topics: set[str] = set()
+        self._line_of: dict[str, int] = {}
+        self._singly: dict[str, Mapping[str, object]] = {}
+        self._past: dict[str, ScheduleSpec] = {}
+        self._problems: list[LineProblem] = []
+        self._problem_count = 0
+
+    async def run(self, lines: AsyncIterator[bytes], *, owner: str, by: str) -> ApplyResult:
+        """Apply *lines*, JSON documents with their ``name``."""
+        await self._store.stage_begin()
+        try:
+            await self._stage(lines)
+            changes = await self._store.staged_changes()
+            await self._check_past(changes)
+            if self._problem_count:
+                return ApplyResult(problems=tuple(self._problems), problem_count=self._problem_count)
+            return await self._make(changes, owner=owner, by=by)
+        finally:
+            await self._store.stage_begin()
+
+    async def _make(self, changes: Sequence[StagedChange], *, owner: str, by: str) -> ApplyResult:
+        outcomes: Counter[str] = Counter()
+        await self._edits.finish_pauses()
+        at_rest = [change for change in changes if self._core.is_at_rest(change.id)]
+        await self._store.unstage([change.name for change in at_rest])
+        together = [change for change in changes if not self._core.is_at_rest(change.id)]
+        if together:
+            await self._edits.flip(together, by=by, owner=owner)
+        outcomes["created"] = sum(change.id is None for change in together)
+        outcomes["changed"] = len(together) - outcomes["created"]
+        self._singly |= {change.name: json.loads(change.document) for change in at_rest}
+        for name, document in self._singly.items():
+            outcomes[await self._put(name, document)] += 1
+        created, changed = outcomes["created"], outcomes["changed"]
+        return ApplyResult(created=created, changed=changed, unchanged=len(self._line_of) - created - changed)
+
+    # --- checking -----------------------------------------------------------------------------------------------------
+
+    async def _stage(self, lines: AsyncIterator[bytes]) -> None:
+        rows: list[StagedRow] = []
+        number = 0
+        async for line in lines:
+            number += 1
+            if line.strip():
+                row = self._checked(number, line)
+                if row is not None:
+                    rows.append(row)
+            if number % _CHECKED_AT_ONCE == 0:
+                await self._clock.sleep(0)
+            if len(rows) >= _STAGED_AT_ONCE:
+                await self._store.stage(rows)
+                rows = []
+        if rows:
+            await self._store.stage(rows)
+
+    def _checked(self, number: int, line: bytes) -> StagedRow | None:
+        """Return the row to stage, or None if the line has a problem or is to be changed singly."""
+        name: str | None = None
+        try:
+            document = _parse(line)
+            given = document.pop("name", None)
+            name = given if isinstance(given, str) else None
+            spec = from_document(given, document)
+            if spec.name in self._line_of:
+                raise FieldError("name", f"line {self._line_of[spec.name]} has the same one")
+            self._line_of[spec.name] = number
+            self.topics.add(spec.topic)
+            wish = parse_paused(document.get("paused"))
+        except UsageError as exc:
+            self._add_problem(number, name, str(exc))
+            return None
+        at = spec.recurrence().at_ms
+        if at is not None and at <= self._clock.wall():
+            self._past[spec.name] = spec
+        if wish.is_paused is not None:
+            self._singly[spec.name] = document
+            return None
+        is_in_bounds = at is not None and (spec.starts or at) <= at <= (spec.ends or at)
+        due = UtcMs(at + spec.offset_ms()) if at is not None and is_in_bounds else None
+        return StagedRow(spec.name, canonical_document(spec), due)
+
+    async def _check_past(self, changes: Sequence[StagedChange]) -> None:
+        """Refuse an instant that is past, unless it stands there already: then it has fired."""
+        changing = {change.name for change in changes}
+        for name, spec in self._past.items():
+            if name in self._singly:
+                stored = await self._store.schedule(name)
+                is_changing = stored is None or stored.spec != spec
+            else:
+                is_changing = name in changing
+            at = spec.recurrence().at_ms
+            if is_changing and at is not None:
+                reason = f"when: {spec.when!r} is {format_utc(at)}, which is past; name an instant to come"
+                self._add_problem(self._line_of[name], name, reason)
+
+    def _add_problem(self, line: int, name: str | None, reason: str) -> None:
+        self._problem_count += 1
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(LineProblem(line, name, reason))
+
+
+def _parse(line: bytes) -> dict[str, object]:
+    if len(line) > MAX_LINE_BYTES:
+        raise FieldError("line", f"has {len(line):,} bytes; a schedule takes at most {MAX_LINE_BYTES:,}")
+    try:
+        document = load_json(line)
+    except DuplicateKey as exc:
+        raise FieldError(exc.key, "is there twice; leave one out") from None
+    except ValueError as exc:
+        raise FieldError("line", f"is not JSON ({exc}); write one object a line") from None
+    if not isinstance(document, dict):
+        raise FieldError("line", 'must be a JSON object such as {"name": "nightly", "when": "0 9 * * *", …}')
+    return document

@@ -1,0 +1,471 @@
+"""Changes of schedules, made exactly (design §4, *Edits are exact*).
+
+1. At T the core withholds the schedule's slots after T. One transaction holds the new revision, effective from T, and a
+   pending row for each slot at or before T that has no outcome yet. Committed: the new rule is in force; failed: the old
+   one. What was withheld meanwhile is planned from whichever won.
+2. Changes are made one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State, fire_id
+from cronally.domain.policy import clip, next_slot, range_in
+from cronally.domain.spec import from_canonical
+from cronally.engine.core import Member, member_of
+from cronally.engine.ports import ScheduleChange
+from cronally.engine.settle import unsent_entry
+from cronally.errors import StoreError, UsageError
+from cronally.instants import MIN_UTC_MS, UtcMs
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Mapping, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.core import Core
+    from cronally.engine.hooks import Hooks
+    from cronally.engine.loop import Loop
+    from cronally.engine.ports import Revised, StagedChange, Store, StoredSchedule, TimetableRow
+
+_SLICE = 200  # schedules taken in between two yields to the event loop
+_AHEAD_US = 40  # a bulk change takes effect this much later per schedule, so that it is committed by then
+_PAUSE_RETRY_S = 1.0
+_SOON_MS = 60_000  # more than a bulk change may look ahead
+
+_T = TypeVar("_T")
+_Rows = tuple[JournalEntry, ...]
+
+
+class Wanted(NamedTuple):
+    """What a schedule shall be after a change. pause: as it shall be, its ``since`` filled in by the change."""
+
+    spec: ScheduleSpec
+    pause: Pause | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """A change of one schedule, as it was asked for."""
+
+    by: str
+    action: str
+    wanted: Wanted
+    owner: str | None
+    drop_pending: bool
+    is_removal: bool
+
+
+class Edits:
+    """Makes changes durable and brings the core in line with them."""
+
+    def __init__(self, core: Core, store: Store, loop: Loop, clock: Clock, hooks: Hooks) -> None:
+        self._core = core
+        self._store = store
+        self._loop = loop
+        self._clock = clock
+        self._hooks = hooks
+        self.lock = asyncio.Lock()
+        """Held by whoever reads a schedule in order to change it."""
+
+    async def create(self, wanted: Wanted, *, by: str, owner: str = "default") -> None:
+        """Create a schedule. The caller holds ``lock``. Errors: Conflict (name taken), StoreError, NotReady."""
+        await _to_its_end(self._create(wanted, by=by, owner=owner))
+
+    async def _create(self, wanted: Wanted, *, by: str, owner: str) -> None:
+        async with self._loop.steady():
+            at = self._clock.wall()
+            pause = wanted.pause and Pause(since=at, until=wanted.pause.until, note=wanted.pause.note, by=by)
+            token = self._core.hold_watermark(at)
+            members: list[Member] = []
+            try:
+                future = member_of(0, 0, wanted.spec, at, pause)
+                revised = await self._store.change(
+                    ScheduleChange(
+                        at=at,
+                        by=by,
+                        action="add",
+                        name=wanted.spec.name,
+                        new_spec=wanted.spec,
+                        effective_from=at,
+                        pause=pause,
+                        owner=owner,
+                        opened=_opened(future, pause) if pause else (),
+                    )
+                )
+                members.append(member_of(revised.id, revised.revision_id, wanted.spec, at, pause))
+            finally:
+                self._loop.replan(self._core.end_creation(token, members))
+
+    async def replace(
+        self,
+        stored: StoredSchedule,
+        wanted: Wanted,
+        *,
+        by: str,
+        action: str = "set",
+        owner: str | None = None,
+        drop_pending: bool = False,
+    ) -> Revised:
+        """Give a schedule a new revision, or another pause, or both. The caller holds ``lock``."""
+        change = _Change(
+            by=by, action=action, wanted=wanted, owner=owner, drop_pending=drop_pending, is_removal=False
+        )
+        return await _to_its_end(self._change(stored, change))
+
+    async def remove(self, stored: StoredSchedule, *, by: str, drop_pending: bool) -> int:
+        """Remove a schedule; return how many pending fires remain. The caller holds ``lock``."""
+        wanted = Wanted(stored.spec, None)
+        change = _Change(
+            by=by, action="rm", wanted=wanted, owner=None, drop_pending=drop_pending, is_removal=True
+        )
+        return (await _to_its_end(self._change(stored, change))).pending
+
+    async def run_now(self, stored: StoredSchedule, *, by: str, idempotency_key: str | None) -> str:
+        """Write a manual fire and send it; return its id. The caller holds ``lock``."""
+        return await _to_its_end(self._run_now(stored, by=by, idempotency_key=idempotency_key))
+
+    async def _run_now(self, stored: StoredSchedule, *, by: str, idempotency_key: str | None) -> str:
+        now = self._clock.wall()
+        taken = await self._store.manual_times(stored.id, now)
+        at = now
+        while at in taken:
+            at = UtcMs(at + 1)
+        fire = Fire(stored.id, stored.revision_id, at, at, Kind.MANUAL)
+        id_ = fire_id(stored.spec.name, at, Kind.MANUAL)
+        async with self._loop.sending_now(fire):
+            await self._store.add_manual(
+                unsent_entry(fire, State.PENDING, next_attempt_at=at),
+                by=by,
+                fire_id=id_,
+                idempotency_key=idempotency_key,
+            )
+        return id_
+
+    # --- pauses that end by themselves ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Put ended pauses on record, for ever. The core has planned past them already."""
+        wake = asyncio.Event()
+        while True:
+            ending = self._core.next_ended_pause()
+            if ending is None or ending[0] > self._clock.wall():
+                await self._clock.wait(None if ending is None else ending[0], wake)
+                continue
+            try:
+                async with self.lock:
+                    await self.finish_pauses()
+            except StoreError as exc:
+                self._hooks.store_failed(exc)
+                await self._clock.sleep(_PAUSE_RETRY_S)
+
+    async def finish_pauses(self) -> None:
+        """Put on record every pause that has ended by now. The caller holds ``lock``. Errors: StoreError."""
+        async with self._loop.recovering:
+            await _to_its_end(self._end_pauses())
+
+    async def _end_pauses(self) -> UtcMs:
+        """Put on record every pause that has ended; return the instant by which all of them are."""
+        while True:
+            now = self._clock.wall()
+            self._loop.replan(self._core.end_pauses(now))
+            ending = self._core.next_ended_pause()
+            if ending is None or ending[0] > now:
+                return now
+            until, member = ending
+            spec = (await self._store.specs([member.revision_id]))[member.revision_id]
+            stored = await self._store.schedule(spec.name)
+            if stored is not None and stored.id == member.id and stored.pause is not None:
+                await self._store.change(
+                    ScheduleChange(
+                        at=UtcMs(until - 1),
+                        by="cronally",
+                        action="resume",
+                        id=stored.id,
+                        expected_revision_id=stored.revision_id,
+                        effective_from=UtcMs(max(until - 1, stored.effective_from)),
+                        closed=_closed(member, stored.pause, UtcMs(until - 1)),
+                    )
+                )
+            self._core.confirm_pause_end(member.id)
+
+    # --- many at once -------------------------------------------------------------------------------------------------
+
+    async def flip(self, changes: Sequence[StagedChange], *, by: str, owner: str) -> None:
+        """Make the staged *changes* (none of them of a paused schedule) in one transaction. The caller holds ``lock``.
+
+        A large one takes effect a little ahead, so that the timetable can be brought in line in slices and every slot up
+        to then is the old rule's and every later one the new rule's.
+        """
+        await _to_its_end(self._flip(changes, by=by, owner=owner))
+
+    async def _flip(self, changes: Sequence[StagedChange], *, by: str, owner: str) -> None:
+        async with self._loop.steady():
+            await self._flip_ahead(changes, by=by, owner=owner)
+
+    async def _flip_ahead(self, changes: Sequence[StagedChange], *, by: str, owner: str) -> None:
+        at = self._clock.wall()
+        token = self._core.hold_watermark(at)
+        old: dict[int, Member] = {}
+        unsettled: list[Fire] = []
+        created: list[Member] = []
+        try:
+            members = await self._present_members(changes)
+            ahead_ms = len(changes) * _AHEAD_US // 1000 if len(changes) > _SLICE else 0
+            while not await self._withhold(
+                members, at := UtcMs(self._clock.wall() + ahead_ms), old, unsettled
+            ):
+                ahead_ms *= 2  # the machine is slower than that
+            rows = await self._store.flip(
+                at=at, by=by, owner=owner, unsettled=[_pending(fire) for fire in unsettled]
+            )
+            for start in range(0, len(rows), _SLICE):
+                for member in map(_member_of_row, rows[start : start + _SLICE]):
+                    if member.id in old:
+                        del old[member.id]
+                        self._loop.replan(self._core.end_change(member.id, member))
+                    else:
+                        created.append(member)
+                await self._clock.sleep(0)
+        finally:
+            self._let_go(old)
+            await self._take_in(token, at, created)
+        self._expect(unsettled)
+
+    async def _withhold(
+        self, members: Mapping[int, Member], at: UtcMs, old: dict[int, Member], unsettled: list[Fire]
+    ) -> bool:
+        """Withhold *members* from *at* on, in slices; add what they are to *old*. False: it took until after *at*."""
+        ids = list(members)
+        for start in range(0, len(ids), _SLICE):
+            if start and self._clock.wall() > at:
+                self._let_go(old)
+                unsettled.clear()
+                return False
+            some = {id_: members[id_] for id_ in ids[start : start + _SLICE]}
+            old |= some
+            withheld = self._core.begin_change(some, at)
+            unsettled += withheld.unsettled
+            self._loop.withdraw(withheld.withdrawn)
+            await self._clock.sleep(0)
+        return True
+
+    def _let_go(self, old: dict[int, Member]) -> None:
+        """The schedules that are still withheld stay as they are in *old*."""
+        while old:
+            id_, member = old.popitem()
+            self._loop.replan(self._core.end_change(id_, member))
+
+    async def _take_in(self, token: int, at: UtcMs, created: Sequence[Member]) -> None:
+        for start in range(0, len(created), _SLICE):
+            slice_token = self._core.hold_watermark(at)
+            fires = self._core.end_creation(slice_token, created[start : start + _SLICE])
+            self._loop.replan(fires)
+            await self._clock.sleep(0)
+        self._core.let_watermark(token)
+
+    async def _present_members(self, changes: Sequence[StagedChange]) -> dict[int, Member]:
+        """Return the schedules that *changes* are about as they are now, those that are new left out."""
+        members: dict[int, Member] = {}
+        for start in range(0, len(changes), _SLICE):
+            single: dict[int, StagedChange] = {}
+            for change in changes[start : start + _SLICE]:
+                if change.id is None or change.revision_id is None:
+                    continue
+                member = self._core.member(change.id)
+                if member is None:
+                    single[change.revision_id] = change
+                else:
+                    members[change.id] = member
+            specs = await self._store.specs(list(single)) if single else {}
+            for revision_id, change in single.items():
+                member = await self._single(change, revision_id, specs[revision_id])
+                if member is not None:
+                    members[member.id] = member
+            await self._clock.sleep(0)
+        return members
+
+    async def _single(self, change: StagedChange, revision_id: int, spec: ScheduleSpec) -> Member | None:
+        """Return a schedule that the core does not keep: an ``@at`` one; None if its rule cannot be compiled any more."""
+        assert change.id is not None
+        effective_from = MIN_UTC_MS
+        with suppress(UsageError):
+            member = member_of(change.id, revision_id, spec, effective_from, None)
+            assert member.recurrence.at_ms is not None
+            if member.recurrence.at_ms < self._clock.wall() + _SOON_MS:  # only then it matters
+                stored = await self._store.schedule(change.name)
+                if stored is not None:
+                    member = member._replace(effective_from=stored.effective_from)
+            return member
+        return None
+
+    # --- one change ---------------------------------------------------------------------------------------------------
+
+    async def _change(self, stored: StoredSchedule, change: _Change) -> Revised:
+        if change.drop_pending:  # what has failed becomes a pending row, so that it is dropped too
+            await self._loop.put_on_record()
+        async with self._loop.steady():
+            at = await self._end_pauses()
+            if stored.pause is not None and _is_over(stored.pause, at):  # since it was read
+                stored = replace(stored, pause=None, effective_from=_awake_from(stored))
+            return await self._change_at(at, stored, change)
+
+    async def _change_at(self, at: UtcMs, stored: StoredSchedule, change: _Change) -> Revised:
+        spec = None if change.wanted.spec == stored.spec else change.wanted.spec
+        pause = _pause_from(at, change, None if spec else stored.pause)
+        is_resumed = stored.pause is not None and pause is None
+        effective_from = at if spec or is_resumed or change.is_removal else stored.effective_from
+        old = _present(stored)
+        withheld = self._core.begin_change({stored.id: old} if old else {}, at)
+        self._loop.withdraw(withheld.withdrawn)
+        kept = self._loop.begin_drop(stored.id) if change.drop_pending else frozenset()
+        unsettled = withheld.unsettled
+        if change.drop_pending:
+            unsettled = [fire for fire in unsettled if (fire.fire_time, fire.kind) in kept]
+        rows = [_pending(fire) for fire in unsettled]
+        rows += [
+            unsent_entry(fire, State.SKIPPED, reason=SkipReason.DROPPED)
+            for fire in withheld.unsettled
+            if fire not in unsettled
+        ]
+        winner = old
+        is_done = False
+        try:
+            revision_id = 0 if spec else stored.revision_id
+            future = None
+            if not change.is_removal:
+                future = member_of(stored.id, revision_id, spec or stored.spec, effective_from, pause)
+            closed = _closed(old, stored.pause, at) if old and stored.pause else ()
+            opened = _opened(future, pause) if future and pause else ()
+            if spec is None and pause and stored.pause and pause.since == stored.pause.since:
+                closed, opened = _unless_both(closed, opened)
+            revised = await self._store.change(
+                ScheduleChange(
+                    at=at,
+                    by=change.by,
+                    action=change.action,
+                    id=stored.id,
+                    expected_revision_id=stored.revision_id,
+                    new_spec=spec,
+                    effective_from=effective_from,
+                    pause=pause,
+                    owner=change.owner,
+                    is_removal=change.is_removal,
+                    unsettled=tuple(rows),
+                    closed=closed,
+                    opened=opened,
+                    drop_pending=change.drop_pending,
+                    kept=kept,
+                )
+            )
+            winner = future and future._replace(revision_id=revised.revision_id)
+            is_done = True
+        finally:
+            if change.drop_pending:
+                self._loop.end_drop(stored.id, is_done=is_done)
+            if old:
+                self._loop.replan(self._core.end_change(stored.id, winner))
+            elif winner:
+                self._loop.replan(self._core.end_creation(self._core.hold_watermark(at), [winner]))
+        self._expect(unsettled)
+        return revised
+
+    def _expect(self, unsettled: Iterable[Fire]) -> None:
+        """Fires of an old revision have pending rows now: those that nobody holds are sent from there."""
+        held = [self._core.note_row(fire) for fire in unsettled]
+        if not all(held):
+            self._loop.look_for_pending()
+
+
+async def _to_its_end(change: Coroutine[Any, Any, _T]) -> _T:
+    """Await *change* to its end, also when cancelled: halfway, nobody would know which rule is in force."""
+    task = asyncio.ensure_future(change)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
+def _is_over(pause: Pause, at: UtcMs) -> bool:
+    return pause.until is not None and pause.until <= at
+
+
+def _awake_from(stored: StoredSchedule) -> UtcMs:
+    assert stored.pause is not None
+    assert stored.pause.until is not None
+    return UtcMs(max(stored.pause.until - 1, stored.effective_from))
+
+
+def _pause_from(at: UtcMs, change: _Change, present: Pause | None) -> Pause | None:
+    """Return the pause that *change* makes at *at*; it goes on since *present* began, if there is one."""
+    pause = change.wanted.pause
+    if pause is None or _is_over(pause, at):
+        return None
+    return replace(pause, since=at if present is None else present.since, by=change.by)
+
+
+def _present(stored: StoredSchedule) -> Member | None:
+    """Return the schedule as it is, or None if its rule cannot be compiled any more (its zone left tzdata)."""
+    try:
+        return member_of(stored.id, stored.revision_id, stored.spec, stored.effective_from, stored.pause)
+    except UsageError:
+        return None
+
+
+def _member_of_row(row: TimetableRow) -> Member:
+    spec = from_canonical(row.name, row.document)
+    pause = None if row.paused_since is None else Pause(since=row.paused_since, until=row.paused_until)
+    return member_of(row.id, row.revision_id, spec, row.effective_from, pause)
+
+
+def _pending(fire: Fire) -> JournalEntry:
+    return unsent_entry(fire, State.PENDING, next_attempt_at=fire.due_time)
+
+
+def _first_paused(member: Member, pause: Pause) -> UtcMs | None:
+    """Return the first slot that *pause* keeps from firing, or None: its range row stands at that slot."""
+    first = next_slot(member.recurrence, member.window, pause.since)
+    return first if first is not None and (pause.until is None or first < pause.until) else None
+
+
+def _opened(member: Member, pause: Pause) -> tuple[JournalEntry, ...]:
+    """Return the range row that *pause* opens: none if the schedule has no slot during it."""
+    first = _first_paused(member, pause)
+    return () if first is None else (_pause_row(member, first, first, 0, is_open=True),)
+
+
+def _closed(member: Member, pause: Pause, through: UtcMs) -> tuple[JournalEntry, ...]:
+    """Return the row that *pause* opened, closed after *through*; count 0 if no slot came to pass."""
+    first = _first_paused(member, pause)
+    if first is None:
+        return ()
+    if pause.until is not None:
+        through = UtcMs(min(through, pause.until - 1))
+    paused = range_in(member.recurrence, clip(member.window, after=pause.since, through=through))
+    if paused is None:
+        return (_pause_row(member, first, first, 0, is_open=False),)
+    return (_pause_row(member, paused.first, paused.last, paused.slots, is_open=False),)
+
+
+def _unless_both(closed: _Rows, opened: _Rows) -> tuple[_Rows, _Rows]:
+    """A pause that goes on with another end keeps its row: it needs one opened or closed only if it had or needs none."""
+    return ((), ()) if closed and opened else (closed, opened)
+
+
+def _pause_row(member: Member, first: UtcMs, last: UtcMs, count: int, *, is_open: bool) -> JournalEntry:
+    return JournalEntry(
+        schedule_id=member.id,
+        fire_time=first,
+        revision_id=member.revision_id,
+        due_time=UtcMs(first + member.offset_ms),
+        state=State.SKIPPED,
+        reason=SkipReason.PAUSED,
+        last_fire_time=last,
+        count=count,
+        is_open=is_open,
+    )

@@ -1,0 +1,90 @@
+"""One engine: its parts put together, started, run and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from cronally.engine.core import Core
+from cronally.engine.edits import Edits
+from cronally.engine.hooks import Hooks
+from cronally.engine.loop import Loop
+from cronally.engine.recovery import Recovery
+from cronally.engine.settle import Settler
+from cronally.instants import MIN_UTC_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.model import Fire
+    from cronally.engine.ports import Opened, Publisher, Store
+    from cronally.instants import UtcMs
+
+
+class Engine:
+    """Fires what the store holds, through the publisher, by the clock."""
+
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        clock: Clock,
+        hooks: Hooks | None = None,
+        *,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        hooks = hooks or Hooks()
+        self._store = store
+        self._publisher = publisher
+        self._clock = clock
+        self.core = Core()
+        self.settler = Settler(self.core, store, clock, hooks, on_committed=self._note_committed)
+        self.recovery = Recovery(self.core, store, self.settler, clock, hooks)
+        self.loop = Loop(
+            self.core, store, publisher, self.settler, self.recovery, clock, hooks, jitter=jitter
+        )
+        self.edits = Edits(self.core, store, self.loop, clock, hooks)
+
+    async def recover(self, opened: Opened) -> Sequence[Fire]:
+        """Load the timetable of an opened store and decide what was due meanwhile; return the fires to ``run`` with."""
+        if not opened.was_clean:
+            await self._store.mark_unclean()
+        self.core.failing.update(opened.failing)
+        await self.recovery.load()
+        # If nothing was ever committed, each schedule's effective from says where its slots begin.
+        watermark = MIN_UTC_MS if opened.watermark is None else opened.watermark
+        return await self.recovery.run("start", watermark, after_crash=not opened.was_clean)
+
+    async def run(self, first: Sequence[Fire]) -> None:
+        """Fire everything on time until cancelled. The first part that fails stops all."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.settler.run(), name="settle")
+            tasks.create_task(self.edits.run(), name="pauses")
+            tasks.create_task(self.loop.run(first), name="loop")
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Release nothing more and wait for what is in flight; return whether all of it was answered in time.
+
+        Call it while ``run`` is still running; cancel ``run`` afterwards, then call ``finish``.
+        """
+        self.loop.stop()
+        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
+        drained = asyncio.ensure_future(self.loop.drained())
+        done, pending = await asyncio.wait((timer, drained), return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        return drained in done
+
+    async def finish(self) -> UtcMs:
+        """After ``run``: give up what is in flight, put every outcome on record; return the last watermark.
+
+        Errors: StoreError; then the stop is not a clean one.
+        """
+        await self._publisher.close()
+        await self.settler.flush()
+        return self.core.watermark(self._clock.wall())
+
+    def _note_committed(self) -> None:
+        self.loop.note_committed()

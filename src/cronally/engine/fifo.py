@@ -1,0 +1,191 @@
+"""Order within a FIFO topic's message group (design §6).
+
+1. A group has at most one fire on its way: its head. The head stays the head until it is published, rejected, expired or
+   skipped; a retry, a hold and an unknown outcome keep the group busy.
+2. Fires that come due in a busy group wait in the order (due time, fire time, name). Each waiting fire has a pending row,
+   so memory holds only the first ``MAX_WAITING`` of a group; ``has_more`` says that the store has others.
+3. A pending fire that is not due yet (its schedule has a spread and was edited) keeps no group busy: the group opens for
+   it when it is due.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+    from cronally.domain.model import Fire, FireKey, Kind
+    from cronally.instants import UtcMs
+
+MAX_WAITING = 100
+
+
+class GroupKey(NamedTuple):
+    """A message group of a topic."""
+
+    topic: str
+    group: str
+
+
+class Place(NamedTuple):
+    """A fire's place in its group. Compared in this order; no two fires of a group share the first four."""
+
+    due_time: UtcMs
+    fire_time: UtcMs
+    name: str
+    kind: str
+    fire: Fire
+
+
+def place_of(fire: Fire, name: str) -> Place:
+    return Place(fire.due_time, fire.fire_time, name, str(fire.kind), fire)
+
+
+@dataclass(slots=True)
+class _Group:
+    head: Place | None = None
+    waiting: list[Place] = field(default_factory=list)
+    has_more: bool = False
+
+
+class FifoGroups:
+    """The busy groups; a group that is not here is free."""
+
+    def __init__(self) -> None:
+        self._groups: dict[GroupKey, _Group] = {}
+        self._heads: dict[FireKey, GroupKey] = {}
+        self._retries: list[tuple[UtcMs, FireKey]] = []
+        self._opening: list[tuple[UtcMs, GroupKey]] = []
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def enter(self, key: GroupKey, place: Place) -> bool:
+        """Let a fire that is due take its place; True if it is the head and may go now.
+
+        False: it waits, and needs a pending row. It may not be kept in memory (see ``is_waiting``).
+        """
+        group = self._groups.get(key)
+        if group is None:
+            self._groups[key] = _Group(head=place)
+            self._heads[place.fire.key] = key
+            return True
+        self._wait(group, place)
+        return False
+
+    def mark_busy(self, key: GroupKey) -> None:
+        """Say that the store may have pending fires of this group, at any place: the next head comes from there."""
+        group = self._groups.setdefault(key, _Group())
+        group.has_more = True
+        group.waiting.clear()
+
+    def open_at(self, key: GroupKey, at: UtcMs) -> None:
+        """The store has a pending fire of this group that is due at *at*, not before."""
+        heapq.heappush(self._opening, (at, key))
+
+    def wanting(self, now: UtcMs) -> list[GroupKey]:
+        """Return the groups without a head that must be refilled from the store."""
+        while self._opening and self._opening[0][0] <= now:
+            self.mark_busy(heapq.heappop(self._opening)[1])
+        return [key for key, group in self._groups.items() if group.head is None]
+
+    def begin_refill(self, key: GroupKey) -> None:
+        """The outcomes are about to be committed and the store read for *key*; fires that enter now are kept here."""
+        self._groups[key].has_more = False
+
+    def refill(self, key: GroupKey, places: Sequence[Place], *, is_all: bool) -> Fire | None:
+        """Give a group without a head its first pending fires; return the new head, None if the group is free again.
+
+        is_all: the store had no others. The caller sends the head when it is due.
+        """
+        group = self._groups[key]
+        known = {place[:4] for place in group.waiting}
+        group.waiting += [place for place in places if place[:4] not in known]
+        if not is_all:
+            last = max(places)
+            group.waiting = [place for place in group.waiting if place <= last]
+            group.has_more = True
+        heapq.heapify(group.waiting)
+        return self._promote(key, group)
+
+    def head_of(self, fire: Fire) -> GroupKey | None:
+        """Return the group that *fire* is the head of, or None."""
+        return self._heads.get(fire.key)
+
+    def is_waiting(self, key: GroupKey, place: Place) -> bool:
+        """Whether a fire waits in memory."""
+        group = self._groups.get(key)
+        return group is not None and any(other[:4] == place[:4] for other in group.waiting)
+
+    def retry_head(self, fire: Fire, at: UtcMs) -> None:
+        """The head *fire* goes at *at*, not now."""
+        heapq.heappush(self._retries, (at, fire.key))
+
+    def replace_head(self, fire: Fire, retry_at: UtcMs) -> None:
+        """The head's attempt failed for now: it stays, as *fire* (one attempt more), and goes again at *retry_at*."""
+        key = self._heads[fire.key]
+        group = self._groups[key]
+        assert group.head is not None
+        group.head = group.head._replace(fire=fire)
+        self.retry_head(fire, retry_at)
+
+    def finish(self, fire: Fire) -> Fire | None:
+        """The head is settled for good: return the next head to send, or None (the group is free or wants a refill)."""
+        key = self._heads.pop(fire.key)
+        group = self._groups[key]
+        group.head = None
+        return self._promote(key, group)
+
+    def give_up_head(self, fire: Fire) -> None:
+        """If *fire* is a head, it is one no more: the store says what comes next."""
+        key = self._heads.pop(fire.key, None)
+        if key is not None:
+            self._groups[key].head = None
+            self.mark_busy(key)
+
+    def next_retry(self) -> UtcMs | None:
+        """Return when a head is to be tried again or a group opens, or None."""
+        return min((heap[0][0] for heap in (self._retries, self._opening) if heap), default=None)
+
+    def retries_due(self, now: UtcMs) -> list[Fire]:
+        """Return the heads whose retry is due; each is returned once."""
+        due = []
+        while self._retries and self._retries[0][0] <= now:
+            key = self._heads.get(heapq.heappop(self._retries)[1])
+            head = None if key is None else self._groups[key].head
+            if head is not None:
+                due.append(head.fire)
+        return due
+
+    def forget(self, schedule_id: int, kept: Container[tuple[UtcMs, Kind]]) -> None:
+        """Take the fires of a schedule out, but those in *kept*, (fire time, kind): the store knows what follows."""
+        for key in list(self._heads):
+            if key.schedule_id == schedule_id and (key.fire_time, key.kind) not in kept:
+                self._groups[self._heads[key]].head = None
+                self.mark_busy(self._heads.pop(key))
+        for group_key, group in self._groups.items():
+            if any(place.fire.schedule_id == schedule_id for place in group.waiting):
+                self.mark_busy(group_key)
+
+    def _wait(self, group: _Group, place: Place) -> None:
+        if group.has_more and (not group.waiting or place > max(group.waiting)):
+            return
+        if any(other[:4] == place[:4] for other in group.waiting):  # it has been read from the store
+            return
+        heapq.heappush(group.waiting, place)
+        if len(group.waiting) > MAX_WAITING:
+            group.waiting.remove(max(group.waiting))
+            heapq.heapify(group.waiting)
+            group.has_more = True
+
+    def _promote(self, key: GroupKey, group: _Group) -> Fire | None:
+        if group.waiting:
+            group.head = heapq.heappop(group.waiting)
+            self._heads[group.head.fire.key] = key
+            return group.head.fire
+        if not group.has_more:
+            del self._groups[key]
+        return None

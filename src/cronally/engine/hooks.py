@@ -1,0 +1,34 @@
+"""Named events of the engine, with data: metrics, live views and tests listen to the same ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cronally.domain.model import Fire, JournalEntry
+    from cronally.errors import StoreError
+    from cronally.instants import UtcMs
+
+
+class Hooks:
+    """Override what you want to hear; the default does nothing. Called on the event loop; must not block or raise."""
+
+    def planned(self, fires: Sequence[Fire]) -> None:
+        """Fires were planned and will be armed."""
+
+    def released(self, fires: Sequence[Fire], late_us: int) -> None:
+        """Fires left; late_us: how long after the instant they were released for."""
+
+    def committed(self, entries: Sequence[JournalEntry]) -> None:
+        """Entries are durable."""
+
+    def recovered(self, reason: str, after: UtcMs, through: UtcMs, fires: int, skipped: int) -> None:
+        """Recovery decided the slots due in (after, through]."""
+
+    def store_failed(self, error: StoreError) -> None:
+        """The store refused; the engine will try again."""
+
+    def clock_stepped(self, wall_step_ms: int) -> None:
+        """The wall clock moved against the monotonic one by *wall_step_ms*, or the machine slept that long."""

@@ -1,0 +1,387 @@
+"""What the engine asks of the world, and what each answer promises.
+
+The engine decides; ``Store`` remembers and ``Publisher`` sends. Each port has one conformance suite that every
+implementation passes (tests/conformance/). Instants are UTC milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    from cronally.domain.batching import Batch
+    from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.instants import UtcMs
+
+
+# --- publisher --------------------------------------------------------------------------------------------------
+
+
+class OutcomeClass(Enum):
+    """What an attempt came to (design §6)."""
+
+    PUBLISHED = "published"
+    RETRY = "retry"
+    """May succeed soon: throttling, 5xx, reset, time-out."""
+    HOLD = "hold"
+    """May succeed once somebody repairs it: topic gone, access denied, key disabled. Retried slowly."""
+    REJECTED = "rejected"
+    """This message can never go."""
+
+
+class Outcome(NamedTuple):
+    """What became of one entry's attempt.
+
+    Fields: released_us: wall clock, microseconds, when its request began to be written. finished_at: when the answer
+        (or its absence) was known. error: what SNS said, ``CODE: message``; None when published.
+        is_unknown: SNS may have accepted it although no answer says so.
+    """
+
+    fire: Fire
+    outcome: OutcomeClass
+    released_us: int
+    finished_at: UtcMs
+    error: str | None = None
+    is_unknown: bool = False
+
+
+class Armed(Protocol):
+    """A batch made ready to leave. Only the publisher that armed it can release it."""
+
+    @property
+    def batch(self) -> Batch: ...
+
+
+class Publisher(Protocol):
+    """Sends batches to SNS, in two steps.
+
+    1. ``arm`` does all that can be done before the instant (encode, sign, connect). It sends nothing.
+    2. ``release`` starts the attempts at once, in the order given, and returns; *settle* is called on the event loop with
+       the outcomes as they come, never before ``release`` has returned. Each entry of each batch gets exactly one outcome, also when the attempt fails,
+       times out, or the publisher is closed meanwhile. One attempt is made; retrying is the engine's.
+    """
+
+    async def arm(self, batches: Sequence[Batch], at: UtcMs) -> list[Armed]:
+        """Return one armed request per batch, in order. *at*: the instant they are meant for. Raises nothing."""
+        ...
+
+    def release(self, armed: Sequence[Armed], settle: Callable[[Sequence[Outcome]], None]) -> None:
+        """Begin to send *armed*; each may be released once."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what is still in flight (outcome RETRY, unknown) and let go of the connections."""
+        ...
+
+
+class TopicMaker(Protocol):
+    """Makes topics where that is nobody else's business: in the local stand-in."""
+
+    async def make(self, arn: str) -> None:
+        """Make the topic and its queue unless they are there. Raises nothing: the publisher sees what is missing."""
+        ...
+
+
+# --- store ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What the store knew when it was opened.
+
+    watermark: every slot due at or before it is journalled; None in a new store. was_clean: the last daemon stopped
+    in order (also True for a new store). pruned_through: slots at or before it count as settled.
+    failing: ids of the schedules that have an error.
+    """
+
+    watermark: UtcMs | None
+    was_clean: bool
+    pruned_through: UtcMs | None = None
+    failing: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSchedule:
+    """A schedule as the store has it: its current revision and its state.
+
+    Fields: id: never reused. revision: the revision's number, from 1. revision_id: unique among all revisions.
+        effective_from: it has no slots at or before it. error: what SNS last said against it, None when all is well.
+        pending: its pending fires. owner: who applied it.
+    """
+
+    id: int
+    spec: ScheduleSpec
+    revision: int
+    revision_id: int
+    effective_from: UtcMs
+    created_at: UtcMs
+    changed_at: UtcMs
+    pause: Pause | None = None
+    error: str | None = None
+    owner: str = "default"
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleChange:
+    """One change of one schedule, made whole or not at all, together with the journal rows it entails.
+
+    Fields: id: None to create one. expected_revision_id: the revision it replaces, None to create; the store refuses
+        with RevisionConflict if another is current. new_spec: None keeps the revision (pause, resume).
+        effective_from: None keeps it. pause: the pause from now on, None for none. is_removal: the schedule goes,
+        its name becomes free, and its journal stays. by: who asked, for the audit log. action: what they did.
+        unsettled: pending rows for slots of the old revision at or before the change; a row that is there already
+        (published meanwhile, say) stays as it is. closed: range rows a pause had opened, now with their ends (count 0
+        removes the row). opened: the range row a pause opens; a schedule id or revision id of 0 in it stands for the
+        one this change makes. drop_pending: skip all pending fires of it (reason ``dropped``) but those in *kept*,
+        (fire time, kind). *unsettled* may hold skipped rows then.
+    """
+
+    at: UtcMs
+    by: str
+    action: str
+    id: int | None = None
+    expected_revision_id: int | None = None
+    name: str | None = None
+    new_spec: ScheduleSpec | None = None
+    effective_from: UtcMs | None = None
+    pause: Pause | None = None
+    owner: str | None = None
+    is_removal: bool = False
+    unsettled: tuple[JournalEntry, ...] = ()
+    closed: tuple[JournalEntry, ...] = ()
+    opened: tuple[JournalEntry, ...] = ()
+    drop_pending: bool = False
+    kept: frozenset[tuple[UtcMs, Kind]] = frozenset()
+
+
+class Revised(NamedTuple):
+    """The ids a change gave or kept. pending: pending fires of the schedule after the change."""
+
+    id: int
+    revision: int
+    revision_id: int
+    pending: int
+
+
+class TimetableRow(NamedTuple):
+    """What the timetable needs of one schedule at start. document: canonical JSON of the spec."""
+
+    id: int
+    revision_id: int
+    name: str
+    document: str
+    effective_from: UtcMs
+    paused_since: UtcMs | None
+    paused_until: UtcMs | None
+
+
+class PendingFire(NamedTuple):
+    """A pending row: the fire, and when it may next be tried."""
+
+    fire: Fire
+    next_attempt_at: UtcMs
+
+
+class JournalRow(NamedTuple):
+    """A journal entry with its name (the revision's) for listings."""
+
+    name: str
+    entry: JournalEntry
+
+
+class StagedRow(NamedTuple):
+    """A line of ``apply``, checked. at_due: due time of an ``@at`` rule, None for every other."""
+
+    name: str
+    document: str
+    at_due: UtcMs | None = None
+
+
+class StagedChange(NamedTuple):
+    """A staged line that differs from what is stored. id and revision_id are None for a new schedule."""
+
+    name: str
+    id: int | None
+    revision_id: int | None
+    document: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalFilter:
+    """Which journal entries a listing wants, newest first. Bounds are fire times, *since* <= t < *until*.
+
+    before: keyset of the last row of the page before: (fire time, schedule id, kind).
+    """
+
+    schedule: str | None = None
+    states: frozenset[State] = frozenset()
+    reasons: frozenset[SkipReason] = frozenset()
+    since: UtcMs | None = None
+    until: UtcMs | None = None
+    before: tuple[UtcMs, int, str] | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCounts:
+    """How much there is. journal: entries per state, counting each slot of a range row."""
+
+    schedules: int
+    paused: int
+    failing: int
+    journal: dict[State, int] = field(default_factory=dict)
+    oldest_pending_due: UtcMs | None = None
+
+
+class Store(Protocol):
+    """The durable memory. One writer; every method is atomic, and durable when it returns.
+
+    Any method may raise StoreError (StoreBusy and StoreFull are retryable); then nothing of it has happened.
+    """
+
+    async def open(self) -> Opened:
+        """Open or create the store, migrate it, take its lock, and forget the mark of a clean stop.
+
+        Errors: StoreLocked, StoreCorrupt, SchemaMismatch, StoreError (cannot be created or written).
+        """
+        ...
+
+    async def close(self, *, watermark: UtcMs | None) -> None:
+        """Record a clean stop with *watermark* (None: leave the mark unset) and let go of the file."""
+        ...
+
+    # schedules
+
+    def timetable(self) -> AsyncIterator[Sequence[TimetableRow]]:
+        """Yield every schedule that is not removed, in slices, in the order of ids."""
+        ...
+
+    async def schedule(self, name: str) -> StoredSchedule | None: ...
+
+    async def schedules(self, *, after: str | None = None, limit: int = 1000) -> list[StoredSchedule]:
+        """Return up to *limit* schedules whose name is greater than *after*, by name (code point order)."""
+        ...
+
+    async def nearest_name(self, name: str) -> str | None:
+        """Return an existing name a user may have meant, or None."""
+        ...
+
+    async def specs(self, revision_ids: Sequence[int]) -> dict[int, ScheduleSpec]:
+        """Return the specs of revisions, of removed schedules too; unknown ids are left out."""
+        ...
+
+    async def change(self, change: ScheduleChange) -> Revised:
+        """Make *change*. Errors: RevisionConflict if ``expected_revision_id`` is not current; Conflict if the name is taken."""
+        ...
+
+    # single instants (@at): a column read per horizon, not heap entries
+
+    async def at_between(self, after: UtcMs, through: UtcMs) -> list[Fire]:
+        """Return the slots of unpaused @at schedules with after < due <= through, by due time, beyond their effective from."""
+        ...
+
+    async def next_at(self, after: UtcMs) -> UtcMs | None:
+        """Return the earliest due time later than *after* of an unpaused @at schedule, or None."""
+        ...
+
+    # journal
+
+    async def commit(
+        self,
+        entries: Sequence[JournalEntry],
+        *,
+        watermark: UtcMs | None,
+        errors: Iterable[tuple[int, str | None]] = (),
+    ) -> None:
+        """Write *entries* in order, the watermark, and what SNS says against schedules, in one transaction.
+
+        An entry replaces a pending row of its key; any other row stays as it is, so journalling twice is a no-op.
+        The watermark never goes back. errors: (schedule id, error or None).
+        """
+        ...
+
+    async def settled_after(self, watermark: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+        """Return per schedule the (first, last) scheduled slots of rows whose last slot is due later than *watermark*.
+
+        Pending rows count: their slots have an entry. Open rows do not (the pause itself covers them). Sorted.
+        """
+        ...
+
+    async def pending_due(
+        self, through: UtcMs, *, after: tuple[UtcMs, int, UtcMs, str] | None = None, limit: int = 2000
+    ) -> list[PendingFire]:
+        """Return pending fires with next attempt <= *through*, ordered by (next attempt, schedule id, fire time, kind).
+
+        after: the last row of the slice before. Rows of FIFO topics are left out: ``group_pending`` gives them.
+        """
+        ...
+
+    async def next_pending(self, after: UtcMs) -> UtcMs | None:
+        """Return the earliest next attempt later than *after* of pending fires of standard topics, or None."""
+        ...
+
+    async def pending_groups(self) -> list[tuple[str, str]]:
+        """Return the (FIFO topic, group) pairs that have pending fires."""
+        ...
+
+    async def group_pending(self, topic: str, group: str, *, limit: int = 100) -> list[PendingFire]:
+        """Return the first pending fires of a FIFO group by (due time, fire time, name)."""
+        ...
+
+    async def mark_unclean(self) -> None:
+        """After a crash: every pending fire may have been published by the attempt that was open."""
+        ...
+
+    async def manual_times(self, schedule_id: int, since: UtcMs) -> set[UtcMs]:
+        """Return the fire times of manual fires of a schedule at or after *since*."""
+        ...
+
+    async def remembered_run(self, key: str) -> str | None:
+        """Return the fire id that an earlier ``run`` with this idempotency key made, or None. Kept for 24 hours."""
+        ...
+
+    async def add_manual(
+        self, entry: JournalEntry, *, by: str, fire_id: str, idempotency_key: str | None
+    ) -> None:
+        """Write a manual fire as a pending row, with its idempotency key, if any."""
+        ...
+
+    async def history(self, wanted: JournalFilter) -> list[JournalRow]:
+        """Return journal entries, newest fire time first. ``schedule`` also matches names it had, or had before it was removed."""
+        ...
+
+    async def counts(self) -> StoreCounts: ...
+
+    # apply: lines are staged, compared, and flipped in one short transaction
+
+    async def stage_begin(self) -> None:
+        """Empty the staging area."""
+        ...
+
+    async def stage(self, rows: Sequence[StagedRow]) -> None:
+        """Add rows (up to 2,000 a call). Names must be distinct within one staging."""
+        ...
+
+    async def staged_changes(self) -> list[StagedChange]:
+        """Return the staged rows that are new or whose document differs, by name."""
+        ...
+
+    async def unstage(self, names: Sequence[str]) -> None:
+        """Take rows out of the staging area."""
+        ...
+
+    async def flip(
+        self, *, at: UtcMs, by: str, owner: str, unsettled: Sequence[JournalEntry]
+    ) -> list[TimetableRow]:
+        """Make every staged change effective from *at*, in one transaction; return the new state of each changed schedule.
+
+        *unsettled* as in ScheduleChange. Staged lines of paused schedules are not among them: the service changes those
+        one by one with ``change``, because their open range rows close with an exact count.
+        """
+        ...

@@ -1,0 +1,231 @@
+"""Memory brought in line with the store: at start, after a suspend or a clock step, after a stall.
+
+For each schedule the slots in (max(watermark, effective from), now], less those with a journal row, less those the core
+still holds, then the catch-up policy. Running it twice decides nothing twice: what the first run wrote is a row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from cronally.domain.model import Fire, JournalEntry, Pause, SkipReason, State
+from cronally.domain.policy import CaughtUp, catch_up, clip, slot_window
+from cronally.domain.spec import from_canonical
+from cronally.engine.core import Core, member_of
+from cronally.engine.fifo import GroupKey
+from cronally.engine.settle import unsent_entry
+from cronally.errors import UsageError
+from cronally.instants import UtcMs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.recurrence import Recurrence
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.hooks import Hooks
+    from cronally.engine.ports import Store, TimetableRow
+    from cronally.engine.settle import Settler
+    from cronally.engine.timetable import TimetableEntry
+
+_SLICE = 500  # schedules decided between two yields to the event loop
+
+_T = TypeVar("_T")
+_Settled = dict[
+    int, list[tuple[UtcMs, UtcMs]]
+]  # per schedule the (first, last) slots that are settled, sorted
+
+
+class Recovery:
+    """Decides what becomes of the slots that were due while nothing could fire."""
+
+    def __init__(self, core: Core, store: Store, settler: Settler, clock: Clock, hooks: Hooks) -> None:
+        self._core = core
+        self._store = store
+        self._settler = settler
+        self._clock = clock
+        self._hooks = hooks
+        self.parked: dict[str, str] = {}
+
+    async def load(self) -> None:
+        """Fill an empty core from the store, and find the FIFO groups that have pending fires."""
+        now = self._clock.wall()
+        self._core.planned_through = self._core.at_through = now
+        async for rows in self._store.timetable():
+            for row in rows:
+                self._load_row(row)
+            await self._clock.sleep(0)
+        self._core.expect_next_at(await self._store.next_at(now))
+        self._core.expect_pending(now)
+        await self.find_groups()
+
+    def _load_row(self, row: TimetableRow) -> None:
+        spec = from_canonical(row.name, row.document)
+        pause = None if row.paused_since is None else Pause(since=row.paused_since, until=row.paused_until)
+        try:
+            self._core.load(member_of(row.id, row.revision_id, spec, row.effective_from, pause))
+        except UsageError as exc:  # its zone has left tzdata, say: the others go on without it
+            self._core.failing.add(row.id)
+            self.parked[row.name] = str(exc)
+
+    async def run(self, reason: str, watermark: UtcMs, *, after_crash: bool = False) -> list[Fire]:
+        """Decide every slot due in (watermark, now]; return the fires to send at once, by due time.
+
+        after_crash: an attempt may have been open, so that what is not sent now carries ``maybe_published``.
+        No change may be under way. Errors: StoreError; then nothing is lost, and it is to be run again with the same
+        *watermark*, which the caller holds until it succeeds.
+        """
+        core = self._core
+        floor = core.hold_watermark(watermark)
+        try:
+            await self._settler.flush()
+            now = self._clock.wall()
+            core.wake_paused(now)
+            decision = _Decision(now, after_crash=after_crash)
+            core.restart(now)
+            settled = await self._settled(watermark)
+            for entry in list(core.timetable.entries()):
+                if _has_slot(entry, watermark, now):
+                    await self._decide_entry(entry, watermark, settled, decision)
+            await self._decide_single_instants(watermark, settled, decision)
+            core.expect_next_at(await self._store.next_at(now))
+            await self._flush(decision)
+            await self.find_groups()
+        finally:
+            core.let_watermark(floor)
+        self._hooks.recovered(reason, watermark, now, len(decision.fires), decision.skipped_count)
+        return sorted(decision.fires, key=lambda fire: (fire.due_time, fire.schedule_id))
+
+    async def _settled(self, watermark: UtcMs) -> _Settled:
+        held = (
+            self._core.held_slots()
+        )  # before the read: what is committed during it may be in neither afterwards
+        settled = await self._store.settled_after(watermark)
+        for schedule_id, slots in held.items():
+            settled[schedule_id] = sorted([*settled.get(schedule_id, ()), *slots])
+        return settled
+
+    async def _decide_entry(
+        self, entry: TimetableEntry, watermark: UtcMs, settled: _Settled, decision: _Decision
+    ) -> None:
+        table = self._core.timetable
+        for ids in _slices(entry.ids):
+            revisions = {id_: table.revision_id(id_) for id_ in ids}
+            specs = await self._store.specs(list(revisions.values()))
+            for id_, revision_id in revisions.items():
+                decision.decide(
+                    id_,
+                    revision_id,
+                    specs[revision_id],
+                    entry.recurrence,
+                    entry.offset_ms,
+                    after=UtcMs(max(watermark - entry.offset_ms, table.effective_from(id_))),
+                    settled=settled.get(id_, ()),
+                )
+            await self._flush(decision)
+
+    async def _decide_single_instants(self, watermark: UtcMs, settled: _Settled, decision: _Decision) -> None:
+        single = await self._store.at_between(watermark, decision.now)
+        single += self._core.awake_single_instants(watermark, decision.now)
+        for slots in _slices(single):
+            specs = await self._store.specs([fire.revision_id for fire in slots])
+            for fire in slots:
+                decision.decide(
+                    fire.schedule_id,
+                    fire.revision_id,
+                    specs[fire.revision_id],
+                    specs[fire.revision_id].recurrence(),
+                    fire.due_time - fire.fire_time,
+                    after=UtcMs(fire.fire_time - 1),
+                    settled=settled.get(fire.schedule_id, ()),
+                )
+            await self._flush(decision)
+
+    async def _flush(self, decision: _Decision) -> None:
+        """Make the rows decided so far durable; hold the fires; give the event loop a turn."""
+        for fire in decision.to_hold:
+            self._core.hold(fire)
+        decision.to_hold.clear()
+        if decision.rows:
+            self._settler.add(decision.rows)
+            decision.rows = []
+            await self._settler.flush()
+        await self._clock.sleep(0)
+
+    async def find_groups(self) -> None:
+        """Have the FIFO groups that have pending fires in the store read from there."""
+        for topic, group in await self._store.pending_groups():
+            self._core.groups.mark_busy(GroupKey(topic, group))
+
+
+class _Decision:
+    """What recovery has decided so far."""
+
+    def __init__(self, now: UtcMs, *, after_crash: bool) -> None:
+        self.now = now
+        self.fires: list[Fire] = []
+        self.to_hold: list[Fire] = []
+        self.rows: list[JournalEntry] = []
+        self.skipped_count = 0
+        self._after_crash = after_crash
+
+    def decide(
+        self,
+        id_: int,
+        revision_id: int,
+        spec: ScheduleSpec,
+        recurrence: Recurrence,
+        offset_ms: int,
+        *,
+        after: UtcMs,
+        settled: Sequence[tuple[UtcMs, UtcMs]],
+    ) -> None:
+        """Decide the slots of one schedule later than *after* and due by now."""
+        window = clip(
+            slot_window(after, spec.starts, spec.ends), after=after, through=UtcMs(self.now - offset_ms)
+        )
+        if window.after >= window.through:
+            return
+        result = catch_up(
+            recurrence,
+            window,
+            settled,
+            now=self.now,
+            offset_ms=offset_ms,
+            policy=spec.catch_up,
+            deadline_ms=spec.deadline,
+        )
+        self._record(id_, revision_id, offset_ms, result, is_fifo=spec.is_fifo)
+
+    def _record(self, id_: int, revision_id: int, offset_ms: int, result: CaughtUp, *, is_fifo: bool) -> None:
+        def fire_at(slot: UtcMs) -> Fire:
+            return Fire(id_, revision_id, slot, UtcMs(slot + offset_ms), maybe_published=self._after_crash)
+
+        for skipped in result.skipped:
+            self.skipped_count += skipped.slots
+            self.rows.append(
+                unsent_entry(
+                    fire_at(skipped.first),
+                    State.SKIPPED,
+                    reason=SkipReason.CATCH_UP,
+                    last_fire_time=skipped.last,
+                    count=skipped.slots,
+                )
+            )
+        self.rows += [unsent_entry(fire_at(slot), State.EXPIRED) for slot in result.expired]
+        for slot in result.fires:
+            fire = fire_at(slot)
+            if is_fifo:  # their order is the store's: (due time, fire time, name)
+                self.rows.append(unsent_entry(fire, State.PENDING, next_attempt_at=self.now))
+            else:
+                self.fires.append(fire)
+                self.to_hold.append(fire)
+
+
+def _has_slot(entry: TimetableEntry, watermark: UtcMs, now: UtcMs) -> bool:
+    latest = entry.recurrence.latest_ms(UtcMs(now - entry.offset_ms + 1))
+    return latest is not None and latest + entry.offset_ms > watermark
+
+
+def _slices(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[start : start + _SLICE] for start in range(0, len(items), _SLICE))

@@ -1,0 +1,383 @@
+"""What may be asked of a running engine: the facade behind the admin socket."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from cronally.domain.model import Pause
+from cronally.domain.policy import clip, next_slot, range_in, slot_window
+from cronally.domain.spec import PauseWish, from_document, parse_paused
+from cronally.domain.zones import tzdata_version
+from cronally.engine.applying import Applying, ApplyResult
+from cronally.engine.edits import Wanted
+from cronally.engine.ports import JournalFilter, JournalRow, StoredSchedule
+from cronally.errors import (
+    Conflict,
+    FieldError,
+    NotReady,
+    RevisionConflict,
+    ScheduleNotFound,
+    UsageError,
+)
+from cronally.instants import MIN_UTC_MS, UtcMs, format_utc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.model import State
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.core import Core
+    from cronally.engine.edits import Edits
+    from cronally.engine.lateness import Lateness
+    from cronally.engine.ports import Store, TopicMaker
+    from cronally.engine.settle import Settler
+
+_SLICE = 200
+
+
+class ScheduleView(NamedTuple):
+    """A schedule with what follows from it. next_fires: the next slots, at most as many as asked for; empty if none or paused."""
+
+    stored: StoredSchedule
+    next_fires: tuple[UtcMs, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class PutResult(NamedTuple):
+    """The outcome of a change, and the schedule as it is now."""
+
+    outcome: Literal["created", "changed", "unchanged"]
+    view: ScheduleView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the daemon is. lateness_us: p50, p99 and max of recent scheduled fires; None before the first."""
+
+    version: str
+    tzdata: str
+    started_at: UtcMs
+    now: UtcMs
+    is_ready: bool
+    not_ready_because: str | None
+    store: str
+    schedules: int
+    paused: int
+    failing: int
+    journal: dict[State, int] = field(default_factory=dict)
+    watermark: UtcMs | None = None
+    next_fire: UtcMs | None = None
+    in_flight: int = 0
+    lateness_us: dict[str, int] | None = None
+    stand_in: str | None = None
+
+
+class Service:
+    """All commands of the admin socket; each is exact (design §4, *Edits are exact*) and durable when it returns.
+
+    *by* says who asks (``uid 1000``), for the audit log. Errors: ScheduleNotFound, Conflict, UsageError, StoreError,
+    NotReady.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        store: Store,
+        edits: Edits,
+        settler: Settler,
+        clock: Clock,
+        lateness: Lateness,
+        *,
+        version: str,
+        store_name: str,
+        stand_in: str | None = None,
+        topic_maker: TopicMaker | None = None,
+    ) -> None:
+        self._core = core
+        self._store = store
+        self._edits = edits
+        self._settler = settler
+        self._clock = clock
+        self._lateness = lateness
+        self._version = version
+        self._store_name = store_name
+        self._stand_in = stand_in
+        self._topic_maker = topic_maker
+        self._started_at = clock.wall()
+        self._not_ready_because: str | None = "it is starting"
+
+    def set_ready(self, not_ready_because: str | None = None) -> None:
+        """Open for changes; or, with a reason, close."""
+        self._not_ready_because = not_ready_because
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    async def list(
+        self, *, after: str | None = None, limit: int = 1000
+    ) -> tuple[Sequence[ScheduleView], str | None]:
+        """Return a page of schedules by name, and the name to pass as *after* for the next page (None: no more)."""
+        page = await self._store.schedules(after=after, limit=limit)
+        views = []
+        for start in range(0, len(page), _SLICE):
+            views += [self._view(stored, fires=1) for stored in page[start : start + _SLICE]]
+            await self._clock.sleep(0)
+        return views, page[-1].spec.name if len(page) == limit else None
+
+    async def get(self, name: str, *, fires: int = 3) -> ScheduleView:
+        return self._view(await self._stored(name), fires=fires)
+
+    async def next(self, name: str, *, after: UtcMs | None = None, count: int = 10) -> Sequence[UtcMs]:
+        """Return the next slots of a schedule's rule later than *after* (None: now); a pause is not regarded."""
+        stored = await self._stored(name)
+        start = self._clock.wall() if after is None else after
+        return next_slots(stored.spec, start, count)
+
+    async def history(self, wanted: JournalFilter) -> Sequence[JournalRow]:
+        """Return journal entries, newest first. Errors: ScheduleNotFound if a schedule is named that never was."""
+        rows = await self._store.history(wanted)
+        is_known = rows or wanted.schedule is None or wanted.before is not None
+        if not is_known and wanted.schedule is not None:
+            everything = JournalFilter(schedule=wanted.schedule, limit=1)
+            if not await self._store.history(everything):
+                await self._stored(wanted.schedule)
+        now = self._clock.wall()
+        return [self._measured(row, now) if row.entry.is_open else row for row in rows]
+
+    async def status(self) -> Status:
+        counts = await self._store.counts()
+        now = self._clock.wall()
+        return Status(
+            version=self._version,
+            tzdata=tzdata_version(),
+            started_at=self._started_at,
+            now=now,
+            is_ready=self.not_ready_because is None,
+            not_ready_because=self.not_ready_because,
+            store=self._store_name,
+            schedules=counts.schedules,
+            paused=counts.paused,
+            failing=counts.failing,
+            journal=counts.journal,
+            watermark=self._core.watermark(now),
+            next_fire=self._core.next_due(),
+            in_flight=self._core.in_flight_count(),
+            lateness_us=self._lateness.summary_us(),
+            stand_in=self._stand_in,
+        )
+
+    @property
+    def not_ready_because(self) -> str | None:
+        """Why changes are refused and fires may be held back; None when all is well."""
+        if self._not_ready_because is None and self._settler.is_blocked:
+            return f"the store takes no commits ({self._settler.last_error})"
+        return self._not_ready_because
+
+    # --- changing ---------------------------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        name: str,
+        document: Mapping[str, object],
+        *,
+        by: str,
+        create_only: bool = False,
+        if_revision: int | None = None,
+        owner: str | None = None,
+    ) -> PutResult:
+        """Create or replace a schedule. create_only: an existing, different one is a Conflict that names ``set``.
+
+        if_revision: RevisionConflict unless it is current. A key ``paused`` is obeyed; absent, it leaves the pause.
+        """
+        from_document(name, document)
+        async with self._changing():
+            return await self._put(
+                name, document, by=by, owner=owner, create_only=create_only, if_revision=if_revision
+            )
+
+    async def _put(
+        self,
+        name: str,
+        document: Mapping[str, object],
+        *,
+        by: str,
+        owner: str | None,
+        create_only: bool = False,
+        if_revision: int | None = None,
+    ) -> PutResult:
+        spec = from_document(name, document)
+        stored = await self._store.schedule(name)
+        if if_revision is not None:
+            _check_revision(name, stored, if_revision)
+        pause = _wished_pause(parse_paused(document.get("paused")), stored, self._clock.wall())
+        if stored is not None and stored.spec == spec and _same_pause(stored.pause, pause):
+            return PutResult("unchanged", self._view(stored, fires=3))
+        if stored is not None and create_only:
+            raise Conflict(
+                f"{name!r} exists already and is different; change it with 'cronally set {name} …'"
+            )
+        if stored is None or stored.spec != spec:
+            self._refuse_past(spec)
+        wanted = Wanted(spec, pause)
+        await self._make_topics([spec.topic])
+        if stored is None:
+            await self._edits.create(wanted, by=by, owner=owner or "default")
+        else:
+            await self._edits.replace(stored, wanted, by=by, owner=owner)
+        return PutResult("created" if stored is None else "changed", await self.get(name))
+
+    async def remove(
+        self, name: str, *, by: str, drop_pending: bool = False, if_revision: int | None = None
+    ) -> int:
+        """Remove a schedule; return how many of its pending fires remain."""
+        async with self._changing():
+            stored = await self._stored(name)
+            if if_revision is not None:
+                _check_revision(name, stored, if_revision)
+            return await self._edits.remove(stored, by=by, drop_pending=drop_pending)
+
+    async def pause(
+        self,
+        name: str,
+        *,
+        by: str,
+        until: UtcMs | None = None,
+        note: str | None = None,
+        drop_pending: bool = False,
+    ) -> tuple[ScheduleView, int]:
+        """Pause a schedule (again: with another end or note); return it and how many pending fires remain."""
+        async with self._changing():
+            stored = await self._stored(name)
+            if until is not None and until <= self._clock.wall():
+                raise FieldError("until", f"{format_utc(until)} is past; name an instant to come")
+            pause = Pause(since=self._clock.wall(), until=until, note=note, by=by)
+            revised = await self._edits.replace(
+                stored, Wanted(stored.spec, pause), by=by, action="pause", drop_pending=drop_pending
+            )
+            return await self.get(name), revised.pending
+
+    async def resume(self, name: str, *, by: str) -> ScheduleView:
+        async with self._changing():
+            stored = await self._stored(name)
+            if stored.pause is not None:
+                await self._edits.replace(stored, Wanted(stored.spec, None), by=by, action="resume")
+            return await self.get(name)
+
+    async def run(self, name: str, *, by: str, idempotency_key: str | None = None) -> str:
+        """Fire now; return the fire id once the fire is durable."""
+        async with self._changing():
+            if idempotency_key is not None:
+                done = await self._store.remembered_run(idempotency_key)
+                if done is not None:
+                    return done
+            stored = await self._stored(name)
+            return await self._edits.run_now(stored, by=by, idempotency_key=idempotency_key)
+
+    async def apply(self, lines: AsyncIterator[bytes], *, owner: str, by: str) -> ApplyResult:
+        """Apply JSON Lines, one document with its ``name`` a line, all or nothing."""
+        async with self._changing():
+
+            async def put(name: str, document: Mapping[str, object]) -> str:
+                await self._edits.finish_pauses()
+                return (await self._put(name, document, by=by, owner=owner)).outcome
+
+            applying = Applying(self._store, self._edits, self._core, self._clock, put)
+            result = await applying.run(lines, owner=owner, by=by)
+            await self._make_topics(applying.topics)
+            return result
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        """One change at a time, on a daemon that is ready, with the ended pauses on record."""
+        if self.not_ready_because is not None:
+            raise NotReady(
+                f"the daemon takes no changes now: {self.not_ready_because}; try again in a moment"
+            )
+        async with self._edits.lock:
+            await self._edits.finish_pauses()
+            yield
+
+    async def _make_topics(self, topics: Iterable[str]) -> None:
+        if self._topic_maker is not None:
+            for topic in topics:
+                await self._topic_maker.make(topic)
+
+    def _refuse_past(self, spec: ScheduleSpec) -> None:
+        at = spec.recurrence().at_ms
+        if at is not None and at <= self._clock.wall():
+            raise FieldError(
+                "when", f"{spec.when!r} is {format_utc(at)}, which is past; name an instant to come"
+            )
+
+    async def _stored(self, name: str) -> StoredSchedule:
+        stored = await self._store.schedule(name)
+        if stored is None:
+            raise ScheduleNotFound(name[:100], suggestion=await self._store.nearest_name(name))
+        return stored
+
+    def _view(self, stored: StoredSchedule, *, fires: int) -> ScheduleView:
+        if stored.pause is not None and stored.pause.until is None:
+            return ScheduleView(stored, (), _warnings(stored.spec))
+        after = UtcMs(max(self._clock.wall(), stored.effective_from))
+        if stored.pause is not None and stored.pause.until is not None:
+            after = UtcMs(max(after, stored.pause.until - 1))
+        return ScheduleView(stored, tuple(next_slots(stored.spec, after, fires)), _warnings(stored.spec))
+
+    def _measured(self, row: JournalRow, now: UtcMs) -> JournalRow:
+        """An open row with its last slot and count as of now."""
+        entry = row.entry
+        member = self._core.member(entry.schedule_id)
+        if member is None:
+            return row
+        through = now if member.paused_until is None else UtcMs(min(now, member.paused_until - 1))
+        window = clip(member.window, after=UtcMs(entry.fire_time - 1), through=through)
+        so_far = range_in(member.recurrence, window)
+        if so_far is None:
+            return row
+        return row._replace(entry=replace(entry, last_fire_time=so_far.last, count=so_far.slots))
+
+
+def next_slots(spec: ScheduleSpec, after: UtcMs, count: int) -> list[UtcMs]:
+    """Return the next *count* slots of a schedule later than *after*, within its bounds; none if its rule is parked."""
+    try:
+        recurrence = spec.recurrence()
+    except UsageError:
+        return []
+    window = slot_window(MIN_UTC_MS, spec.starts, spec.ends)
+    slots: list[UtcMs] = []
+    slot = next_slot(recurrence, window, after)
+    while slot is not None and len(slots) < count:
+        slots.append(slot)
+        slot = next_slot(recurrence, window, slot)
+    return slots
+
+
+def _warnings(spec: ScheduleSpec) -> tuple[str, ...]:
+    try:
+        return spec.recurrence().warnings
+    except UsageError as exc:
+        return (str(exc),)
+
+
+def _check_revision(name: str, stored: StoredSchedule | None, expected: int) -> None:
+    found = stored.revision if stored else 0
+    if found != expected:
+        raise RevisionConflict(name, expected=expected, found=found)
+
+
+def _wished_pause(wish: PauseWish, stored: StoredSchedule | None, now: UtcMs) -> Pause | None:
+    """Return the pause a schedule shall have; its ``since`` is the change's to fill in. One that is over is none."""
+    present = stored.pause if stored else None
+    if wish.is_paused is None:
+        return present
+    if not wish.is_paused or (wish.until is not None and wish.until <= now):
+        return None
+    return Pause(since=present.since if present else UtcMs(0), until=wish.until, note=wish.note)
+
+
+def _same_pause(present: Pause | None, wished: Pause | None) -> bool:
+    if present is None or wished is None:
+        return present is wished
+    return (present.until, present.note) == (wished.until, wished.note)

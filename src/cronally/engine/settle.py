@@ -1,0 +1,209 @@
+"""Outcomes become journal rows, and the watermark follows, in one transaction at a time.
+
+Commits are grouped: the first outcome waits up to 50 ms for others. What could not be committed stays, in order, and is
+tried again; a fire counts as settled only when its row is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cronally.domain.model import Fire, JournalEntry, SkipReason, State
+from cronally.domain.policy import HOLD_MS, backoff_ms
+from cronally.engine.ports import Outcome, OutcomeClass
+from cronally.errors import StoreError
+from cronally.instants import UtcMs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cronally.clock import Clock
+    from cronally.engine.core import Core
+    from cronally.engine.hooks import Hooks
+    from cronally.engine.ports import Store
+
+GROUP_COMMIT_S = 0.05
+RETRY_COMMIT_S = 0.5
+MAX_UNCOMMITTED = 100_000  # design §8: beyond this, or 60 s, nothing is released until a commit succeeds
+MAX_UNCOMMITTED_S = 60.0
+
+
+def entry_for(outcome: Outcome, *, deadline_at: UtcMs, jitter: float) -> JournalEntry:
+    """Return the journal row that an attempt's outcome makes.
+
+    Args: deadline_at: the last instant at which an attempt may begin. jitter: uniform in [0, 1), for the backoff.
+    """
+    fire = outcome.fire
+    attempts = fire.attempts + 1
+    lateness_us = max(0, outcome.released_us - fire.due_time * 1000)
+    maybe_published = fire.maybe_published or outcome.is_unknown
+    common = _Common(fire, attempts, UtcMs(outcome.released_us // 1000), lateness_us)
+    match outcome.outcome:
+        case OutcomeClass.PUBLISHED:
+            return common.entry(State.PUBLISHED, published_at=outcome.finished_at)
+        case OutcomeClass.REJECTED:
+            return common.entry(State.REJECTED, last_error=outcome.error, maybe_published=maybe_published)
+        case OutcomeClass.RETRY | OutcomeClass.HOLD:
+            now = outcome.finished_at
+            if now >= deadline_at:
+                return common.entry(State.EXPIRED, last_error=outcome.error, maybe_published=maybe_published)
+            is_held = outcome.outcome is OutcomeClass.HOLD
+            again = now + (HOLD_MS if is_held else backoff_ms(attempts, jitter))
+            return common.entry(
+                State.PENDING,
+                last_error=outcome.error,
+                maybe_published=maybe_published,
+                next_attempt_at=UtcMs(min(again, deadline_at)),
+            )
+
+
+class _Common:
+    """What every row about an attempt says."""
+
+    def __init__(self, fire: Fire, attempts: int, released_at: UtcMs, lateness_us: int) -> None:
+        self._fire, self._attempts = fire, attempts
+        self._released_at, self._lateness_us = released_at, lateness_us
+
+    def entry(
+        self,
+        state: State,
+        *,
+        published_at: UtcMs | None = None,
+        last_error: str | None = None,
+        maybe_published: bool = False,
+        next_attempt_at: UtcMs | None = None,
+    ) -> JournalEntry:
+        fire = self._fire
+        return JournalEntry(
+            schedule_id=fire.schedule_id,
+            fire_time=fire.fire_time,
+            kind=fire.kind,
+            revision_id=fire.revision_id,
+            due_time=fire.due_time,
+            state=state,
+            attempts=self._attempts,
+            released_at=self._released_at,
+            published_at=published_at,
+            lateness_us=self._lateness_us,
+            maybe_published=maybe_published,
+            last_error=last_error,
+            next_attempt_at=next_attempt_at,
+        )
+
+
+def unsent_entry(
+    fire: Fire,
+    state: State,
+    *,
+    reason: SkipReason | None = None,
+    next_attempt_at: UtcMs | None = None,
+    last_fire_time: UtcMs | None = None,
+    count: int = 1,
+) -> JournalEntry:
+    """Return a row about a fire that is not being attempted now: pending, skipped or expired.
+
+    last_fire_time, count: of a range row, which begins at the fire.
+    """
+    return JournalEntry(
+        schedule_id=fire.schedule_id,
+        fire_time=fire.fire_time,
+        kind=fire.kind,
+        revision_id=fire.revision_id,
+        due_time=fire.due_time,
+        state=state,
+        reason=reason,
+        attempts=fire.attempts,
+        maybe_published=fire.maybe_published,
+        next_attempt_at=next_attempt_at,
+        last_fire_time=last_fire_time,
+        count=count,
+    )
+
+
+class Settler:
+    """Commits journal rows in groups."""
+
+    def __init__(
+        self, core: Core, store: Store, clock: Clock, hooks: Hooks, *, on_committed: Callable[[], None]
+    ) -> None:
+        self._core = core
+        self._store = store
+        self._clock = clock
+        self._hooks = hooks
+        self._on_committed = on_committed
+        self._queue: list[JournalEntry] = []
+        self._errors: dict[int, str | None] = {}
+        self.committing = asyncio.Lock()
+        """Held during a commit, and by whoever must not see half of one: the rows, and not yet what follows from them."""
+        self._arrived = asyncio.Event()
+        self._oldest_uncommitted: float | None = None
+        self.last_error: StoreError | None = None
+
+    def add(self, entries: Sequence[JournalEntry]) -> None:
+        """Take rows for the next commit, in order."""
+        for entry in entries:
+            self._note_error(entry)
+        self._queue.extend(entries)
+        if self._queue and self._oldest_uncommitted is None:
+            self._oldest_uncommitted = self._clock.mono()
+        self._arrived.set()
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether so much is uncommitted that nothing more may be released."""
+        if self._oldest_uncommitted is None or self.last_error is None:
+            return False
+        age_s = self._clock.mono() - self._oldest_uncommitted
+        return len(self._queue) >= MAX_UNCOMMITTED or age_s >= MAX_UNCOMMITTED_S
+
+    async def run(self) -> None:
+        """Commit what arrives, for ever."""
+        while True:
+            await self._arrived.wait()
+            await self._clock.sleep(GROUP_COMMIT_S)
+            self._arrived.clear()
+            while self._queue:
+                try:
+                    await self.flush()
+                except StoreError:
+                    await self._clock.sleep(RETRY_COMMIT_S)
+
+    async def flush(self) -> None:
+        """Commit all that has been added. Errors: StoreError; then it stays queued, as it does when cancelled."""
+        async with self.committing:
+            entries, errors = self._queue, self._errors
+            if not entries:
+                return
+            self._queue, self._errors = [], {}
+            watermark = self._core.watermark(self._clock.wall())
+            try:
+                await self._store.commit(entries, watermark=watermark, errors=list(errors.items()))
+            except (StoreError, asyncio.CancelledError) as exc:
+                self._queue[:0] = entries
+                self._errors = errors | self._errors
+                if not isinstance(exc, StoreError):
+                    raise
+                self.last_error = exc
+                self._hooks.store_failed(exc)
+                raise
+            self.last_error = None
+            self._oldest_uncommitted = self._clock.mono() if self._queue else None
+            self._core.mark_committed(entries)
+            self._hooks.committed(entries)
+        self._on_committed()
+
+    def _note_error(self, entry: JournalEntry) -> None:
+        failing = self._core.failing
+        if entry.state is State.PUBLISHED:
+            if entry.schedule_id in failing:
+                failing.discard(entry.schedule_id)
+                self._errors[entry.schedule_id] = None
+        elif entry.last_error is not None and entry.state in (State.PENDING, State.REJECTED, State.EXPIRED):
+            failing.add(entry.schedule_id)
+            self._errors[entry.schedule_id] = entry.last_error
+
+
+def deadline_of(fire: Fire, deadline_ms: int) -> UtcMs:
+    """Return the last instant at which an attempt of *fire* may begin; counted from the command for manual fires."""
+    return UtcMs(fire.due_time + deadline_ms)

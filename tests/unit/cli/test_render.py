@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import pytest
+
+from cronally.admin.wire import Fire, Schedule, Status
+from cronally.cli import render
+
+SCHEDULE = Schedule(
+    name="nightly",
+    when="0 9\t* * *",
+    tz="Europe/London",
+    topic="arn:aws:sns:us-east-1:123456789012:reports",
+    next_fire="2026-06-01T08:00:00Z",
+    next_fires=["2026-06-01T08:00:00Z", "2026-06-02T08:00:00Z"],
+    effective_from="2026-05-01T00:00:00Z",
+    revision=1,
+)
+NOW = "2026-06-01T06:30:00Z"
+PAUSED = {"since": "2026-05-31T00:00:00Z", "until": None, "note": None, "by": "uid 0 (root)"}
+FIRE = Fire(
+    fire_id="a@x",
+    schedule="a",
+    fire_time="2026-06-01T08:00:00Z",
+    kind="scheduled",
+    state="published",
+    attempts=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("instant", "tz", "expected"),
+    [
+        ("2026-06-01T08:00:00Z", "Europe/London", "Mon 2026-06-01 09:00:00 +01:00"),
+        ("2026-06-01T08:00:00Z", "UTC", "Mon 2026-06-01 08:00:00 +00:00"),
+        ("2026-06-01T08:00:00.250Z", "America/St_Johns", "Mon 2026-06-01 05:30:00.250 -02:30"),
+        ("2026-10-25T00:30:00Z", "Europe/London", "Sun 2026-10-25 01:30:00 +01:00"),
+        ("2026-10-25T01:30:00Z", "Europe/London", "Sun 2026-10-25 01:30:00 +00:00"),
+        ("9999-12-31T23:30:00Z", "Asia/Tokyo", "Fri 9999-12-31 23:30:00 +00:00"),
+        ("2026-06-01T08:00:00Z", "Mars/Olympus", "Mon 2026-06-01 08:00:00 +00:00"),
+        ("2026-06-01T08:00:00Z", "../../etc/passwd", "Mon 2026-06-01 08:00:00 +00:00"),
+    ],
+)
+def test_local_text(instant, tz, expected):
+    assert render.local_text(instant, tz) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (61, "1m 1s"),
+        (3600, "1h"),
+        (11_520, "3h 12m"),
+        (90_000, "1d 1h"),
+    ],
+)
+def test_span(seconds, expected):
+    assert render.span_text(seconds) == expected
+
+
+def test_relative_text():
+    assert render.relative_text("2026-06-01T08:00:00Z", NOW) == "in 1h 30m"
+    assert render.relative_text("2026-06-01T06:29:00Z", NOW) == "1m ago"
+    assert render.relative_text("2026-06-01T06:29:00Z", None) == ""
+
+
+def test_a_table_of_schedules():
+    assert render.schedules_table([SCHEDULE, replace(SCHEDULE, next_fire=None)], NOW).split("\n") == [
+        "NAME     WHEN       TZ             NEXT (LOCAL)                         TOPIC                STATE",
+        "nightly  0 9 * * *  Europe/London  Mon 2026-06-01 09:00:00 (in 1h 30m)  reports (us-east-1)  ok",
+        "nightly  0 9 * * *  Europe/London  -                                    reports (us-east-1)  done",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "ok"),
+        ({"next_fire": None}, "done"),
+        ({"paused": PAUSED}, "paused"),
+        ({"paused": PAUSED | {"until": "2026-07-01T00:00:00Z"}}, "paused until 2026-07-01T00:00:00Z"),
+        ({"error": "NotFound: gone\x1b[31m\n"}, "error: NotFound: gone\\x1b[31m\\n"),
+        ({"error": "e", "pending": 1200, "paused": PAUSED}, "error: e, paused, 1,200 pending"),
+    ],
+)
+def test_state(changes, expected):
+    assert render.state_text(replace(SCHEDULE, **changes)) == expected
+
+
+def test_long_cells_are_cut_and_the_last_is_not():
+    lines = render.table(("A", "B"), [("x" * 60, "y" * 200)]).split("\n")
+    assert lines[1] == "x" * 47 + "…  " + "y" * 200
+    assert render.table(("A", "B"), []) == "A  B"
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({}, "  Mon 2026-06-01 09:00:00 +01:00  2026-06-01T08:00:00Z\n  Tue"),
+        ({"next_fires": []}, "no fires left"),
+        ({"next_fires": [], "paused": PAUSED}, "until 'cronally resume nightly'"),
+        (
+            {"paused": PAUSED | {"until": "2026-06-01T00:00:00Z"}},
+            "paused until 2026-06-01T00:00:00Z; then\n  Mon",
+        ),
+    ],
+)
+def test_next_fires(changes, part):
+    assert part in render.next_fires_text(replace(SCHEDULE, **changes))
+
+
+def test_show_has_everything():
+    full = replace(
+        SCHEDULE,
+        message="m" * 500,
+        attributes={"n": {"type": "Number", "value": "5"}, "k": "v"},
+        tags=["x", "y"],
+        note="why\nnot",
+        paused=PAUSED | {"note": "moving"},
+        error="AuthorizationError: no",
+        subject="hi",
+    )
+    text = render.schedule_text(full, "At 09:00")
+    for part in ("means", "At 09:00", "(500 bytes", "n:Number=5", "k=v", "x y", "why\\nnot", "“moving”", "uid 0 (root)",
+                 "AuthorizationError: no", "subject", "arn:aws:sns:us-east-1:123456789012:reports"):  # fmt: skip
+        assert part in text, part
+    assert "(default:" in render.schedule_text(SCHEDULE, None)
+    assert "means" not in render.schedule_text(SCHEDULE, None)
+
+
+@pytest.mark.parametrize(
+    ("lateness_us", "expected"),
+    [(None, "-"), (0, "0.0 ms"), (412, "0.4 ms"), (9_999_999, "10000.0 ms"), (12_000_000, "12s")],
+)
+def test_lateness(lateness_us, expected):
+    assert render.late_text(lateness_us) == expected
+
+
+def test_a_table_of_fires_says_why():
+    rows = [
+        FIRE,
+        replace(FIRE, state="skipped", reason="paused", count=1440, last_fire_time="2026-06-02T07:59:00Z"),
+        replace(FIRE, state="expired", maybe_published=True, last_error="Throttled: slow\ndown"),
+    ]
+    lines = render.fires_table(rows).split("\n")
+    assert "paused; 1,440 slots up to 2026-06-02T07:59:00Z" in lines[2]
+    assert "may have been published; Throttled: slow\\ndown" in lines[3]
+
+
+def test_status():
+    status = Status(
+        version="0.1.0",
+        tzdata="2026a",
+        started_at="2026-06-01T06:00:00Z",
+        now=NOW,
+        is_ready=True,
+        store="sqlite:/x",
+        schedules=1200,
+        paused=1,
+        failing=2,
+        journal={"published": 5},
+        next_fire="2026-06-01T08:00:00Z",
+        watermark=NOW,
+        lateness_us={"p50": 400, "p99": 1200, "max": 3000},
+        stand_in="http://127.0.0.1:4566",
+    )
+    text = render.status_text(status)
+    for part in (
+        "ready",
+        "30m, since",
+        "1,200, 1 paused, 2 failing",
+        "in 1h 30m",
+        "5 published",
+        "p99 1.2 ms",
+        ":4566",
+    ):
+        assert part in text, part
+    broken = replace(status, is_ready=False, not_ready_because="the store takes no commits")
+    assert "NOT READY: the store takes no commits" in render.status_text(broken)
+
+
+def test_topics_are_shortened_only_if_they_are_arns():
+    assert render.short_topic("arn:aws:sns:eu-west-1:123456789012:q.fifo") == "q.fifo (eu-west-1)"
+    assert render.short_topic("odd") == "odd"
