@@ -1,0 +1,131 @@
+"""From what the service returns to what travels: plain JSON values in the shapes of ``wire``."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from cronally.admin import wire
+from cronally.domain.model import State, fire_id
+from cronally.domain.spec import DOCUMENT_KEYS, to_document
+from cronally.instants import UtcMs, format_utc
+
+if TYPE_CHECKING:
+    from cronally.domain.model import Pause
+    from cronally.engine.applying import ApplyResult
+    from cronally.engine.ports import JournalRow
+    from cronally.engine.service import ScheduleView, Status
+
+_DEFAULTS: Final = dict.fromkeys(key for key in DOCUMENT_KEYS if key != "paused") | {
+    "tz": "UTC",
+    "dialect": "unix",
+    "attributes": {},
+    "catch_up": "latest",
+    "deadline": "1d",
+    "on_gap": "run",
+    "on_repeat": "first",
+    "spread": "0s",
+    "priority": 5,
+    "tags": [],
+}
+
+
+def schedule_answer(view: ScheduleView) -> dict[str, Any]:
+    """Return a schedule as ``wire.Schedule`` has it: the whole document, defaults written out, and its state."""
+    stored = view.stored
+    fires = [_written(slot) for slot in view.next_fires]
+    document = _DEFAULTS | to_document(stored.spec)
+    return {
+        "name": stored.spec.name,
+        "when": document.pop("when"),
+        "tz": document.pop("tz"),
+        "topic": document.pop("topic"),
+        "paused": _paused(stored.pause),
+        "next_fire": fires[0] if fires else None,
+        "error": stored.error,
+        **document,
+        "revision": stored.revision,
+        "pending": stored.pending,
+        "owner": stored.owner,
+        "effective_from": _written(stored.effective_from),
+        "created_at": _written(stored.created_at),
+        "changed_at": _written(stored.changed_at),
+        "warnings": list(view.warnings),
+        "next_fires": fires,
+    }
+
+
+def fire_answer(row: JournalRow) -> dict[str, Any]:
+    """Return a journal row as ``wire.Fire`` has it."""
+    entry = row.entry
+    last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
+    return {
+        "fire_id": fire_id(row.name, entry.fire_time, entry.kind),
+        "schedule": row.name,
+        "fire_time": _written(entry.fire_time),
+        "kind": str(entry.kind),
+        "state": str(entry.state),
+        "reason": None if entry.reason is None else str(entry.reason),
+        "attempts": entry.attempts,
+        "released_at": _instant(entry.released_at),
+        "published_at": _instant(entry.published_at),
+        "lateness_us": entry.lateness_us,
+        "maybe_published": entry.maybe_published,
+        "last_error": entry.last_error,
+        "last_fire_time": _written(last),
+        "count": entry.count,
+    }
+
+
+def status_answer(status: Status) -> wire.Status:
+    """Return the daemon's state as it travels."""
+    return wire.Status(
+        version=status.version,
+        tzdata=status.tzdata,
+        started_at=format_utc(status.started_at),
+        now=format_utc(status.now),
+        is_ready=status.is_ready,
+        not_ready_because=status.not_ready_because,
+        store=status.store,
+        schedules=status.schedules,
+        paused=status.paused,
+        failing=status.failing,
+        pending=status.journal.get(State.PENDING, 0),
+        journal={str(state): status.journal.get(state, 0) for state in State},
+        watermark=_instant(status.watermark),
+        next_fire=_instant(status.next_fire),
+        in_flight=status.in_flight,
+        lateness_us=status.lateness_us,
+        stand_in=status.stand_in,
+    )
+
+
+def apply_answer(result: ApplyResult) -> wire.ApplyReply:
+    """Return the result of an apply as it travels."""
+    return wire.ApplyReply(
+        created=result.created,
+        changed=result.changed,
+        unchanged=result.unchanged,
+        problems=[wire.Problem(line=p.line, name=p.name, reason=p.reason) for p in result.problems],
+        problem_count=result.problem_count,
+    )
+
+
+@lru_cache(maxsize=4_096)  # a page has the same instants over and over, and writing one takes 6 µs
+def _written(instant: UtcMs) -> str:
+    return format_utc(instant)
+
+
+def _instant(instant: UtcMs | None) -> str | None:
+    return None if instant is None else _written(instant)
+
+
+def _paused(pause: Pause | None) -> dict[str, str | None] | bool:
+    if pause is None:
+        return False
+    return {
+        "since": _written(pause.since),
+        "until": _instant(pause.until),
+        "note": pause.note,
+        "by": pause.by,
+    }

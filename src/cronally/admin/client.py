@@ -1,0 +1,256 @@
+"""The admin socket from outside: synchronous, with the standard library alone, so that commands start fast."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote, urlencode
+
+from cronally.admin import wire
+from cronally.admin.paths import check_path
+from cronally.errors import AdminError, DaemonUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+ANSWER_S: Final = 30.0  # a change waits for one commit and for the changes before it
+APPLY_S: Final = 600.0  # 100,000 schedules take under 10 s; a slow disk may take longer
+
+
+class Client:
+    """A connection to the daemon at *socket_path*, made on first use.
+
+    Every method raises the error that the daemon gave, as its own class; DaemonUnreachable if nothing answers;
+    AdminError if what answers does not do so in time or is no daemon.
+    """
+
+    def __init__(self, socket_path: str) -> None:
+        self.socket_path = check_path(socket_path)
+        self._connection = _UnixConnection(socket_path, timeout=ANSWER_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    def schedule_pages(self) -> Iterator[dict[str, Any]]:
+        """Yield all schedules by name, in pages, as plain JSON values."""
+        query = {"limit": str(wire.MAX_PAGE)}
+        while True:
+            page = self._call("GET", "/v1/schedules", query=query)
+            yield page
+            if page.get("next") is None:
+                return
+            query["after"] = page["next"]
+
+    def schedules(self) -> Iterator[wire.SchedulesPage]:
+        """Yield all schedules by name, in pages."""
+        for page in self.schedule_pages():
+            yield wire.from_plain(wire.SchedulesPage, page)
+
+    def schedule(self, name: str, *, fires: int = 3) -> wire.Schedule:
+        """Return the schedule *name* with its next *fires* slots. Errors: ScheduleNotFound."""
+        return wire.from_plain(wire.Schedule, self._call("GET", _path(name), query={"fires": str(fires)}))
+
+    def put(
+        self,
+        name: str,
+        document: Mapping[str, object],
+        *,
+        create_only: bool = False,
+        if_revision: int | None = None,
+    ) -> wire.PutReply:
+        """Create or replace a schedule by its document. Errors: UsageError, Conflict, RevisionConflict."""
+        headers = {"If-None-Match": "*"} if create_only else {}
+        if if_revision is not None:
+            headers["If-Match"] = f'"{if_revision}"'
+        return wire.from_plain(wire.PutReply, self._call("PUT", _path(name), document, headers=headers))
+
+    def remove(self, name: str, *, drop_pending: bool = False) -> wire.RemoveReply:
+        """Remove a schedule. Errors: ScheduleNotFound."""
+        query = {"drop_pending": "true"} if drop_pending else {}
+        return wire.from_plain(wire.RemoveReply, self._call("DELETE", _path(name), query=query))
+
+    def pause(
+        self, name: str, *, until: str | None = None, note: str | None = None, drop_pending: bool = False
+    ) -> wire.PauseReply:
+        """Pause a schedule. until: an instant, or a duration from now; None: until it is resumed."""
+        body: dict[str, object] = {"drop_pending": drop_pending}
+        body |= {key: value for key, value in (("until", until), ("note", note)) if value is not None}
+        return wire.from_plain(wire.PauseReply, self._call("POST", _path(name, "pause"), body))
+
+    def resume(self, name: str) -> wire.Schedule:
+        """End a schedule's pause."""
+        return wire.from_plain(wire.Schedule, self._call("POST", _path(name, "resume")))
+
+    def run(self, name: str, *, idempotency_key: str | None = None) -> str:
+        """Fire a schedule now; return the fire id. The same key within 24 hours gives the same fire."""
+        key = os.urandom(16).hex() if idempotency_key is None else idempotency_key
+        wire.check_key(key)
+        answer = self._call("POST", _path(name, "run"), headers={"Idempotency-Key": key})
+        return wire.from_plain(wire.RunReply, answer).fire_id
+
+    def next(self, name: str, *, after: str | None = None, count: int = 10) -> wire.NextReply:
+        """Return the next slots of a schedule's rule later than *after* (None: now)."""
+        query = {"count": str(count)} | ({} if after is None else {"after": after})
+        return wire.from_plain(wire.NextReply, self._call("GET", _path(name, "next"), query=query))
+
+    def fires(self, **query: str | None) -> wire.FiresPage:
+        """Return journal entries, newest first. query: schedule, state, reason, since, until, before, limit."""
+        given = {key: value for key, value in query.items() if value is not None}
+        return wire.from_plain(wire.FiresPage, self._call("GET", "/v1/fires", query=given))
+
+    def status(self) -> wire.Status:
+        """Return how the daemon is."""
+        return wire.from_plain(wire.Status, self._call("GET", "/v1/status"))
+
+    def apply(
+        self,
+        chunks: Iterable[bytes],
+        *,
+        owner: str = "default",
+        sent: Callable[[bytes], None] = lambda _: None,
+    ) -> wire.ApplyReply:
+        """Stream JSON Lines, in chunks of any size. sent: called with each chunk on its way."""
+
+        def body() -> Iterator[bytes]:
+            for chunk in chunks:
+                if chunk:  # an empty one would end a chunked body
+                    yield chunk
+                    sent(chunk)
+
+        answer = self._call("POST", "/v1/apply", body(), query={"owner": owner}, timeout_s=APPLY_S)
+        return wire.from_plain(wire.ApplyReply, answer)
+
+    # --- HTTP -------------------------------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | Iterator[bytes] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = ANSWER_S,
+    ) -> Any:
+        target = f"{path}?{urlencode(query, errors='surrogateescape')}" if query else path
+        sent = {wire.VERSION_HEADER: str(wire.WIRE_VERSION), **(headers or {})}
+        data = _encoded(body)
+        self._connect(timeout_s)
+        try:
+            with suppress(BrokenPipeError):  # refused before all was sent: the answer says why
+                if isinstance(data, bytes | None):
+                    self._connection.request(method, target, data, sent)
+                else:
+                    self._connection.request(method, target, data, sent, encode_chunked=True)
+            response = self._connection.getresponse()
+            status, version, text = (
+                response.status,
+                response.headers.get(wire.VERSION_HEADER),
+                response.read(),
+            )
+        except TimeoutError:
+            self.close()
+            raise AdminError(
+                f"the daemon at {self.socket_path} did not answer within {timeout_s:.0f} s; look at "
+                "'cronally status' and its log before repeating a change"
+            ) from None
+        except (OSError, http.client.HTTPException) as exc:
+            self.close()
+            raise AdminError(
+                f"the daemon at {self.socket_path} went away before it answered ({_reason(exc)}); "
+                "when it is back, see with 'cronally show' whether a change was made"
+            ) from None
+        return self._understood(status, version, text)
+
+    def _connect(self, timeout_s: float) -> None:
+        self._connection.timeout = timeout_s
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(timeout_s)
+            return
+        try:
+            self._connection.connect()
+        except OSError as exc:
+            self.close()
+            raise DaemonUnreachable(self.socket_path, _reason(exc)) from None
+
+    def _understood(self, status: int, version: str | None, text: bytes) -> Any:
+        if version is None:
+            self.close()
+            raise AdminError(
+                f"what answers at {self.socket_path} is no cronally daemon; name its socket with --socket or "
+                "CRONALLY_SOCKET"
+            )
+        try:
+            plain = json.loads(text)
+        except ValueError:
+            plain = None
+        if isinstance(plain, dict) and isinstance(plain.get("error"), dict) and status >= 400:
+            raise wire.error_from_plain(plain["error"])
+        wire.check_version(version)
+        if not isinstance(plain, dict):
+            raise AdminError(
+                f"the daemon at {self.socket_path} gave an answer that is no JSON (status {status})"
+            )
+        return plain
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, *, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect(self._path)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+def _path(name: str, action: str | None = None) -> str:
+    if not name or name in (".", ".."):
+        raise UsageError(f"{name!r} cannot name a schedule; 'cronally ls' lists those there are")
+    try:
+        quoted = quote(name, safe="")
+    except UnicodeEncodeError:
+        raise UsageError(f"{name!r} cannot name a schedule: it is not valid UTF-8") from None
+    return f"/v1/schedules/{quoted}{f'/{action}' if action else ''}"
+
+
+def _encoded(body: Mapping[str, object] | Iterator[bytes] | None) -> bytes | Iterator[bytes] | None:
+    if body is None or isinstance(body, Iterator):
+        return body
+    try:
+        data = json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UsageError("the text is not valid UTF-8; write it in UTF-8") from None
+    if len(data) > wire.MAX_BODY_BYTES:
+        raise UsageError(
+            f"the schedule takes {len(data):,} bytes and SNS takes messages of at most 262,144; "
+            "store the text elsewhere (S3, say) and send where it is"
+        )
+    return data
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, PermissionError):
+        return "permission denied: this user is not in the group of the socket or of its directory"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror.lower()
+    return str(exc).lower() or type(exc).__name__

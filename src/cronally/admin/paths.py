@@ -1,0 +1,77 @@
+"""Where the admin socket is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cronally.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SYSTEM_SOCKET: Final = "/run/cronally/cronally.sock"
+SOCKET_VARIABLE: Final = "CRONALLY_SOCKET"
+MAX_PATH_BYTES: Final = 103 if sys.platform == "darwin" else 107  # unix(7): sun_path without its final NUL
+
+
+def state_directory(environ: Mapping[str, str]) -> str:
+    """Return ``$XDG_STATE_HOME/cronally``, by default ``~/.local/state/cronally``; it need not exist."""
+    state = _absolute(environ.get("XDG_STATE_HOME"))
+    if state is None:
+        state = Path(environ.get("HOME") or Path.home()) / ".local" / "state"
+    return str(state / "cronally")
+
+
+def default_socket(environ: Mapping[str, str]) -> str:
+    """Return where a daemon puts its socket if nobody says otherwise."""
+    return environ.get(SOCKET_VARIABLE) or _own_sockets(environ)[0]
+
+
+def find_socket(environ: Mapping[str, str], *, system_socket: str = SYSTEM_SOCKET) -> str:
+    """Return where a client looks for a daemon (design §10).
+
+    ``$CRONALLY_SOCKET``; else the system's socket if it exists; else the user's own, in the runtime directory or, if
+    there is none there, in the state directory (a daemon started without a login session has no runtime directory).
+    """
+    named = environ.get(SOCKET_VARIABLE)
+    if named:
+        return named
+    own = _own_sockets(environ)
+    return next((path for path in (system_socket, *own) if _exists(path)), own[0])
+
+
+def check_path(path: str) -> str:
+    """Return *path* if the system can take it as a socket's. Errors: UsageError."""
+    if not path:
+        raise UsageError("the socket path is empty; give --socket a path such as /run/cronally/cronally.sock")
+    size = len(os.fsencode(path))
+    if size > MAX_PATH_BYTES:
+        raise UsageError(
+            f"the socket path {path} has {size} bytes and a Unix socket takes at most {MAX_PATH_BYTES}; "
+            "choose a shorter one with --socket"
+        )
+    return path
+
+
+def _own_sockets(environ: Mapping[str, str]) -> list[str]:
+    runtime = _absolute(environ.get("XDG_RUNTIME_DIR"))
+    directories = [str(runtime / "cronally")] if runtime else []
+    return [f"{directory}/cronally.sock" for directory in (*directories, state_directory(environ))]
+
+
+def _absolute(path: str | None) -> Path | None:
+    """XDG Base Directory Specification: a relative path is to be ignored."""
+    return Path(path) if path and path.startswith("/") else None
+
+
+def _exists(path: str) -> bool:
+    try:
+        Path(path).stat()
+    except PermissionError:
+        return True  # it may be there; connecting will say that we may not
+    except OSError:
+        return False
+    return True

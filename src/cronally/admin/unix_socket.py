@@ -1,0 +1,139 @@
+"""The listening end of a Unix socket: making it safely, and knowing who is at the other end."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pwd
+import socket
+import stat
+import struct
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cronally.admin.paths import check_path
+from cronally.errors import CronallyError
+
+if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
+    from collections.abc import Iterator
+
+SOCKET_MODE: Final = 0o660
+DIRECTORY_MODE: Final = 0o750
+_BACKLOG: Final = 128
+_PROBE_S: Final = 1.0
+_UCRED: Final = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
+
+
+def bind_socket(path: str) -> socket.socket:
+    """Return a listening socket at *path*, mode 0660, in a directory that is made (0750) if it is missing.
+
+    A socket that nobody listens on is a leftover and is replaced. The directory is locked meanwhile, so that of two
+    daemons that start together neither takes the other's for a leftover.
+    Errors: UsageError for the path; CronallyError if it cannot be made or a daemon answers there.
+    """
+    directory = Path(check_path(path)).absolute().parent
+    try:
+        _make_directory(directory)
+        with _locked(directory):
+            _clear_leftover(Path(path))
+            return _listening(path)
+    except OSError as exc:
+        raise CronallyError(
+            f"the socket {path} cannot be made: {_reason(exc)}; make {directory} writable for this user, "
+            "or choose another path with --socket"
+        ) from exc
+
+
+def remove_socket(path: str, inode: tuple[int, int]) -> None:
+    """Remove the socket at *path* if it is still the one with that (device, inode), not another daemon's."""
+    with suppress(OSError):
+        if inode_of(path) == inode:
+            Path(path).unlink()
+
+
+def inode_of(path: str) -> tuple[int, int]:
+    """Return (device, inode) of what is at *path*. Errors: OSError."""
+    found = Path(path).stat()
+    return found.st_dev, found.st_ino
+
+
+def peer_uid(sock: socket.socket | TransportSocket) -> int | None:
+    """Return the user id at the other end, as the kernel knows it, or None where it cannot say."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    try:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    except OSError:
+        return None
+    uid: int = _UCRED.unpack(credentials)[1]
+    return uid
+
+
+def user_name(uid: int) -> str:
+    """Return the login name of *uid*, or an empty text. May ask a directory server, so it may take long."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _make_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        directory.chmod(DIRECTORY_MODE)  # whatever the umask is: the group is meant to reach the socket
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _clear_leftover(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise CronallyError(
+            f"{path} exists and is no socket; remove it, or choose another path with --socket"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_S)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except (TimeoutError, BlockingIOError):
+            pass  # somebody listens and is busy
+    raise CronallyError(
+        f"another daemon answers at {path}; stop that one, or give this one a socket of its own with --socket"
+    )
+
+
+def _listening(path: str) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        mask = os.umask(0o777 & ~SOCKET_MODE)  # the mode must hold from the first moment
+        try:
+            bound.bind(path)
+        finally:
+            os.umask(mask)
+        bound.listen(_BACKLOG)
+        bound.setblocking(False)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _reason(exc: OSError) -> str:
+    return (exc.strerror or str(exc)).lower() if exc.errno != errno.EADDRINUSE else "it exists already"

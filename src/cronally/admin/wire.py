@@ -1,0 +1,310 @@
+"""What travels over the admin socket: one dataclass per answer, and the JSON they are written in.
+
+The JSON of an answer is what ``--json`` prints. Instants are RFC 3339 UTC texts, durations texts such as ``90s``.
+Within one ``WIRE_VERSION`` keys are only ever added; a reader leaves out those it does not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+
+from cronally import errors
+from cronally.errors import AdminError, CronallyError, WireVersionMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WIRE_VERSION: Final = 1
+VERSION_HEADER: Final = "Cronally-Wire"
+MAX_BODY_BYTES: Final = 1_048_576  # four times the largest message SNS takes; also of one line of an apply
+MAX_PAGE: Final = 1_000
+_MAX_KEY_CHARS: Final = 200
+
+Outcome = Literal["created", "changed", "unchanged"]
+
+STATE_KEYS: Final = (
+    "name",
+    "paused",
+    "next_fire",
+    "error",
+    "revision",
+    "pending",
+    "owner",
+    "effective_from",
+    "created_at",
+    "changed_at",
+    "warnings",
+    "next_fires",
+)
+"""The keys of a schedule's JSON that are not part of its document."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A schedule: the keys of a file, defaults written out, and its state.
+
+    paused: False, or ``{"since", "until", "note", "by"}``. next_fires: the next slots; empty if it will not fire.
+    error: what SNS last said against it. pending: its fires still to be published.
+    """
+
+    name: str
+    when: str
+    tz: str
+    topic: str
+    paused: dict[str, Any] | Literal[False] = False
+    next_fire: str | None = None
+    error: str | None = None
+    dialect: str = "unix"
+    message: str | None = None
+    message_structure: str | None = None
+    subject: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    catch_up: str = "latest"
+    deadline: str = "1d"
+    late_after: str | None = None
+    on_gap: str = "run"
+    on_repeat: str = "first"
+    spread: str = "0s"
+    priority: int = 5
+    starts: str | None = None
+    ends: str | None = None
+    tags: list[str] = field(default_factory=list)
+    note: str | None = None
+    revision: int = 0
+    pending: int = 0
+    owner: str = "default"
+    effective_from: str | None = None
+    created_at: str | None = None
+    changed_at: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    next_fires: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulesPage:
+    """Schedules by name. next: the name to ask for as ``after``, None on the last page. now: the daemon's clock."""
+
+    schedules: list[Schedule]
+    next: str | None = None
+    now: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutReply:
+    """The outcome of a PUT, and the schedule as it is now."""
+
+    outcome: Outcome
+    schedule: Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseReply:
+    """A schedule at rest, and how many fires of it are still to be published."""
+
+    schedule: Schedule
+    pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveReply:
+    """A schedule that is gone, and how many fires of it are still to be published."""
+
+    name: str
+    pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReply:
+    """The id of a manual fire, which is durable."""
+
+    fire_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextReply:
+    """The next slots of a schedule's rule."""
+
+    fires: list[str]
+    tz: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fire:
+    """What became of one slot, or of ``count`` consecutive ones from fire_time to last_fire_time."""
+
+    fire_id: str
+    schedule: str
+    fire_time: str
+    kind: str
+    state: str
+    reason: str | None = None
+    attempts: int = 0
+    released_at: str | None = None
+    published_at: str | None = None
+    lateness_us: int | None = None
+    maybe_published: bool = False
+    last_error: str | None = None
+    last_fire_time: str | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiresPage:
+    """Journal entries, newest first. next: what to ask for as ``before``, None on the last page."""
+
+    fires: list[Fire]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What is wrong with a line (1-based) of an apply. name: the schedule's, if it could be read."""
+
+    line: int
+    reason: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyReply:
+    """What an apply did; with problems, nothing. problem_count: all there are, also those not listed."""
+
+    created: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    problem_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the daemon is. journal: slots per state. lateness_us: p50, p99, max; None before the first fire."""
+
+    version: str
+    tzdata: str
+    started_at: str
+    now: str
+    is_ready: bool
+    not_ready_because: str | None = None
+    store: str = ""
+    schedules: int = 0
+    paused: int = 0
+    failing: int = 0
+    pending: int = 0
+    journal: dict[str, int] = field(default_factory=dict)
+    watermark: str | None = None
+    next_fire: str | None = None
+    in_flight: int = 0
+    lateness_us: dict[str, int] | None = None
+    stand_in: str | None = None
+
+
+Answer = (
+    Schedule
+    | SchedulesPage
+    | PutReply
+    | PauseReply
+    | RemoveReply
+    | RunReply
+    | NextReply
+    | FiresPage
+    | ApplyReply
+    | Status
+)
+_Wire = TypeVar("_Wire")
+_TYPES: Final = (*get_args(Answer), Fire, Problem)
+_NESTED: Final[dict[tuple[type, str], type]] = {
+    (SchedulesPage, "schedules"): Schedule,
+    (PutReply, "schedule"): Schedule,
+    (PauseReply, "schedule"): Schedule,
+    (FiresPage, "fires"): Fire,
+    (ApplyReply, "problems"): Problem,
+}
+
+
+def to_plain(value: Any) -> Any:
+    """Return a wire object (or a list of them) as plain JSON values."""
+    if isinstance(value, _TYPES):
+        return {key: to_plain(getattr(value, key)) for key in value.__slots__}
+    if isinstance(value, list):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(kind: type[_Wire], plain: object) -> _Wire:
+    """Return the *kind* that *plain* states; unknown keys are left out. Errors: AdminError."""
+    if not isinstance(plain, dict):
+        raise AdminError(f"the daemon's answer is not understood: it is no {kind.__name__}")
+    names: tuple[str, ...] = kind.__slots__  # type: ignore[attr-defined]
+    values = {key: plain[key] for key in names if key in plain}
+    for (owner, key), inner in _NESTED.items():
+        if owner is kind and key in values:
+            given = values[key]
+            values[key] = (
+                [from_plain(inner, item) for item in given]
+                if isinstance(given, list)
+                else from_plain(inner, given)
+            )
+    try:
+        return kind(**values)
+    except TypeError as exc:
+        raise AdminError(f"the daemon's answer is not understood: {exc}") from None
+
+
+# --- errors -----------------------------------------------------------------------------------------------------
+
+
+def error_to_plain(exc: CronallyError) -> dict[str, Any]:
+    """Return ``{"error": …}``: kind, message, exit code, whether to retry, and the error's own fields."""
+    fields = {
+        key: value
+        for key, value in vars(exc).items()
+        if not key.startswith("_") and isinstance(value, str | int | float | None)
+    }
+    own = {
+        "kind": type(exc).__name__,
+        "message": str(exc),
+        "exit_code": exc.exit_code,
+        "retryable": exc.is_retryable,
+    }
+    return {"error": fields | own}
+
+
+def error_from_plain(plain: Mapping[str, Any]) -> CronallyError:
+    """Return the error that ``error_to_plain`` wrote, as the class it had; its message and exit code are kept.
+
+    A class this version does not know becomes the nearest one with that exit code.
+    """
+    kind = getattr(errors, str(plain.get("kind")), None)
+    if not (isinstance(kind, type) and issubclass(kind, CronallyError)):
+        kind = _BY_EXIT_CODE.get(plain.get("exit_code"), CronallyError)
+    exc: CronallyError = kind.__new__(kind)
+    exc.args = (str(plain.get("message", "the daemon refused and did not say why")),)
+    fields = {
+        key: value for key, value in plain.items() if key not in ("kind", "message", "exit_code", "retryable")
+    }
+    vars(exc).update(fields)
+    return exc
+
+
+_BY_EXIT_CODE: Final[dict[object, type[CronallyError]]] = {
+    2: errors.UsageError,
+    3: errors.AdminError,
+    4: errors.ScheduleNotFound,
+    5: errors.Conflict,
+    70: errors.InternalError,
+}
+
+
+def check_key(key: str) -> None:
+    """Refuse what cannot be an idempotency key. Errors: UsageError."""
+    if not (0 < len(key) <= _MAX_KEY_CHARS and key.isascii() and key.isprintable()):
+        raise errors.UsageError(f"an idempotency key has 1 to {_MAX_KEY_CHARS} printable ASCII characters")
+
+
+def check_version(theirs: str | None) -> None:
+    """Refuse a peer that speaks another version. theirs: its header. Errors: WireVersionMismatch."""
+    if theirs != str(WIRE_VERSION):
+        raise WireVersionMismatch(theirs=theirs, ours=WIRE_VERSION)
