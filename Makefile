@@ -27,8 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Run the main job for FOR seconds: daemon, local SNS and SQS, three schedules, a live table
 	@$(BIN)/cronally demo --for $(FOR)
 
-test: setup ## Run the tests
-	@$(BIN)/pytest -q tests
+test: setup ## Run the tests, two at a time
+	@$(BIN)/pytest -q --numprocesses 2 tests
 
 test-all: test ## The tests and, once they exist, the longer campaigns
 
@@ -55,7 +55,7 @@ bench: setup ## Measure: cost of a next fire time, beside croniter and cronsim
 	@$(BIN)/python -m benchmarks next
 
 fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
-	@CASES=$(CASES) $(BIN)/pytest -q --timeout=0 tests/property/test_recurrence_oracle.py
+	@CASES=$(CASES) $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/property/test_recurrence_oracle.py
 
 clean: ## Remove what the targets made
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

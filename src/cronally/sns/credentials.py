@@ -102,7 +102,9 @@ class Credentials:
             self.error = None
         if self.error != was and self.error is not None:
             _log.warning(
-                "credentials_unusable", extra={"action": "credentials_unusable", "error": self.error}
+                "%s; fires are kept and retried until then",
+                self.error,
+                extra={"action": "credentials_unusable"},
             )
 
     async def _resolve(self, *, reload: bool) -> None:

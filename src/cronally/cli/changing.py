@@ -1,0 +1,313 @@
+"""add, set, rm, pause, resume, run."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+import typer
+
+from cronally.admin.client import Client
+from cronally.admin.wire import PutReply, to_plain
+from cronally.cli import options as o
+from cronally.cli.documents import document_from_options, merged
+from cronally.cli.output import err, out, out_json, warn
+from cronally.errors import CronallyError, RevisionConflict, UsageError
+
+EXAMPLES: Final = {
+    "add": """
+        cronally add nightly-report "0 9 * * mon-fri" --tz Europe/London \\
+            --topic arn:aws:sns:us-east-1:123456789012:reports --message '{"report": "nightly"}'
+        cronally add heartbeat "@every 90s" --topic arn:aws:sns:us-east-1:123456789012:beats
+        cronally add launch "@at 2026-12-24T18:00" --tz America/New_York --topic … --message @launch.json
+        """,
+    "set": """
+        cronally set nightly-report --when "30 8 * * mon-fri"
+        cronally set nightly-report --deadline 1h --attribute team=reports
+        cronally set nightly-report --unset deadline --attribute team=
+        """,
+    "rm": """
+        cronally rm nightly-report
+        cronally rm old-1 old-2 --drop-pending
+        """,
+    "pause": """
+        cronally pause nightly-report --until 2h --note "database upgrade"
+        cronally pause nightly-report --until 2026-12-01T06:00:00Z
+        """,
+    "resume": """
+        cronally resume nightly-report
+        """,
+    "run": """
+        cronally run nightly-report
+        """,
+}
+
+When = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHEN",
+        help="The rule, in quotes: '0 9 * * mon-fri', '@daily', '@every 90s' or '@at 2026-12-24T18:00'.",
+    ),
+]
+
+
+def add_command(
+    ctx: typer.Context,
+    name: o.Name,
+    when: When,
+    topic: o.Topic = None,
+    tz: o.Tz = None,
+    dialect: o.Dialect = None,
+    message: o.Message = None,
+    message_structure: o.MessageStructure = None,
+    subject: o.Subject = None,
+    attribute: o.Attributes = None,
+    group: o.Group = None,
+    catch_up: o.CatchUp = None,
+    deadline: o.Deadline = None,
+    late_after: o.LateAfter = None,
+    on_gap: o.OnGap = None,
+    on_repeat: o.OnRepeat = None,
+    spread: o.Spread = None,
+    priority: o.Priority = None,
+    starts: o.Starts = None,
+    ends: o.Ends = None,
+    tag: o.Tags = None,
+    note: o.Note = None,
+    paused: o.Paused = False,
+    json: o.Json = False,
+    socket: o.Socket = None,
+) -> None:
+    """Create a schedule, and print its next three fires.
+
+    An identical schedule is left as it is ("unchanged"); a different one of that name is not touched (exit code 5):
+    change it with 'cronally set'.
+    """
+    if ctx.args:
+        raise UsageError(
+            f"there are too many words after {name!r}; put the rule in quotes: cronally add {name} '0 9 * * *' …"
+        )
+    document = document_from_options(
+        {
+            "when": when,
+            "topic": topic,
+            "tz": tz,
+            "dialect": dialect,
+            "message": message,
+            "message_structure": message_structure,
+            "subject": subject,
+            "attributes": attribute,
+            "group": group,
+            "catch_up": catch_up,
+            "deadline": deadline,
+            "late_after": late_after,
+            "on_gap": on_gap,
+            "on_repeat": on_repeat,
+            "spread": spread,
+            "priority": priority,
+            "starts": starts,
+            "ends": ends,
+            "tags": tag,
+            "note": note,
+            "paused": paused,
+        }
+    )
+    if topic is None:
+        raise UsageError(
+            "--topic is missing; name the SNS topic, such as --topic arn:aws:sns:us-east-1:123456789012:reports"
+        )
+    with o.connect(socket) as client:
+        _print_put(client.put(name, document, create_only=True), as_json=json)
+
+
+def set_command(
+    name: o.Name,
+    when: Annotated[str | None, typer.Option("--when", metavar="WHEN", help="The rule, in quotes.")] = None,
+    topic: o.Topic = None,
+    tz: o.Tz = None,
+    dialect: o.Dialect = None,
+    message: o.Message = None,
+    message_structure: o.MessageStructure = None,
+    subject: o.Subject = None,
+    attribute: o.Attributes = None,
+    group: o.Group = None,
+    catch_up: o.CatchUp = None,
+    deadline: o.Deadline = None,
+    late_after: o.LateAfter = None,
+    on_gap: o.OnGap = None,
+    on_repeat: o.OnRepeat = None,
+    spread: o.Spread = None,
+    priority: o.Priority = None,
+    starts: o.Starts = None,
+    ends: o.Ends = None,
+    tag: o.Tags = None,
+    note: o.Note = None,
+    paused: o.Paused = False,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option("--unset", metavar="KEY", help="Go back to the default of this key; may be repeated."),
+    ] = None,
+    json: o.Json = False,
+    socket: o.Socket = None,
+) -> None:
+    """Change what is given of a schedule, leave the rest, and print its next three fires.
+
+    An empty text (--subject '') goes back to the default, as --unset does. --attribute adds or replaces one, and NAME=
+    takes it away; --tag replaces all tags.
+    """
+    wanted = document_from_options(
+        {
+            "when": when,
+            "topic": topic,
+            "tz": tz,
+            "dialect": dialect,
+            "message": message,
+            "message_structure": message_structure,
+            "subject": subject,
+            "attributes": attribute,
+            "group": group,
+            "catch_up": catch_up,
+            "deadline": deadline,
+            "late_after": late_after,
+            "on_gap": on_gap,
+            "on_repeat": on_repeat,
+            "spread": spread,
+            "priority": priority,
+            "starts": starts,
+            "ends": ends,
+            "tags": tag,
+            "note": note,
+            "paused": paused,
+        }
+    )
+    if not wanted and not unset:
+        raise UsageError(
+            f"there is nothing to change; give at least one option, such as cronally set {name} --when '0 9 * * *'"
+        )
+    with o.connect(socket) as client:
+        try:
+            reply = _set(client, name, wanted, unset or [])
+        except RevisionConflict:  # somebody changed it in between: look again, once
+            reply = _set(client, name, wanted, unset or [])
+        _print_put(reply, as_json=json)
+
+
+def _set(client: Client, name: str, wanted: dict[str, Any], unset: list[str]) -> PutReply:
+    present = client.schedule(name, fires=0)
+    return client.put(name, merged(present, wanted, unset), if_revision=present.revision)
+
+
+def _print_put(reply: PutReply, *, as_json: bool) -> None:
+    from cronally.cli.render import next_fires_text
+
+    if as_json:
+        out_json(to_plain(reply))
+    else:
+        out(f"{reply.outcome} {reply.schedule.name}")
+        out(next_fires_text(reply.schedule))
+    warn(reply.schedule.warnings)
+
+
+def rm_command(
+    names: o.Names, drop_pending: o.DropPending = False, json: o.Json = False, socket: o.Socket = None
+) -> int:
+    """Remove schedules; their history stays.
+
+    Fires that are still to be published are published all the same, unless --drop-pending skips them.
+    """
+    with o.connect(socket) as client:
+
+        def remove(name: str) -> dict[str, Any]:
+            reply = client.remove(name, drop_pending=drop_pending)
+            if not json:
+                out(f"removed {name}{_pending(reply.pending)}")
+            return {"name": name, "pending": reply.pending}
+
+        return _each(names, remove, "removed", as_json=json)
+
+
+def pause_command(
+    names: o.Names,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until", metavar="INSTANT|DURATION", help="End by itself then; the slot at that instant fires."
+        ),
+    ] = None,
+    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why, for people.")] = None,
+    drop_pending: o.DropPending = False,
+    json: o.Json = False,
+    socket: o.Socket = None,
+) -> int:
+    """Put schedules at rest; their slots are skipped and recorded as such until they resume.
+
+    Fires that are still to be published are published all the same, unless --drop-pending skips them.
+    """
+    with o.connect(socket) as client:
+
+        def pause(name: str) -> dict[str, Any]:
+            from cronally.cli.render import pause_text
+
+            reply = client.pause(name, until=until, note=note, drop_pending=drop_pending)
+            if not json:
+                out(f"{pause_text(reply.schedule)} {name}{_pending(reply.pending)}")
+            return {"name": name, "pending": reply.pending, "schedule": to_plain(reply.schedule)}
+
+        return _each(names, pause, "paused", as_json=json)
+
+
+def resume_command(names: o.Names, json: o.Json = False, socket: o.Socket = None) -> int:
+    """End the pause of schedules; slots that passed meanwhile stay skipped."""
+    with o.connect(socket) as client:
+
+        def resume(name: str) -> dict[str, Any]:
+            from cronally.cli.render import next_fires_text
+
+            schedule = client.resume(name)
+            if not json:
+                out(f"resumed {name}")
+                out(next_fires_text(schedule))
+            return {"name": name, "schedule": to_plain(schedule)}
+
+        return _each(names, resume, "resumed", as_json=json)
+
+
+def run_command(
+    name: o.Name,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key", metavar="TEXT", help="The same key within 24 hours gives the same fire."
+        ),
+    ] = None,
+    json: o.Json = False,
+    socket: o.Socket = None,
+) -> None:
+    """Fire a schedule now, paused or not, and print the fire id once the fire is on record."""
+    with o.connect(socket) as client:
+        fire_id = client.run(name, idempotency_key=idempotency_key)
+    if json:
+        out_json({"fire_id": fire_id})
+    else:
+        out(fire_id)
+
+
+def _each(names: list[str], act: Callable[[str], dict[str, Any]], key: str, *, as_json: bool) -> int:
+    """Do it for each name; say what fails and go on. Return the first failure's exit code, or 0."""
+    done, code = [], 0
+    for name in dict.fromkeys(names):
+        try:
+            done.append(act(name))
+        except CronallyError as exc:
+            if exc.exit_code not in (4, 5) and not done and code == 0:
+                raise  # not about this one schedule: no daemon, bad option
+            err(f"cronally: {exc}")
+            code = code or exc.exit_code
+    if as_json:
+        out_json({key: done})
+    return code
+
+
+def _pending(count: int) -> str:
+    if not count:
+        return ""
+    fires = "1 pending fire remains" if count == 1 else f"{count:,} pending fires remain"
+    return f"; {fires} to be published (--drop-pending skips them)"

@@ -1,0 +1,184 @@
+"""``cronally``: finds the command, runs it, and turns every error into a sentence and an exit code.
+
+A command's module is imported when the command is called, so that a short one starts fast.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from inspect import cleandoc
+from textwrap import indent
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from cronally import __version__
+from cronally.cli.output import err, out, out_json, prepare_streams
+from cronally.cli.values import read_plainly
+from cronally.errors import CronallyError, InternalError
+
+COMMANDS: Final = {
+    "serve": ("daemon", "Run the daemon."),
+    "demo": ("daemon", "See the main job at work, without AWS."),
+    "add": ("changing", "Create a schedule."),
+    "set": ("changing", "Change a schedule."),
+    "ls": ("listing", "List the schedules."),
+    "show": ("listing", "Show all of one schedule."),
+    "rm": ("changing", "Remove schedules."),
+    "pause": ("changing", "Put schedules at rest."),
+    "resume": ("changing", "End the pause of schedules."),
+    "run": ("changing", "Fire a schedule now."),
+    "next": ("times", "Print the next fires of a rule or a schedule."),
+    "explain": ("explaining", "Say what a rule or a schedule's rule means."),
+    "history": ("listing", "List what became of each slot."),
+    "status": ("listing", "Show how the daemon is."),
+    "apply": ("applying", "Make a file of schedules so."),
+}
+"""Each command, the module that has it as ``NAME_command``, and what it does in a few words."""
+
+_TRACEBACK_VARIABLE: Final = "CRONALLY_TRACEBACK"
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
+
+
+def command(name: str) -> Any:
+    """Return the command *name*, ready to be called."""
+    module = import_module(f"cronally.cli.{COMMANDS[name][0]}")
+    function = getattr(module, f"{name}_command")
+    examples = indent(cleandoc(module.EXAMPLES[name]), "  ")
+    # Of a command that sees its context, words left over are its own to refuse: a rule without quotes, most often.
+    settings = _SETTINGS | {"allow_extra_args": "ctx" in function.__annotations__}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    text = f"{cleandoc(function.__doc__)}\n\n\b\nExamples:\n{examples}"
+    app.command(name, help=text, short_help=COMMANDS[name][1], context_settings=settings)(function)
+    return read_plainly(get_command(app))
+
+
+class _Commands(TyperGroup):
+    def list_commands(self, _ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in COMMANDS:
+            return command(cmd_name)
+        if not cmd_name.startswith("-"):
+            near = get_close_matches(cmd_name, COMMANDS, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+            ctx.fail(f"no such command: {cmd_name[:100]!r}; {fix}")
+        return None
+
+
+_app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    context_settings=_SETTINGS,
+)
+
+
+@_app.callback()
+def _cronally(
+    ctx: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --version: one JSON document.")] = False,
+    socket: Annotated[
+        str | None,
+        typer.Option("--socket", metavar="PATH", help="The daemon's socket; each command takes it too."),
+    ] = None,
+) -> int:
+    """Cron for teams on AWS: one SNS message at each instant of a crontab, on time and on record.
+
+    A daemon ('cronally serve') keeps the schedules; the other commands speak to it through its socket.
+
+    Exit codes: 0 done, 1 failed, 2 bad input, 3 no daemon, 4 no such schedule, 5 conflict, 70 a bug.
+    """
+    if version:
+        _print_version(as_json=json)
+        raise typer.Exit
+    if json:
+        raise typer.BadParameter("belongs after a command, or beside --version", param_hint="--json")
+    if ctx.invoked_subcommand is None:
+        err(ctx.get_help())
+        raise typer.Exit(2)
+    if socket is not None:
+        ctx.default_map = {name: {"socket": socket} for name in COMMANDS}
+    return 0
+
+
+def _print_version(*, as_json: bool) -> None:
+    if not as_json:
+        out(f"cronally {__version__}")
+        return
+    tzdata = import_module("tzdata").IANA_VERSION
+    out_json({"version": __version__, "tzdata": tzdata, "python": sys.version.split()[0]})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code. Never raises for what a user does."""
+    prepare_streams()
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        code = read_plainly(get_command(_app)).main(
+            list(arguments), prog_name="cronally", standalone_mode=False
+        )
+    except typer.TyperException as exc:
+        return _refused(exc)
+    except typer.Abort:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except CronallyError as exc:
+        err(f"cronally: {exc}")
+        if isinstance(exc, InternalError):
+            _say_bug()
+        return exc.exit_code
+    except SystemExit as exc:  # typer's own way out when stdout is closed
+        _abandon_stdout()
+        return exc.code if isinstance(exc.code, int) else 1
+    except Exception as exc:
+        if os.environ.get(_TRACEBACK_VARIABLE):
+            raise
+        err(f"cronally: this is a bug: {type(exc).__name__}: {exc}")
+        _say_bug()
+        return InternalError.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _refused(exc: typer.TyperException) -> int:
+    """Say what is wrong with the words on the command line, and where to look."""
+    context = getattr(exc, "ctx", None)
+    message = exc.format_message()
+    err(f"cronally: {message[:1].lower()}{message[1:]}")
+    err(f"Try '{context.command_path if context else 'cronally'} --help'.")
+    return exc.exit_code
+
+
+def _say_bug() -> None:
+    err(
+        f"cronally: please report it with the command, this message, 'cronally --version --json', and what "
+        f"{_TRACEBACK_VARIABLE}=1 prints"
+    )
+
+
+def _abandon_stdout() -> None:
+    """Whoever read our output has gone: let the interpreter's last flush go nowhere."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

@@ -1,0 +1,121 @@
+"""The options that several commands share, declared once, and the connection they lead to."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from cronally.admin.client import Client
+from cronally.admin.paths import find_socket
+
+Socket = Annotated[
+    str | None,
+    typer.Option(
+        "--socket",
+        metavar="PATH",
+        help="The daemon's socket. Default: $CRONALLY_SOCKET, /run/cronally/cronally.sock, or the user's own.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; times are RFC 3339 UTC.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of schedules.")]
+DropPending = Annotated[
+    bool, typer.Option("--drop-pending", help="Skip its fires that are still to be published, too.")
+]
+
+# --- a schedule, in the order of the keys of a file ---------------------------------------------------------------
+
+Topic = Annotated[
+    str | None,
+    typer.Option(
+        "--topic", metavar="ARN", help="The SNS topic, such as arn:aws:sns:us-east-1:123456789012:reports."
+    ),
+]
+Tz = Annotated[
+    str | None, typer.Option("--tz", metavar="ZONE", help="IANA time zone of the rule. [default: UTC]")
+]
+Dialect = Annotated[
+    str | None,
+    typer.Option(
+        "--dialect",
+        metavar="NAME",
+        help="How the rule is written: unix, quartz or eventbridge. [default: unix]",
+    ),
+]
+Message = Annotated[
+    str | None,
+    typer.Option(
+        "--message",
+        metavar="TEXT|@FILE|-",
+        help="The message, exactly: the text, a file's content, or standard input. @@ for a leading @. "
+        "Default: JSON with schedule, fire_time and fire_id.",
+    ),
+]
+MessageStructure = Annotated[
+    str | None,
+    typer.Option(
+        "--message-structure", metavar="json", help="The message has one text per protocol, as SNS defines."
+    ),
+]
+Subject = Annotated[str | None, typer.Option("--subject", metavar="TEXT", help="Subject of e-mails.")]
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attribute",
+        metavar="NAME=VALUE",
+        help="A message attribute, up to six times; NAME:Number=5 gives a type (String, Number, String.Array, Binary).",
+    ),
+]
+Group = Annotated[
+    str | None,
+    typer.Option("--group", metavar="ID", help="Message group on a FIFO topic. [default: the name]"),
+]
+CatchUp = Annotated[
+    str | None,
+    typer.Option(
+        "--catch-up",
+        metavar="POLICY",
+        help="Which missed slots still fire: latest, all or skip. [default: latest]",
+    ),
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option("--deadline", metavar="DURATION", help="How late it may still be sent. [default: 24h]"),
+]
+LateAfter = Annotated[
+    str | None, typer.Option("--late-after", metavar="DURATION", help="Report it as late from here on.")
+]
+OnGap = Annotated[
+    str | None,
+    typer.Option(
+        "--on-gap", metavar="POLICY", help="A local time that does not exist: run or skip. [default: run]"
+    ),
+]
+OnRepeat = Annotated[
+    str | None,
+    typer.Option(
+        "--on-repeat", metavar="POLICY", help="A local time that comes twice: first or both. [default: first]"
+    ),
+]
+Spread = Annotated[
+    str | None,
+    typer.Option(
+        "--spread", metavar="DURATION", help="Send within this time after the slot, always at the same point."
+    ),
+]
+Priority = Annotated[
+    int | None,
+    typer.Option("--priority", metavar="0-9", help="9 goes first when there is a backlog. [default: 5]"),
+]
+Starts = Annotated[
+    str | None, typer.Option("--starts", metavar="INSTANT", help="No slot before it (RFC 3339).")
+]
+Ends = Annotated[str | None, typer.Option("--ends", metavar="INSTANT", help="No slot after it (RFC 3339).")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="WORD", help="A label; may be repeated.")]
+Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A remark for people.")]
+Paused = Annotated[bool, typer.Option("--paused", help="Leave it at rest until 'cronally resume'.")]
+
+
+def connect(socket: str | None) -> Client:
+    """Return a client for the daemon that the option, the environment or the rule of design §10 names."""
+    return Client(find_socket(os.environ) if socket is None else socket)

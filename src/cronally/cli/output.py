@@ -1,0 +1,39 @@
+"""Data to stdout, messages to stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import Any
+
+
+def prepare_streams() -> None:
+    """Let no character be a reason to fail: what a stream's encoding lacks is written escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def out(text: str) -> None:
+    """Write lines of data."""
+    sys.stdout.write(text if text.endswith("\n") or not text else f"{text}\n")
+
+
+def out_json(value: Any) -> None:
+    """Write one JSON document; on a terminal spread out to be read."""
+    is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    indent = 2 if sys.stdout.isatty() else None
+    out(json.dumps(value, ensure_ascii=not is_unicode, indent=indent))
+
+
+def err(text: str) -> None:
+    """Write a message."""
+    sys.stdout.flush()
+    sys.stderr.write(f"{text}\n")
+
+
+def warn(sentences: list[str]) -> None:
+    """Write warnings, one a line."""
+    for sentence in sentences:
+        err(f"warning: {sentence}")

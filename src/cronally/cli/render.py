@@ -1,0 +1,278 @@
+"""Answers as text for people. No I/O; what a command prints is put together here.
+
+Columns are aligned by hand: rich takes 80 ms to import and wraps what is piped into grep.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
+
+from cronally.instants import UtcMs, parse_rfc3339, to_datetime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import tzinfo
+
+    from cronally.admin.wire import Fire, Schedule, Status
+
+_WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_WIDEST: Final = 48  # characters of a column; --json has everything
+_SHOWN_MESSAGE: Final = 400
+_UNPRINTABLE: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+
+# --- times ------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=512)
+def zone(name: str) -> tzinfo:
+    """Return the zone from the tzdata package, as the daemon does; UTC if this one's has no such zone."""
+    package = Path(next(iter(import_module("tzdata").__path__)))
+    try:
+        with (package / "zoneinfo" / name).open("rb") as file:
+            return ZoneInfo.from_file(file, key=name)
+    except (OSError, ValueError):
+        return UTC
+
+
+@lru_cache(maxsize=1_024)  # a table writes each instant in two ways, and counts all of them from one
+def _parsed(instant: str) -> UtcMs:
+    return parse_rfc3339(instant)
+
+
+def local_text(instant: str, tz: str, *, with_offset: bool = True) -> str:
+    """Write an instant on the wall clock of *tz*: ``Mon 2026-11-23 09:00:00 +00:00``."""
+    moment = to_datetime(_parsed(instant))
+    try:
+        local = moment.astimezone(zone(tz))
+    except OverflowError:  # the first and last hours that a date can hold
+        local = moment
+    text = local.isoformat(" ", "milliseconds")
+    clock = f"{_WEEKDAYS[local.weekday()]} {text[:19] if text[19:23] == '.000' else text[:23]}"
+    return f"{clock} {text[23:29]}" if with_offset else clock
+
+
+def relative_text(instant: str, now: str | None) -> str:
+    """Write how far off an instant is: ``in 3h 12m``, ``2m ago``."""
+    if now is None:
+        return ""
+    seconds = (_parsed(instant) - _parsed(now)) / 1000
+    span = span_text(abs(seconds))
+    return f"in {span}" if seconds >= 0 else f"{span} ago"
+
+
+def span_text(seconds: float) -> str:
+    """Write a span with its two largest units: ``12s``, ``3h 12m``, ``5d 1h``."""
+    whole = int(seconds)
+    for unit, smaller, letters in ((86_400, 3_600, "dh"), (3_600, 60, "hm"), (60, 1, "ms")):
+        if whole >= unit:
+            rest = whole % unit // smaller
+            return f"{whole // unit}{letters[0]}{f' {rest}{letters[1]}' if rest else ''}"
+    return f"{whole}s"
+
+
+def fires_text(fires: Iterable[str], tz: str) -> str:
+    """Return one line per fire: local time with its offset, and UTC."""
+    return "\n".join(f"  {local_text(fire, tz)}  {fire}" for fire in fires)
+
+
+def next_fires_text(schedule: Schedule) -> str:
+    """Return the next three fires, or why there is none."""
+    if schedule.next_fires:
+        until = schedule.paused["until"] if schedule.paused else None
+        intro = f"  it is paused until {until}; then\n" if until else ""
+        return intro + fires_text(schedule.next_fires[:3], schedule.tz)
+    if schedule.paused:
+        return f"  it is paused, so nothing fires until 'cronally resume {schedule.name}'"
+    return "  it has no fires left"
+
+
+# --- schedules --------------------------------------------------------------------------------------------------
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return aligned columns; the last one is as long as it needs to be."""
+    cells = [heads, *([_cut(cell) for cell in row[:-1]] + [row[-1]] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    line = "  ".join([*(f"{{:<{width}}}" for width in widths), "{}"])
+    return "\n".join(line.format(*row).rstrip() for row in cells)
+
+
+def schedules_table(schedules: Sequence[Schedule], now: str | None) -> str:
+    """Return what ``ls`` prints."""
+    rows = [
+        (
+            schedule.name,
+            " ".join(schedule.when.split()),
+            schedule.tz,
+            _next_text(schedule, now),
+            short_topic(schedule.topic),
+            state_text(schedule),
+        )
+        for schedule in schedules
+    ]
+    return table(("NAME", "WHEN", "TZ", "NEXT (LOCAL)", "TOPIC", "STATE"), rows)
+
+
+def _next_text(schedule: Schedule, now: str | None) -> str:
+    if schedule.next_fire is None:
+        return "-"
+    local = local_text(schedule.next_fire, schedule.tz, with_offset=False)
+    return f"{local} ({relative_text(schedule.next_fire, now)})" if now else local
+
+
+def short_topic(arn: str) -> str:
+    """Return a topic's name and region: ``reports (us-east-1)``."""
+    parts = arn.split(":")
+    return f"{parts[-1]} ({parts[3]})" if len(parts) == 6 else arn
+
+
+def state_text(schedule: Schedule) -> str:
+    """Return how a schedule is, in a few words: ok, paused, done, its error, its pending fires."""
+    states = []
+    if schedule.error is not None:
+        states.append(f"error: {printable(schedule.error)}")
+    if schedule.paused:
+        until = schedule.paused["until"]
+        states.append(f"paused until {until}" if until else "paused")
+    elif schedule.next_fire is None:
+        states.append("done")
+    if schedule.pending:
+        states.append(f"{schedule.pending:,} pending")
+    return ", ".join(states) or "ok"
+
+
+def pause_text(schedule: Schedule) -> str:
+    """Return ``paused`` with its end, if it has one."""
+    until = schedule.paused["until"] if schedule.paused else None
+    return f"paused until {until}:" if until else "paused"
+
+
+def schedule_text(schedule: Schedule, meaning: str | None) -> str:
+    """Return what ``show`` prints. meaning: the rule in English, if it could be read here."""
+    lines: list[tuple[str, str]] = [("when", schedule.when)]
+    if meaning:
+        lines.append(("means", meaning))
+    lines += [("tz", schedule.tz), ("topic", schedule.topic), ("state", state_text(schedule))]
+    if schedule.paused:
+        about = [f"since {schedule.paused['since']}"]
+        about += [f"by {schedule.paused['by']}"] if schedule.paused["by"] else []
+        about += [f"“{printable(schedule.paused['note'])}”"] if schedule.paused["note"] else []
+        lines.append(("paused", ", ".join(about)))
+    lines.append(("message", _message_text(schedule.message)))
+    for key in ("dialect", "message_structure", "subject", "group", "catch_up", "deadline", "late_after", "on_gap",
+                "on_repeat", "spread", "priority", "starts", "ends", "note"):  # fmt: skip
+        value = getattr(schedule, key)
+        if value is not None:
+            lines.append((key.replace("_", "-"), printable(str(value))))
+    lines += [("attribute", _attribute_text(name, value)) for name, value in schedule.attributes.items()]
+    if schedule.tags:
+        lines.append(("tags", " ".join(schedule.tags)))
+    changed = f"{schedule.revision}, in effect since {schedule.effective_from}, owner {schedule.owner}"
+    lines.append(("revision", changed))
+    fires = next_fires_text(schedule).strip().split("\n")
+    lines += [("next" if number == 0 else "", fire.strip()) for number, fire in enumerate(fires)]
+    return "\n".join([schedule.name, *(f"  {key:<18}{text}".rstrip() for key, text in lines)])
+
+
+def _message_text(message: str | None) -> str:
+    if message is None:
+        return "(default: JSON with schedule, fire_time and fire_id)"
+    if len(message) <= _SHOWN_MESSAGE:
+        return printable(message)
+    return f"{printable(message[:_SHOWN_MESSAGE])}… ({len(message.encode()):,} bytes; --json shows all)"
+
+
+def _attribute_text(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return f"{name}:{value.get('type')}={printable(str(value.get('value')))}"
+    return f"{name}={printable(str(value))}"
+
+
+# --- fires and state --------------------------------------------------------------------------------------------
+
+
+def fires_table(fires: Sequence[Fire]) -> str:
+    """Return what ``history`` prints."""
+    rows = [
+        (
+            fire.fire_time,
+            fire.schedule,
+            fire.kind,
+            fire.state,
+            late_text(fire.lateness_us),
+            str(fire.attempts),
+            _about(fire),
+        )
+        for fire in fires
+    ]
+    return table(("FIRE TIME", "SCHEDULE", "KIND", "STATE", "LATE", "TRIES", "ABOUT"), rows)
+
+
+def late_text(lateness_us: int | None) -> str:
+    """Write a lateness: ``0.4 ms``, ``12 s``, ``3h 12m``."""
+    if lateness_us is None:
+        return "-"
+    if lateness_us < 10_000_000:
+        return f"{lateness_us / 1000:.1f} ms"
+    return span_text(lateness_us / 1_000_000)
+
+
+def _about(fire: Fire) -> str:
+    about = []
+    if fire.reason:
+        about.append(fire.reason)
+    if fire.count != 1:
+        about.append(f"{fire.count:,} slots up to {fire.last_fire_time}")
+    if fire.maybe_published:
+        about.append("may have been published")
+    if fire.last_error:
+        about.append(printable(fire.last_error))
+    return "; ".join(about)
+
+
+def status_text(status: Status) -> str:
+    """Return what ``status`` prints."""
+    up = span_text((parse_rfc3339(status.now) - parse_rfc3339(status.started_at)) / 1000)
+    schedules = [f"{status.schedules:,}"]
+    schedules += [
+        f"{count:,} {word}"
+        for count, word in ((status.paused, "paused"), (status.failing, "failing"))
+        if count
+    ]
+    lines = [
+        ("daemon", "ready" if status.is_ready else f"NOT READY: {printable(status.not_ready_because or '')}"),
+        ("version", f"{status.version}, tzdata {status.tzdata}"),
+        ("up", f"{up}, since {status.started_at}"),
+        ("store", status.store),
+    ]
+    if status.stand_in:
+        lines.append(("stand-in", f"local SNS and SQS at {status.stand_in}"))
+    lines.append(("schedules", ", ".join(schedules)))
+    if status.next_fire:
+        lines.append(("next fire", f"{status.next_fire} ({relative_text(status.next_fire, status.now)})"))
+    lines.append(("in flight", f"{status.in_flight:,}"))
+    lines.append(("slots", ", ".join(f"{count:,} {state}" for state, count in status.journal.items())))
+    if status.watermark:
+        lines.append(("settled up to", status.watermark))
+    if status.lateness_us:
+        words = [f"{key} {late_text(value)}" for key, value in status.lateness_us.items()]
+        lines.append(("lateness", ", ".join(words)))
+    return "\n".join(f"{key:<15}{text}".rstrip() for key, text in lines)
+
+
+# --- text -------------------------------------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    """Return *text* on one line, without characters that steer a terminal."""
+    return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t").translate(_UNPRINTABLE)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"

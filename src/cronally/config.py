@@ -1,0 +1,151 @@
+"""Settings of the daemon: defaults < file (TOML) < ``CRONALLY_*`` < flags, resolved once into one frozen object.
+
+Every value remembers where it came from; an unknown key is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cronally.admin.paths import check_path, default_socket, state_directory
+from cronally.domain.durations import parse_duration
+from cronally.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DEFAULT_LOCAL_PORT = 4566  # design §10: where LocalStack listens too, so that tools find the stand-in
+DEFAULT_DRAIN = "10s"  # longer than an attempt usually takes; systemd waits 90 s before it kills
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a daemon is started with.
+
+    Fields: store_path: SQLite file. socket: admin socket. is_local: publish to the local stand-in. local_port: where it is
+        started, 1-65535. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
+        attempts in flight. sources: for each key where its value came from.
+    """
+
+    store_path: str
+    socket: str
+    is_local: bool
+    local_port: int
+    trust_clock: bool
+    drain_timeout_s: float
+    sources: Mapping[str, str]
+
+    @property
+    def state_directory(self) -> str:
+        """The directory of the store, where the stand-in's log goes too."""
+        return str(Path(self.store_path).absolute().parent)
+
+
+def load_config(
+    environ: Mapping[str, str], flags: Mapping[str, object], *, config_file: str | None = None
+) -> Config:
+    """Return the settings. flags: by key, None where a flag was not given.
+
+    Errors: ConfigError names the key, where its value came from, and the right form.
+    """
+    values: dict[str, tuple[object, str]] = {
+        "store": (f"sqlite:{state_directory(environ)}/cronally.db", "default"),
+        "socket": (
+            default_socket(environ),
+            "CRONALLY_SOCKET" if environ.get("CRONALLY_SOCKET") else "default",
+        ),
+        "local": (False, "default"),
+        "local_port": (DEFAULT_LOCAL_PORT, "default"),
+        "trust_clock": (False, "default"),
+        "drain_timeout": (DEFAULT_DRAIN, "default"),
+    }
+    file = config_file or environ.get("CRONALLY_CONFIG")
+    if file:
+        values |= {key: (value, file) for key, value in _read_file(file).items()}
+    for key in _READERS:
+        variable = f"CRONALLY_{key.upper()}"
+        if environ.get(variable):
+            values[key] = (environ[variable], variable)
+    values |= {
+        key: (value, f"--{key.replace('_', '-')}") for key, value in flags.items() if value is not None
+    }
+    read = {key: _READERS[key](key, *values[key]) for key in _READERS}
+    return Config(
+        store_path=read["store"],
+        socket=read["socket"],
+        is_local=read["local"],
+        local_port=read["local_port"],
+        trust_clock=read["trust_clock"],
+        drain_timeout_s=read["drain_timeout"],
+        sources={key: source for key, (_, source) in values.items()},
+    )
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        with Path(path).open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as exc:
+        raise ConfigError("--config", path, f"it cannot be read ({exc.strerror})") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError("--config", path, f"it is not TOML: {exc}") from exc
+    for key in values:
+        if key not in _READERS:
+            near = get_close_matches(key, _READERS, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_READERS)}"
+            raise ConfigError(key, path, f"no such setting; {fix}")
+    return values
+
+
+def _text(key: str, value: object, source: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(key, source, "must be text")
+    return value
+
+
+def _store(key: str, value: object, source: str) -> str:
+    kind, _, place = _text(key, value, source).partition(":")
+    if kind != "sqlite" or not place:
+        raise ConfigError(key, source, f"{value!r} is no store this version has; write it as sqlite:PATH")
+    return str(Path(place).expanduser())
+
+
+def _socket(key: str, value: object, source: str) -> str:
+    return check_path(str(Path(_text(key, value, source)).expanduser()))
+
+
+def _flag(key: str, value: object, source: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if not isinstance(value, str) or value.lower() not in known:
+        raise ConfigError(key, source, f"{value!r} must be true or false")
+    return known[value.lower()]
+
+
+def _port(key: str, value: object, source: str) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65_535):
+        raise ConfigError(key, source, f"{value!r} must be a port number, 1 to 65535")
+    return int(text)
+
+
+def _seconds(key: str, value: object, source: str) -> float:
+    try:
+        return parse_duration(_text(key, value, source)) / 1000
+    except ValueError as exc:
+        raise ConfigError(key, source, str(exc)) from None
+
+
+_READERS: dict[str, Callable[[str, object, str], Any]] = {
+    "store": _store,
+    "socket": _socket,
+    "local": _flag,
+    "local_port": _port,
+    "trust_clock": _flag,
+    "drain_timeout": _seconds,
+}

@@ -1,0 +1,705 @@
+"""The commands, from their words to what is printed, against a daemon on a real socket."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from cronally.admin.client import Client
+from cronally.cli.main import COMMANDS, main
+from support.daemon import running_daemon
+from support.rig import TOPIC
+
+
+class Stdin(io.TextIOWrapper):
+    def __init__(self, data):
+        super().__init__(io.BytesIO(data))
+
+
+class Terminal:
+    """A daemon, and somebody at a terminal who types commands."""
+
+    def __init__(self, daemon, capsys):
+        self.daemon = daemon
+        self.capsys = capsys
+
+    def __call__(self, *words):
+        """Return exit code, stdout, stderr."""
+        self.capsys.readouterr()
+        code = main([*words])
+        out, err = self.capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    def ok(self, *words):
+        code, out, err = self(*words)
+        assert code == 0, err
+        return out
+
+    def json(self, *words):
+        return json.loads(self.ok(*words, "--json"))
+
+    def bad(self, *words, code=2):
+        found, out, err = self(*words)
+        assert found == code, (out, err)
+        assert out == ""
+        return err
+
+
+@pytest.fixture
+def cronally(tmp_path, capsys, monkeypatch):
+    with running_daemon(tmp_path) as daemon:
+        monkeypatch.setenv("CRONALLY_SOCKET", daemon.socket)
+        yield Terminal(daemon, capsys)
+
+
+@pytest.fixture
+def alone(tmp_path, capsys, monkeypatch):
+    """A terminal without a daemon."""
+    monkeypatch.setenv("CRONALLY_SOCKET", str(tmp_path / "none.sock"))
+    return Terminal(None, capsys)
+
+
+# --- add and set ------------------------------------------------------------------------------------------------
+
+
+def test_add_prints_the_next_three_fires_in_local_time_and_utc(cronally):
+    out = cronally.ok("add", "nightly", "0 9 * * mon-fri", "--tz", "America/New_York", "--topic", TOPIC)
+    assert out.split("\n") == [
+        "created nightly",
+        "  Mon 2026-11-23 09:00:00 -05:00  2026-11-23T14:00:00Z",
+        "  Tue 2026-11-24 09:00:00 -05:00  2026-11-24T14:00:00Z",
+        "  Wed 2026-11-25 09:00:00 -05:00  2026-11-25T14:00:00Z",
+        "",
+    ]
+
+
+def test_add_again_is_unchanged_and_different_is_a_conflict(cronally):
+    words = ("add", "a", "@daily", "--topic", TOPIC)
+    cronally.ok(*words)
+    assert cronally.ok(*words).startswith("unchanged a\n")
+    assert "cronally set a" in cronally.bad(*words, "--note", "other", code=5)
+    assert cronally.json(*words)["outcome"] == "unchanged"
+
+
+def test_add_takes_every_option(cronally, tmp_path):
+    message = tmp_path / "message"
+    message.write_text("from a file\n")
+    made = cronally.json(
+        "add", "full", "0 0 9 ? * MON-FRI", "--dialect", "quartz", "--tz", "Europe/London", "--topic", f"{TOPIC}.fifo",
+        "--message", f"@{message}", "--subject", "s", "--attribute", "team=x", "--attribute", "n:Number=5",
+        "--group", "g", "--catch-up", "all", "--deadline", "1h30m", "--late-after", "5m", "--on-gap", "skip",
+        "--on-repeat", "both", "--spread", "2m", "--priority", "9", "--starts", "2026-12-01T00:00:00Z",
+        "--ends", "2027-12-01T00:00:00+01:00", "--tag", "one", "--tag", "two", "--note", "why", "--paused",
+    )["schedule"]  # fmt: skip
+    assert made["message"] == "from a file\n"
+    assert made["attributes"] == {"n": {"type": "Number", "value": "5"}, "team": "x"}
+    assert made["paused"]["since"] == "2026-11-23T08:59:30Z"
+    assert made["next_fire"] is None
+    expected = {
+        "dialect": "quartz", "subject": "s", "group": "g", "catch_up": "all", "deadline": "1h30m", "late_after": "5m",
+        "on_gap": "skip", "on_repeat": "both", "spread": "2m", "priority": 9, "starts": "2026-12-01T00:00:00Z",
+        "ends": "2027-11-30T23:00:00Z", "tags": ["one", "two"], "note": "why",
+    }  # fmt: skip
+    assert {key: made[key] for key in expected} == expected
+
+
+def test_a_message_from_standard_input_is_exact(cronally, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Stdin("é\r\n".encode()))
+    assert (
+        cronally.json("add", "a", "@daily", "--topic", TOPIC, "--message", "-")["schedule"]["message"]
+        == "é\r\n"
+    )
+
+
+def test_warnings_go_to_stderr(cronally):
+    code, out, err = cronally("add", "a", "0 0 */2 * mon", "--topic", TOPIC)
+    assert (code, err.startswith("warning: ")) == (0, True)
+    assert "warning" not in out
+
+
+def test_set_changes_only_what_is_given(cronally):
+    cronally.ok(
+        "add", "a", "@daily", "--topic", TOPIC, "--message", "m", "--attribute", "k=v", "--deadline", "1h"
+    )
+    changed = cronally.json("set", "a", "--when", "@hourly", "--attribute", "n=1", "--unset", "deadline")
+    assert changed["outcome"] == "changed"
+    schedule = changed["schedule"]
+    assert (schedule["when"], schedule["message"], schedule["deadline"]) == ("@hourly", "m", "1d")
+    assert schedule["attributes"] == {"k": "v", "n": "1"}
+    assert cronally.ok("set", "a", "--when", "@hourly").startswith("unchanged a")
+    assert cronally.json("set", "a", "--tz", "")["schedule"]["tz"] == "UTC"
+
+
+def test_set_keeps_a_pause(cronally):
+    cronally.ok("add", "a", "@daily", "--topic", TOPIC)
+    cronally.ok("pause", "a")
+    assert cronally.json("set", "a", "--note", "n")["schedule"]["paused"]
+
+
+def test_set_looks_again_when_somebody_was_faster(cronally, monkeypatch):
+    cronally.ok("add", "a", "@daily", "--topic", TOPIC)
+    read = Client.schedule
+    raced = []
+
+    def read_then_race(self, name, *, fires=3):
+        found = read(self, name, fires=fires)
+        if not raced:
+            raced.append(name)
+            cronally.daemon.add("a", "@daily", note="theirs")
+        return found
+
+    monkeypatch.setattr(Client, "schedule", read_then_race)
+    schedule = cronally.json("set", "a", "--tz", "Europe/London")["schedule"]
+    assert (schedule["note"], schedule["tz"]) == ("theirs", "Europe/London")
+
+
+BAD_ADDS = {
+    "zone": (["@daily", "--topic", TOPIC, "--tz", "Europe/Lodnon"], "Europe/London"),
+    "rule": (["61 * * * *", "--topic", TOPIC], "in the minute field at column 1"),
+    "no rule": (["nonsense", "--topic", TOPIC], "the rule has 1 field"),
+    "unquoted": (["0", "9", "*", "*", "*", "--topic", TOPIC], "put the rule in quotes"),
+    "no topic": (["@daily"], "--topic is missing"),
+    "arn": (["@daily", "--topic", "reports"], "arn:aws:sns:REGION:ACCOUNT:NAME"),
+    "queue": (["@daily", "--topic", TOPIC.replace(":sns:", ":sqs:")], "not the ARN of an SNS topic"),
+    "long message": (["@daily", "--topic", TOPIC, "--message", "x" * 262_145], "SNS takes 262,144"),
+    "longer message": (["@daily", "--topic", TOPIC, "--message", "x" * 1_100_000], "262,144"),
+    "empty message": (["@daily", "--topic", TOPIC, "--message", ""], "empty message"),
+    "no file": (["@daily", "--topic", TOPIC, "--message", "@/nowhere/x"], "/nowhere/x cannot be read"),
+    "past": (["@at 2020-01-01T00:00:00Z", "--topic", TOPIC], "past"),
+    "attribute": (["@daily", "--topic", TOPIC, "--attribute", "x"], "NAME=VALUE"),
+    "reserved": (["@daily", "--topic", TOPIC, "--attribute", "cronally.kind=x"], "Cronally itself sends"),
+    "duration": (["@daily", "--topic", TOPIC, "--deadline", "90"], "90s"),
+    "priority": (["@daily", "--topic", TOPIC, "--priority", "10"], "from 0 to 9"),
+    "number": (["@daily", "--topic", TOPIC, "--priority", "high"], "not a whole number"),
+    "instant": (["@daily", "--topic", TOPIC, "--starts", "tomorrow"], "2026-12-24T18:00:00Z"),
+    "policy": (["@daily", "--topic", TOPIC, "--catch-up", "some"], "latest, all, skip"),
+    "unknown option": (["@daily", "--topic", TOPIC, "--tzz", "UTC"], "--tz"),
+    "surrogate": (["@daily", "--topic", TOPIC, "--note", "\udcff"], "UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("words", "part"), BAD_ADDS.values(), ids=BAD_ADDS)
+def test_a_bad_add_is_one_sentence_and_changes_nothing(cronally, words, part):
+    err = cronally.bad("add", "a", *words)
+    assert part in err
+    assert err.startswith("cronally: ")
+    assert len(err.strip().split("\n")) <= 2
+    assert cronally.json("ls") == {"schedules": []}
+
+
+@pytest.mark.parametrize("name", ["a b", "-", "é", "x" * 81, "a/b", "..", ""])
+def test_a_bad_name(cronally, name):
+    words = ("add", "--topic", TOPIC, "--", name, "@daily")
+    assert "name" in cronally.bad(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["set", "a"], "nothing to change"),
+        (["set", "a", "--unset", "when"], "no such key"),
+        (["set", "a", "--message", ""], "--unset message"),
+        (["set", "a", "--when", ""], "the rule is empty"),
+        (["set", "a", "--when", "@at 2020-01-01T00:00Z"], "past"),
+    ],
+)
+def test_a_bad_set(cronally, words, part):
+    cronally.daemon.add("a")
+    assert part in cronally.bad(*words)
+    assert cronally.json("show", "a")["revision"] == 1
+
+
+# --- listing ----------------------------------------------------------------------------------------------------
+
+
+def test_ls(cronally):
+    assert cronally("ls") == (0, "", "there are no schedules; make one with 'cronally add'\n")
+    cronally.daemon.add("b", tz="Europe/London")
+    cronally.daemon.add("a", paused=True)
+    lines = cronally.ok("ls").split("\n")
+    assert lines[0].split() == ["NAME", "WHEN", "TZ", "NEXT", "(LOCAL)", "TOPIC", "STATE"]
+    assert lines[1].endswith("paused")
+    assert "Mon 2026-11-23 09:00:00 (in 30s)" in lines[2]
+    plain = cronally.json("ls")
+    assert [schedule["name"] for schedule in plain["schedules"]] == ["a", "b"]
+    assert list(plain) == ["schedules"]
+    assert list(plain["schedules"][0])[:7] == ["name", "when", "tz", "topic", "paused", "next_fire", "error"]
+
+
+def test_show(cronally):
+    cronally.daemon.add("nightly", "0 9 * * mon-fri", message="hello")
+    out = cronally.ok("show", "nightly")
+    assert "At 09:00" in out
+    assert "hello" in out
+    assert cronally.json("show", "nightly")["name"] == "nightly"
+
+
+def test_a_schedule_that_is_not_there(cronally):
+    cronally.daemon.add("nightly")
+    for words in (["show", "nihgtly"], ["set", "nihgtly", "--note", "x"], ["run", "nihgtly"], ["next", "nihgtly"],
+                  ["rm", "nihgtly"], ["pause", "nihgtly"], ["resume", "nihgtly"], ["history", "nihgtly"]):  # fmt: skip
+        assert "did you mean 'nightly'?" in cronally.bad(*words, code=4), words
+
+
+def test_history(cronally):
+    cronally.daemon.add("a")
+    assert cronally("history")[1:] == ("", "no slots are on record for that\n")
+    fire_id = cronally.ok("run", "a").strip()
+    [fire] = cronally.json("history", "a")["fires"]
+    assert list(fire) == [
+        "fire_id", "schedule", "fire_time", "kind", "state", "reason", "attempts", "released_at", "published_at",
+        "lateness_us", "maybe_published", "last_error", "last_fire_time", "count",
+    ]  # fmt: skip
+    assert (fire["fire_id"], fire["kind"]) == (fire_id, "manual")
+    assert "manual" in cronally.ok("history", "a", "--since", "1h")
+    for number in range(4):
+        cronally.ok("run", "a", "--idempotency-key", str(number))
+    assert len(cronally.json("history", "--limit", "3")["fires"]) == 3
+    assert (
+        cronally.json("history", "--state", "expired", "--state", "rejected", "--reason", "paused")["fires"]
+        == []
+    )
+    assert "--limit" in cronally.bad("history", "--limit", "0")
+    assert "published" in cronally.bad("history", "--state", "done")
+    assert "empty" in cronally.bad("history", "")
+    assert "since" in cronally.bad("history", "--since", "soon")
+
+
+def test_status(cronally):
+    assert "ready" in cronally.ok("status")
+    assert cronally.json("status")["is_ready"] is True
+
+
+# --- pause, resume, run, rm -------------------------------------------------------------------------------------
+
+
+def test_pause_and_resume(cronally):
+    cronally.daemon.add("a")
+    assert (
+        cronally.ok("pause", "a", "--until", "2h", "--note", "moving")
+        == "paused until 2026-11-23T10:59:30Z: a\n"
+    )
+    assert "paused until" in cronally.ok("ls")
+    assert cronally.ok("pause", "a") == "paused a\n"
+    assert cronally.ok("resume", "a").startswith("resumed a\n  Mon 2026-11-23 09:00:00")
+    assert cronally.json("pause", "a")["paused"][0]["schedule"]["paused"]["until"] is None
+    assert cronally.json("resume", "a")["resumed"][0]["name"] == "a"
+    assert "neither" in cronally.bad("pause", "a", "--until", "soon")
+
+
+def test_rm_and_pause_say_how_many_fires_remain(cronally, monkeypatch):
+    for name in "abc":
+        cronally.daemon.add(name)
+
+    async def remove(*_, drop_pending, **__):
+        return 0 if drop_pending else 3
+
+    monkeypatch.setattr(cronally.daemon.service, "remove", remove)
+    assert (
+        cronally.ok("rm", "a")
+        == "removed a; 3 pending fires remain to be published (--drop-pending skips them)\n"
+    )
+    assert cronally.ok("rm", "a", "--drop-pending") == "removed a\n"
+    assert cronally.json("rm", "a", "b") == {
+        "removed": [{"name": "a", "pending": 3}, {"name": "b", "pending": 3}]
+    }
+
+
+def test_rm_goes_on_after_a_name_that_is_not_there(cronally):
+    for name in "abc":
+        cronally.daemon.add(name)
+    code, out, err = cronally("rm", "a", "nothing", "b", "a")
+    assert (code, out) == (4, "removed a\nremoved b\n")
+    assert "nothing" in err
+    assert [schedule["name"] for schedule in cronally.json("ls")["schedules"]] == ["c"]
+
+
+def test_run(cronally):
+    cronally.daemon.add("a")
+    first = cronally.json("run", "a", "--idempotency-key", "k")
+    assert first == {"fire_id": "a@2026-11-23T08:59:30Z+manual"}
+    assert cronally.ok("run", "a", "--idempotency-key", "k").strip() == first["fire_id"]
+    assert "idempotency key" in cronally.bad("run", "a", "--idempotency-key", "")
+    assert "idempotency key" in cronally.bad("run", "a", "--idempotency-key", "é\n")
+
+
+# --- next -------------------------------------------------------------------------------------------------------
+
+
+def test_next_of_a_rule_needs_no_daemon(alone):
+    words = ("next", "30 1 * * *", "--tz", "Europe/London", "--from", "2026-10-24T12:00:00Z", "--count", "2")
+    assert alone.json(*words) == {"fires": ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]}
+    assert alone.ok(*words).startswith(
+        "Sun 2026-10-25 01:30:00 +01:00  2026-10-25T00:30:00Z  once: 01:30 comes twice; this is the first, and the only slot\n"
+    )
+    both = alone.json(*words, "--on-repeat", "both")
+    assert both == {"fires": ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"]}
+    until = alone.json("next", "@hourly", "--from", "2026-01-01T00:00:00Z", "--until", "2026-01-01T02:00:00Z")
+    assert until == {"fires": ["2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z"]}
+    assert len(alone.json("next", "H H * * *", "--name", "nightly")["fires"]) == 10
+    rate = alone.json(
+        "next",
+        "rate(5 minutes)",
+        "--dialect",
+        "eventbridge",
+        "--from",
+        "2026-01-01T00:00:00Z",
+        "--count",
+        "1",
+    )
+    assert rate == {"fires": ["2026-01-01T00:05:00Z"]}
+    assert alone("next", "@at 2020-01-01T00:00:00Z") == (0, "", "it has no fires there\n")
+
+
+def test_next_marks_the_slots_that_a_change_of_the_clock_moved_merged_or_repeated(alone):
+    def marks(when, start, *words):
+        new_york = ("--tz", "America/New_York", "--from", start, "--count", "2", *words)
+        return [line.partition("Z")[2].strip() for line in alone.ok("next", when, *new_york).splitlines()]
+
+    moved = "moved: 02:30 does not exist on 2026-03-08 in America/New_York: the slot is at 03:00"
+    assert marks("30 2 * * *", "2026-03-08T00:00:00Z") == [moved, ""]
+    assert marks("0,30 2 * * *", "2026-03-08T00:00:00Z")[0].startswith("merged: 02:00 and 02:30 do not exist")
+    twice = marks("30 1 * * *", "2026-11-01T00:00:00Z", "--on-repeat", "both")
+    assert twice == ["repeated: the first 01:30 of two", "repeated: the second 01:30 of that day"]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["61 * * * *"], "minute"),
+        (["@daily", "--tz", "Nowhere"], "time zone"),
+        (["H H * * *"], "name"),
+        (["0", "9", "*", "*", "*"], "put the rule in quotes"),
+        (["@daily", "--from", "today"], "--from 'today'"),
+        (["@daily", "--from", "0000-01-01T00:00:00Z"], "--from"),
+        (["@daily", "--count", "0"], "--count"),
+        (["@daily", "--on-gap", "x"], "on_gap"),
+        (["name", "--tz", "UTC"], "belongs to a rule"),
+    ],
+)
+def test_a_bad_next(alone, words, part):
+    assert part in alone.bad("next", *words)
+
+
+def test_next_of_a_schedule(cronally):
+    cronally.daemon.add("a", tz="Asia/Tokyo")
+    assert (
+        cronally.ok("next", "a", "--count", "1") == "Tue 2026-11-24 09:00:00 +09:00  2026-11-24T00:00:00Z\n"
+    )
+    cronally.daemon.add("b", "@every 1m", paused=True)
+    assert len(cronally.json("next", "b", "--count", "2500")["fires"]) == 2500
+    until = cronally.json("next", "b", "--from", "2026-12-01T00:00:00Z", "--until", "2026-12-01T00:02:00Z")
+    assert until == {"fires": ["2026-12-01T00:01:00Z", "2026-12-01T00:02:00Z"]}
+    assert cronally.json("next", "b", "--until", "2020-01-01T00:00:00Z") == {"fires": []}
+    cronally.daemon.add("c", "30 2 * * *", tz="America/New_York")
+    assert "Z  moved: 02:30" in cronally.ok("next", "c", "--from", "2027-03-14T00:00:00Z", "--count", "1")
+
+
+# --- explain ----------------------------------------------------------------------------------------------------
+
+
+def test_explain_of_a_rule_needs_no_daemon(alone):
+    out = alone.ok("explain", "H 9 * * mon-fri", "--tz", "Europe/London", "--name", "nightly")
+    assert out.startswith("At 09:")
+    assert "fixed: " in out
+    plain = alone.json("explain", "30 2 * * *", "--tz", "America/New_York", "--on-gap", "skip")
+    assert plain["class"] == "fixed"
+    assert {"moved"} != {change["effect"] for change in plain["dst_changes"]} >= {"skipped"}
+    later = alone.json("explain", "@daily", "--tz", "Europe/London", "--starts", "2031-01-01T00:00:00Z")
+    assert later["dst_changes"][0]["at"] == "2031-03-30T01:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["61 * * * *"], "minute"),
+        (["@daily", "--tz", "Nowhere"], "time zone"),
+        (["0", "9", "*", "*", "*"], "put the rule in quotes: cronally explain"),
+        (["@daily", "--starts", "today"], "--starts 'today'"),
+        (["name", "--on-gap", "skip"], "--on-gap belongs to a rule"),
+    ],
+)
+def test_a_bad_explain(alone, words, part):
+    assert part in alone.bad("explain", *words)
+
+
+def test_explain_of_a_schedule(cronally):
+    cronally.daemon.add("a", "30 1 * * *", tz="Europe/London", starts="2031-01-01T00:00:00Z")
+    plain = cronally.json("explain", "a")
+    assert plain["means"] == "At 01:30, every day, Europe/London time, from 2031-01-01T00:00:00Z on."
+    assert plain["dst_changes"][0]["at"] == "2031-03-30T01:00:00Z"
+    assert "'cronally ls'" in cronally.bad("explain", "zzz", code=4)
+
+
+# --- apply ------------------------------------------------------------------------------------------------------
+
+ENTRY = {"when": "0 9 * * *", "topic": TOPIC}
+
+
+def test_apply_takes_yaml_json_and_json_lines(cronally, tmp_path):
+    yaml, plain, lines = tmp_path / "a.yaml", tmp_path / "a.json", tmp_path / "a.jsonl"
+    yaml.write_text(
+        f"schedules:\n  a: {{when: '0 9 * * *', topic: '{TOPIC}'}}\n  b: {{when: '@daily', topic: '{TOPIC}'}}\n"
+    )
+    plain.write_text(json.dumps({"schedules": {"a": ENTRY, "b": ENTRY}}))
+    lines.write_text("".join(json.dumps({"name": name, **ENTRY}) + "\n" for name in "abc"))
+    assert cronally.ok("apply", "-f", str(yaml)) == "created 2, changed 0, unchanged 0\n"
+    assert cronally.ok("apply", "-f", str(yaml)) == "created 0, changed 0, unchanged 2\n"
+    assert cronally.ok("apply", "-f", str(plain)) == "created 0, changed 1, unchanged 1\n"
+    assert cronally.json("apply", "-f", str(lines), "--owner", "team") == {
+        "created": 1, "changed": 0, "unchanged": 2, "problems": [], "problem_count": 0,
+    }  # fmt: skip
+    assert cronally.json("show", "c")["owner"] == "team"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        f"schedules: {{a: {{when: '@daily', topic: '{TOPIC}'}}}}",
+        json.dumps({"schedules": {"a": ENTRY}}, indent=2),
+        json.dumps({"name": "a", **ENTRY}),
+    ],
+    ids=["yaml", "json", "lines"],
+)
+def test_apply_reads_standard_input_and_knows_it_by_its_content(cronally, monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", Stdin(data.encode()))
+    assert cronally.ok("apply", "-f", "-").startswith("created 1,")
+
+
+def test_apply_shows_every_problem_with_its_place_and_applies_nothing(cronally, tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        f"schedules:\n  good: {{when: '@daily', topic: '{TOPIC}'}}\n  zone: {{when: '@daily', topic: '{TOPIC}', tz: Mars}}\n"
+        f"  rule:\n    when: '61 * * * *'\n    topic: '{TOPIC}'\n  key: {{when: '@daily', topic: '{TOPIC}', topci: x}}\n"
+    )
+    lines = cronally.bad("apply", "-f", str(file)).split("\n")
+    assert lines[0].startswith(f"{file}:3: zone: unknown time zone 'Mars'")
+    assert lines[1].startswith(f"{file}:4: rule: 61 is out of range")
+    assert lines[2].startswith(f"{file}:7: key: topci: no such key; did you mean 'topic'?")
+    assert lines[3] == "cronally: nothing was applied; correct the file and apply it again"
+    assert cronally.json("ls") == {"schedules": []}
+    code, out, _ = cronally("apply", "-f", str(file), "--json")
+    assert code == 2
+    assert [(p["line"], p["name"]) for p in json.loads(out)["problems"]] == [
+        (3, "zone"),
+        (4, "rule"),
+        (7, "key"),
+    ]
+
+
+def test_apply_shows_problems_of_json_lines_on_their_lines(cronally, tmp_path):
+    file = tmp_path / "bad.jsonl"
+    good = json.dumps({"name": "a", **ENTRY})
+    file.write_text(f'{good}\n\n{good}\n{{"name": "b", "when": 5}}\nnonsense\n{{"name": "c", "name": "d"}}\n')
+    err = cronally.bad("apply", "-f", str(file)).split("\n")
+    assert [line.split(": ")[0].rpartition(":")[2] for line in err[:4]] == ["3", "4", "5", "6"]
+    assert err[0].startswith(f"{file}:3: a: ")
+
+
+def test_apply_shows_fifty_problems_and_counts_the_others(cronally, tmp_path):
+    file = tmp_path / "bad.jsonl"
+    file.write_text("{}\n" * 1_200)
+    lines = cronally.bad("apply", "-f", str(file)).strip().split("\n")
+    assert len(lines) == 52
+    assert lines[50] == "and 1,150 more"
+    file = tmp_path / "bad.yaml"
+    file.write_text("schedules:\n" + "".join(f"  a{number}: 5\n" for number in range(60)))
+    assert "and 10 more" in cronally.bad("apply", "-f", str(file))
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [(["-f", "/nowhere/x"], "cannot be read"), (["-f", "/"], "cannot be read"), ([], "--file"), (["-f", "/dev/null"], "empty"),
+     (["-f", "/dev/null", "--owner", "a b"], "")],
+)  # fmt: skip
+def test_a_bad_apply(cronally, words, part):
+    assert part in cronally.bad("apply", *words)
+
+
+def test_apply_shows_its_progress_on_a_terminal(cronally, tmp_path, monkeypatch):
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"name": "a", **ENTRY}) + "\n")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    code, _, err = cronally("apply", "-f", str(file))
+    assert (code, err) == (0, "\r1 sent \r\x1b[K")
+
+
+# --- serve and demo ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "flags", "config"),
+    [
+        ([], {}, None),
+        (
+            [
+                "--store",
+                "sqlite:/x",
+                "--socket",
+                "/s",
+                "--local",
+                "--local-port",
+                "4577",
+                "--config",
+                "c",
+                "--trust-clock",
+            ],
+            {"store": "sqlite:/x", "socket": "/s", "local": True, "local_port": 4577, "trust_clock": True},
+            "c",
+        ),
+    ],
+)
+def test_serve_hands_over_what_is_given(alone, monkeypatch, words, flags, config):
+    served = []
+
+    def serve(given, *, config_file):
+        served.append((given, config_file))
+        return 0
+
+    monkeypatch.setitem(sys.modules, "cronally.app", SimpleNamespace(serve=serve))
+    assert alone.ok("serve", *words) == ""
+    nothing = dict.fromkeys(("store", "socket", "local", "local_port", "trust_clock"))
+    assert served == [(nothing | flags, config)]
+
+
+@pytest.mark.parametrize(
+    "words", [["serve", "--local-port", "x"], ["demo", "--for", "0"], ["demo", "--for", "nan"]]
+)
+def test_a_bad_number(alone, words):
+    assert words[1] in alone.bad(*words)
+
+
+# --- the whole --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["ls"], ["show", "a"], ["add", "a", "@daily", "--topic", TOPIC], ["run", "a"], ["rm", "a"], ["pause", "a"],
+     ["resume", "a"], ["set", "a", "--note", "n"], ["history"], ["status"], ["next", "a"], ["explain", "a"]],
+)  # fmt: skip
+def test_without_a_daemon_every_command_says_how_to_start_one(alone, words):
+    err = alone.bad(*words, code=3)
+    assert "no cronally daemon answers at" in err
+    assert "cronally serve" in err
+    assert err.count("\n") == 1
+
+
+def test_a_socket_can_be_named_before_and_after_the_command(cronally, monkeypatch):
+    socket = cronally.daemon.socket
+    monkeypatch.setenv("CRONALLY_SOCKET", "/nowhere/x")
+    assert cronally.ok("ls", "--socket", socket) == ""
+    assert cronally.ok("--socket", socket, "ls") == ""
+    assert cronally.ok("--socket", "/nowhere/y", "ls", "--socket", socket) == ""
+    assert "/nowhere/x" in cronally.bad("ls", code=3)
+    assert "at most 107" in cronally.bad("ls", "--socket", "/" + "x" * 120)
+    assert "empty" in cronally.bad("ls", "--socket", "")
+
+
+def test_version(alone):
+    assert alone.ok("--version").startswith("cronally ")
+    assert set(json.loads(alone.ok("--version", "--json"))) == {"version", "tzdata", "python"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples(alone, name):
+    out = alone.ok(name, "--help")
+    assert "Examples:\n" in out
+    assert f"cronally {name}" in out
+    assert alone.ok(name, "-h") == out
+
+
+def test_help_lists_the_commands(alone):
+    out = alone.ok("--help")
+    assert all(f"  {name} " in out for name in COMMANDS)
+    assert "..." not in out.partition("Commands:")[2]
+    assert "Usage:" in alone.bad()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [(["lss"], "did you mean 'ls'?"), (["xyz"], "there are serve"), (["ls", "--jsno"], "--json"), (["--jsno"], "--json"),
+     (["--json"], "--version"), (["ls", "extra"], "unexpected extra argument"), (["show"], "NAME")],
+)  # fmt: skip
+def test_words_that_are_not_understood(alone, words, part):
+    err = alone.bad(*words)
+    assert part in err
+    assert err.startswith("cronally: ")
+    assert "--help'" in err
+
+
+def test_a_bug_is_called_one(cronally, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError("oops")
+
+    monkeypatch.setattr(Client, "status", broken)
+    err = cronally.bad("status", code=70)
+    assert "this is a bug: KeyError: 'oops'" in err
+    assert "report" in err
+    monkeypatch.setenv("CRONALLY_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        main(["status"])
+
+
+def test_a_bug_of_the_daemon_is_called_one_too(cronally, monkeypatch):
+    async def broken():
+        raise KeyError("oops")
+
+    monkeypatch.setattr(cronally.daemon.service, "status", broken)
+    assert "the daemon's log" in cronally.bad("status", code=70)
+
+
+def test_an_interrupt_is_quiet(cronally, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "status", interrupted)
+    assert cronally.bad("status", code=130) == ""
+
+
+def test_a_reader_that_goes_away_is_no_error(cronally):
+    for number in range(300):
+        cronally.daemon.add(f"schedule-{number}", message="x" * 1000)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "cronally", "ls", "--json"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=20,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_what_the_terminal_cannot_show_is_escaped(cronally):
+    cronally.daemon.add("a", note="é…")
+    environ = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for words in (["show", "a"], ["show", "a", "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "cronally", *words],
+            env=environ,
+            capture_output=True,
+            check=False,
+            timeout=20,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"\\u2026" in done.stdout
+    assert json.loads(done.stdout)["note"] == "é…"
+
+
+def test_listing_imports_nothing_heavy(cronally):
+    cronally.daemon.add("a")
+    code = (
+        "import sys; from cronally.cli.main import main; main(['ls']); "
+        "print([m for m in ('aiohttp', 'asyncio', 'botocore', 'pydantic', 'rich', 'yaml', 'croniter') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert done.stdout.endswith("[]\n"), done.stdout
