@@ -75,7 +75,7 @@ async def _demo(for_s: float) -> int:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
                 await asyncio.to_thread(view.look_up)
-        console.print(_summary(view.arrivals, shown, end))
+        console.print(_summary(view.arrivals, shown, end), soft_wrap=True)
         is_complete = all(_arrived(view.arrivals, one, end) == one.due(end) for one in shown)
     return 0 if is_complete else 1
 
@@ -96,7 +96,12 @@ def _add_schedules(client: Client, now: UtcMs) -> list[Shown]:
 
 def _introduce(console: Console, shown: list[Shown]) -> None:
     for one in shown:
-        console.print(f"  cronally add {one.name} {one.when!r} --topic {TOPIC}", style="dim", highlight=False)
+        console.print(
+            f"  cronally add {one.name} {one.when!r} --topic {TOPIC}",
+            style="dim",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print()
 
 
@@ -183,7 +188,7 @@ async def _print_rows(
                 break
             cells = _cells(one)
             row = f"{cells[0]:<14} due {cells[1]}  left after {cells[2]:>9}  on the queue after {cells[3]:>6}"
-            console.print(row, highlight=False)
+            console.print(row, highlight=False, soft_wrap=True)
             printed += 1
         await clock.wait(UtcMs(min(end, clock.wall() + round(_REFRESH_S * 1000))), stop)
 
