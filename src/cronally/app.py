@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cronally import RELEASED_AT, __version__
 from cronally.admin.server import AdminServer
-from cronally.clock import SystemClock
+from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
 from cronally.engine.service import Service
+from cronally.engine.zone_watch import ZoneWatch
 from cronally.errors import CredentialsInvalid, PublishError
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from cronally.sns.credentials import Credentials
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.model import Fire
     from cronally.engine.ports import Opened, Publisher
+    from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
 
 _STAND_IN_CALLS = 8  # more at once make moto's server slower
@@ -103,6 +105,7 @@ class _Daemon:
             lateness = _Journalist()
             publisher, stand_in, credentials = await self._publisher(stack)
             engine = Engine(store, publisher, self._clock, lateness)
+            zone_watch = ZoneWatch(engine.core, store, self._clock, lateness)
             service = Service(
                 engine.core,
                 store,
@@ -114,6 +117,7 @@ class _Daemon:
                 store_name=f"sqlite:{config.store_path}",
                 stand_in=None if stand_in is None else stand_in.url,
                 topic_maker=stand_in,
+                zone_watch=zone_watch,
             )
             server = AdminServer(service, self._clock, socket_path=config.socket)
             await server.start()
@@ -130,6 +134,7 @@ class _Daemon:
                 if first is not None:
                     self._clean_watermark = None
                     running.append(tasks.create_task(engine.run(first), name="engine"))
+                    running.append(tasks.create_task(zone_watch.run(), name="zones"))
                     service.set_ready()
                     self._announce(stand_in)
                     await self._is_stopping.wait()
@@ -175,8 +180,7 @@ class _Daemon:
                 said = doubt
                 service.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
                 _log.warning("the clock is not believed: %s; waiting (--trust-clock believes it)", doubt)
-            await self._clock.wait(None, self._is_stopping)
-            if self._is_stopping.is_set():
+            if await self._clock.wait(None, self._is_stopping) is WaitResult.WOKEN:
                 return None
         first = await engine.recover(opened)
         gc.collect()
@@ -245,6 +249,15 @@ class _Journalist(Lateness):
 
     def store_failed(self, error: StoreError) -> None:
         _log.warning("the store refuses: %s; trying again", error)
+
+    def zones_changed(self, change: ZoneChange) -> None:
+        _log.warning(
+            "tzdata %s has become %s: the next fires of %d schedules moved: %s; 'cronally next NAME' shows them",
+            change.old,
+            change.new,
+            change.count,
+            ", ".join(change.names) + (", …" if change.count > len(change.names) else ""),
+        )
 
     def clock_stepped(self, wall_step_ms: int) -> None:
         _log.warning("the wall clock moved by %.3f s against the monotonic one", wall_step_ms / 1000)

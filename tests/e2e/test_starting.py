@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 
 import pytest
@@ -72,8 +73,22 @@ def test_the_demo_shows_what_arrived_and_leaves_nothing_behind(installation):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    last = done.stdout.replace("\n", " ")
-    assert "once" in last
-    assert " = arrived " in last
-    assert ", 0 early" in last
+    assert " = arrived " in done.stdout.splitlines()[-1]
+    assert ", 0 early" in done.stdout.splitlines()[-1]
     assert not list(installation.home.iterdir())
+
+
+def test_ctrl_c_ends_the_demo_with_its_summary(installation):
+    demo = subprocess.Popen(
+        [COMMAND, "demo", "--for", "60"], env=installation.environment, stdout=subprocess.PIPE, text=True
+    )
+    said = []
+    for line in demo.stdout:
+        said.append(line)
+        if "due" in line:  # something has arrived
+            break
+    demo.send_signal(signal.SIGINT)
+    said += demo.stdout.readlines()
+    demo.stdout.close()
+    assert demo.wait(30) == 0
+    assert " = arrived " in said[-1]

@@ -169,7 +169,7 @@ async def _watch(
         while clock.wall() < end and not stop.is_set() and not reading.done():
             await asyncio.to_thread(view.look_up)
             live.update(view.table())
-            await clock.wait(UtcMs(min(end, clock.wall() + round(_REFRESH_S * 1000))), stop)
+            await _pause(clock, stop)
 
 
 async def _print_rows(
@@ -190,7 +190,16 @@ async def _print_rows(
             row = f"{cells[0]:<14} due {cells[1]}  left after {cells[2]:>9}  on the queue after {cells[3]:>6}"
             console.print(row, highlight=False, soft_wrap=True)
             printed += 1
-        await clock.wait(UtcMs(min(end, clock.wall() + round(_REFRESH_S * 1000))), stop)
+        await _pause(clock, stop)
+
+
+async def _pause(clock: SystemClock, stop: asyncio.Event) -> None:
+    """Wait for the next refresh, or until the demo is to stop."""
+    stopping = asyncio.ensure_future(stop.wait())
+    refresh = asyncio.ensure_future(clock.sleep(_REFRESH_S))
+    await asyncio.wait((stopping, refresh), return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopping, refresh):
+        task.cancel()
 
 
 async def _last_arrivals(view: _View, shown: list[Shown], clock: SystemClock, end: UtcMs) -> None:
@@ -229,12 +238,12 @@ def _summary(arrivals: list[Arrival], shown: list[Shown], end: UtcMs) -> str:
 
 @contextmanager
 def _interrupts(stop: asyncio.Event) -> Iterator[None]:
-    """Ctrl-C ends the demo in order."""
+    """Ctrl-C and a closed terminal end the demo in order."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
