@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local]' --group dev
+	@$(BIN)/python -m compileall -q src  # as pip does for a wheel: commands start faster
 	@touch $(STAMP)
 
 demo: setup ## Run the main job for FOR seconds: daemon, local SNS and SQS, three schedules, a live table

@@ -125,9 +125,7 @@ class _Daemon:
             async with asyncio.TaskGroup() as tasks:
                 running: list[asyncio.Task[None]] = []
                 if credentials is not None:
-                    with suppress(
-                        CredentialsInvalid
-                    ):  # it has said so; fires are kept and retried until then
+                    with suppress(CredentialsInvalid):  # it has said so; fires are kept until it succeeds
                         await credentials.start()
                     running.append(tasks.create_task(credentials.run(), name="credentials"))
                 first = await self._recover(engine, service, opened)
@@ -252,7 +250,7 @@ class _Journalist(Lateness):
 
     def zones_changed(self, change: ZoneChange) -> None:
         _log.warning(
-            "tzdata %s has become %s: the next fires of %d schedules moved: %s; 'cronally next NAME' shows them",
+            "tzdata %s has become %s, which moved next fires (schedules: %d): %s; 'cronally next NAME' shows them",
             change.old,
             change.new,
             change.count,

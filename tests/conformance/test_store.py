@@ -15,6 +15,7 @@ from cronally.engine.ports import (
     JournalFilter,
     PendingFire,
     Revised,
+    RuleFires,
     ScheduleChange,
     StagedChange,
     StagedRow,
@@ -884,6 +885,46 @@ async def test_history_answers_to_every_name_a_schedule_had(store):
     assert await entries(store, schedule="second", limit=2) == [entry(heir, T + 2), entry(second, T + 1)]
 
 
+async def test_the_rows_that_cover_a_fire_time_are_its_own_and_the_range_around_it(store):
+    made, other = await store.change(creation(spec())), await store.change(creation(spec("other")))
+    skipped = {"reason": SkipReason.CATCH_UP, "attempts": 0}
+    ranged = entry(made, T + MINUTE, State.SKIPPED, last_fire_time=T + 4 * MINUTE, count=4, **skipped)
+    opened = entry(
+        made, T + 7 * MINUTE, State.SKIPPED, is_open=True, count=0, reason=SkipReason.PAUSED, attempts=0
+    )
+    rows = [
+        entry(made, T),
+        ranged,
+        entry(made, T + 2 * MINUTE, kind=Kind.MANUAL),
+        entry(made, T + 5 * MINUTE),
+        opened,
+        entry(other, T + 3 * MINUTE),
+    ]
+    await store.commit(rows, watermark=None)
+
+    async def covering(minutes):
+        found = await store.covering(made.id, T + minutes * MINUTE)
+        assert {row.name for row in found} <= {"nightly"}
+        return [(row.entry.fire_time - T) // MINUTE for row in found]
+
+    assert [await covering(minutes) for minutes in (-1, 0, 0.5, 1, 3, 4)] == [[], [0], [], [1], [1], [1]]
+    assert [await covering(minutes) for minutes in (4.5, 5, 6, 7, 8)] == [[], [5], [], [7], [7]]
+    both = await store.covering(made.id, T + 2 * MINUTE)
+    assert [row.entry.kind for row in both] == [Kind.SCHEDULED, Kind.MANUAL]
+    assert both[0].entry == ranged
+    assert await store.covering(999, T) == []
+
+
+async def test_a_removed_schedule_and_an_old_revision_still_have_their_rows(store):
+    made = await store.change(creation(spec()))
+    await store.commit([entry(made)], watermark=None)
+    renamed = await store.change(edit(made, new_spec=spec("daily")))
+    await store.change(edit(renamed, is_removal=True))
+    assert [(row.name, row.entry.revision_id) for row in await store.covering(made.id, T)] == [
+        ("nightly", made.revision_id)
+    ]
+
+
 async def test_counts_say_how_much_there_is(store):
     empty = await store.counts()
     assert (empty.schedules, empty.paused, empty.failing, empty.oldest_pending_due) == (0, 0, 0, None)
@@ -904,6 +945,28 @@ async def test_counts_say_how_much_there_is(store):
     assert counts.journal == {State.SKIPPED: 3, State.PUBLISHED: 2, State.PENDING: 2}
     assert counts.oldest_pending_due == T + 8
     assert [s.pending for s in await store.schedules()] == [0, 1]
+
+
+# --- next fires under a version of tzdata ------------------------------------------------------------------------
+
+
+async def test_the_next_fires_of_rules_are_kept_by_rule(house, store):
+    london = RuleFires("Europe/London x", "2026a", ((T, T + MINUTE), (T + DAY_MS, None)))
+    tokyo = RuleFires("Asia/Tokyo x", "2026a", ((T, T),))
+    assert await store.rule_fires([london.key]) == {}
+    await store.keep_rule_fires([london, tokyo])
+    assert await store.rule_fires([london.key, "unknown"]) == {london.key: london}
+    later = london._replace(tzdata="2026b", fires=((T, T + 2 * MINUTE),))
+    await store.keep_rule_fires([later])
+    await house.crash()
+    assert await house.store.rule_fires([tokyo.key, london.key]) == {london.key: later, tokyo.key: tokyo}
+
+
+async def test_the_next_fires_under_other_versions_are_forgotten(store):
+    rows = [RuleFires(f"UTC {number}", f"2026{letter}", ((T, T),)) for number, letter in enumerate("aba")]
+    await store.keep_rule_fires(rows)
+    await store.forget_rule_fires(but="2026a")
+    assert await store.rule_fires([row.key for row in rows]) == {row.key: row for row in rows[::2]}
 
 
 # --- apply ------------------------------------------------------------------------------------------------------

@@ -436,6 +436,66 @@ def test_explain_of_a_schedule(cronally):
     assert "'cronally ls'" in cronally.bad("explain", "zzz", code=4)
 
 
+# --- why --------------------------------------------------------------------------------------------------------
+
+
+def test_why_says_field_by_field_why_there_is_no_slot(cronally):
+    cronally.daemon.add("a", "0 9 * * mon-fri", tz="America/New_York")
+    assert cronally.ok("why", "a", "2026-11-28T09:00").split("\n") == [
+        "a at Sat 2026-11-28 09:00:00 -05:00, which is 2026-11-28T14:00:00Z",
+        "none: there is no slot: day-of-week does not match",
+        "",
+        "the rule '0 9 * * mon-fri' in America/New_York: day-of-week does not match",
+        "  FIELD         RULE     INSTANT",
+        "  minute        0        00             matches",
+        "  hour          9        09             matches",
+        "  day-of-month  *        28             matches",
+        "  month         *        11 (November)  matches",
+        "  day-of-week   mon-fri  Saturday       does not match",
+        "  previous  Fri 2026-11-27 09:00:00 -05:00  2026-11-27T14:00:00Z",
+        "  next      Mon 2026-11-30 09:00:00 -05:00  2026-11-30T14:00:00Z",
+        "",
+        "the journal has nothing on it",
+        "",
+    ]
+
+
+def test_why_says_what_became_of_a_slot(cronally):
+    daemon = cronally.daemon
+    daemon.add("a", "0 9 13 * mon", starts="2026-11-01T00:00:00Z")
+    daemon.call(daemon.rig.clock.advance(60))
+    plain = cronally.json("why", "a", "2026-11-23T09:00:00Z")
+    assert (plain["fate"], plain["is_slot"], plain["local"]) == (
+        "published",
+        True,
+        "2026-11-23T09:00:00+00:00",
+    )
+    assert plain["days"] == "a day may match either day field"
+    assert [(fire["fire_id"], fire["state"]) for fire in plain["fires"]] == [
+        ("a@2026-11-23T09:00:00Z", "published")
+    ]
+    assert plain["fields"][2] == {"field": "day-of-month", "written": "13", "value": "23", "is_match": False}
+    assert "published: SNS accepted it" in cronally.ok("why", "a", "2026-11-23 09:00")
+    assert cronally.json("why", "a", "2026-11-30T09:00:00Z")["fate"] == "upcoming"
+
+
+def test_why_reads_local_times_that_do_not_exist_or_come_twice(cronally):
+    cronally.daemon.add("a", "30 1 * * *", tz="Europe/London")
+    assert "does not exist there; this is the first instant" in cronally.ok("why", "a", "2027-03-28T01:30")
+    twice = cronally.json("why", "a", "2027-10-31T01:30")
+    assert (twice["at"], twice["dst"]) == (
+        "2027-10-31T00:30:00Z",
+        "01:30 comes twice; this is the first, and the only slot",
+    )
+    assert "UTC offset" in twice["asked_as"]
+
+
+def test_a_bad_why(cronally):
+    cronally.daemon.add("a")
+    assert "write 2026-12-24T18:00:00Z" in cronally.bad("why", "a", "soon")
+    assert "'cronally ls'" in cronally.bad("why", "zzz", "2026-11-23T09:00:00Z", code=4)
+
+
 # --- apply ------------------------------------------------------------------------------------------------------
 
 ENTRY = {"when": "0 9 * * *", "topic": TOPIC}
@@ -580,7 +640,8 @@ def test_a_bad_number(alone, words):
 @pytest.mark.parametrize(
     "words",
     [["ls"], ["show", "a"], ["add", "a", "@daily", "--topic", TOPIC], ["run", "a"], ["rm", "a"], ["pause", "a"],
-     ["resume", "a"], ["set", "a", "--note", "n"], ["history"], ["status"], ["next", "a"], ["explain", "a"]],
+     ["resume", "a"], ["set", "a", "--note", "n"], ["history"], ["status"], ["next", "a"], ["explain", "a"],
+     ["why", "a", "2026-11-23T09:00"]],
 )  # fmt: skip
 def test_without_a_daemon_every_command_says_how_to_start_one(alone, words):
     err = alone.bad(*words, code=3)

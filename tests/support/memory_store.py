@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow
+    from cronally.engine.ports import JournalFilter, RuleFires, ScheduleChange, StagedRow
     from cronally.instants import UtcMs
 
 _SLICE_ROWS = 2_000
@@ -66,6 +66,7 @@ class MemoryStore:
         self._pending: dict[FireKey, JournalEntry] = {}  # those of the journal whose state is pending
         self._runs: dict[str, tuple[str, UtcMs]] = {}
         self._staged: dict[str, StagedRow] = {}
+        self._rule_fires: dict[str, RuleFires] = {}
         self._last_id = 0
         self._watermark: UtcMs | None = None
         self._was_clean = True
@@ -289,6 +290,24 @@ class MemoryStore:
             for entry in entries[: wanted.limit]
         ]
 
+    async def covering(self, schedule_id: int, fire_time: UtcMs) -> list[JournalRow]:
+        earlier = [
+            entry
+            for entry in self._journal.values()
+            if (entry.schedule_id, entry.kind) == (schedule_id, Kind.SCHEDULED)
+            and entry.fire_time < fire_time
+        ]
+        nearest = max(earlier, key=lambda entry: entry.fire_time, default=None)
+        rows = [
+            entry
+            for entry in self._journal.values()
+            if entry.schedule_id == schedule_id and entry.fire_time == fire_time
+        ]
+        if nearest is not None and (nearest.is_open or (nearest.last_fire_time or 0) >= fire_time):
+            rows.append(nearest)
+        rows.sort(key=lambda entry: (entry.fire_time, str(entry.kind)))
+        return [JournalRow(self._revisions[entry.revision_id].spec.name, entry) for entry in rows]
+
     async def counts(self) -> StoreCounts:
         living = [self._schedules[id_] for id_ in self._names.values()]
         journal: dict[State, int] = {}
@@ -301,6 +320,17 @@ class MemoryStore:
             journal=journal,
             oldest_pending_due=min((entry.due_time for entry in self._pending.values()), default=None),
         )
+
+    # next fires under a version of tzdata
+
+    async def rule_fires(self, keys: Sequence[str]) -> dict[str, RuleFires]:
+        return {key: self._rule_fires[key] for key in keys if key in self._rule_fires}
+
+    async def keep_rule_fires(self, rows: Sequence[RuleFires]) -> None:
+        self._rule_fires |= {row.key: row for row in rows}
+
+    async def forget_rule_fires(self, *, but: str) -> None:
+        self._rule_fires = {key: row for key, row in self._rule_fires.items() if row.tzdata == but}
 
     # apply
 

@@ -7,6 +7,7 @@ but the words of the journal.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -198,7 +199,7 @@ def _attempt_faults(id_: str, attempts: Sequence[Sent], stops: Sequence[Stop]) -
         if each.arrival.released_us < each.arrival.entry.fire.due_time * 1000:
             due = format_utc(each.arrival.entry.fire.due_time)
             wrong.append(f"{id_} left at {each.arrival.released_us} us, before {due}")
-    for earlier, later in zip(attempts, attempts[1:], strict=False):
+    for earlier, later in itertools.pairwise(attempts):
         answered_us = earlier.arrival.released_us + round(earlier.arrival.answer.delay_s * 1e6)
         stop = stops[earlier.incarnation]
         is_same = earlier.incarnation == later.incarnation
@@ -211,17 +212,21 @@ def _attempt_faults(id_: str, attempts: Sequence[Sent], stops: Sequence[Stop]) -
 
 
 def _order_faults(sent: Iterable[Sent]) -> list[str]:
+    """Within a group no fire is sent, nor sent again, once a later one has been; a new daemon may repeat what it knows not."""
     wrong = []
-    newest: dict[tuple[str, str | None], tuple[UtcMs, str]] = {}
+    newest: dict[tuple[object, ...], tuple[UtcMs, str]] = {}
     seen = set()
-    for each in sent:
-        entry = each.arrival.entry
-        if entry.deduplication is None or not each.arrival.is_accepted or entry.fire_id in seen:
+    for incarnation, arrival in sent:
+        entry = arrival.entry
+        if entry.deduplication is None:
             continue
+        keys: list[tuple[object, ...]] = [(entry.topic, entry.group, incarnation)]
+        if entry.fire_id not in seen:
+            keys.append((entry.topic, entry.group))
         seen.add(entry.fire_id)
-        key = (entry.topic, entry.group)
-        before = newest.get(key)
-        if before is not None and entry.fire.due_time < before[0]:
-            wrong.append(f"{entry.fire_id} arrived after {before[1]}")
-        newest[key] = (entry.fire.due_time, entry.fire_id)
+        for key in keys:
+            before = newest.get(key, (0, ""))
+            if entry.fire.due_time < before[0]:
+                wrong.append(f"{entry.fire_id} was sent after {before[1]}")
+            newest[key] = (entry.fire.due_time, entry.fire_id)
     return wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,10 +12,13 @@ from cronally.domain.spec import DOCUMENT_KEYS, to_document
 from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
+    from cronally.domain.matching import Asked, Match
     from cronally.domain.model import Pause
     from cronally.engine.applying import ApplyResult
     from cronally.engine.ports import JournalRow
     from cronally.engine.service import ScheduleView, Status
+    from cronally.engine.why import Why
+    from cronally.engine.zone_watch import ZoneChange
 
 _DEFAULTS: Final = dict.fromkeys(key for key in DOCUMENT_KEYS if key != "paused") | {
     "tz": "UTC",
@@ -97,7 +101,57 @@ def status_answer(status: Status) -> wire.Status:
         in_flight=status.in_flight,
         lateness_us=status.lateness_us,
         stand_in=status.stand_in,
+        zone_change=None if status.zone_change is None else _zone_change(status.zone_change),
     )
+
+
+def _zone_change(change: ZoneChange) -> dict[str, Any]:
+    return {"old": change.old, "new": change.new, "names": list(change.names), "count": change.count}
+
+
+def why_answer(why: Why) -> wire.Why:
+    """Return why there is a fire or none as it travels."""
+    match, asked = why.match, why.asked
+    days = None
+    if match.needs_both is not None:
+        days = "a day must match both day fields" if match.needs_both else "a day may match either day field"
+    return wire.Why(
+        name=why.stored.spec.name,
+        at=format_utc(asked.at),
+        local=_local_text(match),
+        tz=why.stored.spec.tz,
+        when=why.stored.spec.when,
+        fate=why.fate,
+        text=why.text,
+        is_slot=match.is_slot,
+        reason=match.reason,
+        asked_as=_asked_text(asked),
+        fields=[
+            wire.FieldMatch(field=one.name, written=one.written, value=one.value, is_match=one.is_match)
+            for one in match.fields
+        ],
+        days=days,
+        dst=match.dst,
+        bounds=list(why.bounds),
+        due=format_utc(why.due),
+        previous=_instant(match.previous),
+        following=_instant(match.following),
+        fires=[wire.Fire(**fire_answer(row)) for row in why.rows],
+    )
+
+
+def _local_text(match: Match) -> str:
+    offset = timezone(timedelta(seconds=match.offset_s))
+    return match.local.replace(tzinfo=offset).isoformat()
+
+
+def _asked_text(asked: Asked) -> str | None:
+    if asked.local is None or asked.kind == "once":
+        return None
+    local = asked.local.isoformat(" ")
+    if asked.kind == "gap":
+        return f"{local} does not exist there; this is the first instant after the gap"
+    return f"{local} comes twice there; this is the first, and the second can be named with its UTC offset"
 
 
 def apply_answer(result: ApplyResult) -> wire.ApplyReply:

@@ -106,6 +106,10 @@ class Client:
         query = {"count": str(count)} | ({} if after is None else {"after": after})
         return wire.from_plain(wire.NextReply, self._call("GET", _path(name, "next"), query=query))
 
+    def why(self, name: str, at: str) -> wire.Why:
+        """Return why a schedule has a fire at an instant or has none. at: RFC 3339, or local time in its zone."""
+        return wire.from_plain(wire.Why, self._call("GET", _path(name, "why"), query={"at": at}))
+
     def fires(self, **query: str | None) -> wire.FiresPage:
         """Return journal entries, newest first. query: schedule, state, reason, since, until, before, limit."""
         given = {key: value for key, value in query.items() if value is not None}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from cronally.admin import wire
-from cronally.admin.answers import apply_answer, fire_answer, schedule_answer, status_answer
+from cronally.admin.answers import apply_answer, fire_answer, schedule_answer, status_answer, why_answer
 from cronally.admin.unix_socket import bind_socket, inode_of, peer_uid, remove_socket, user_name
 from cronally.domain.documents import load_json
 from cronally.domain.durations import parse_duration
@@ -104,6 +104,7 @@ class AdminServer:
                 web.post(f"{name}/resume", self._resume),
                 web.post(f"{name}/run", self._run),
                 web.get(f"{name}/next", self._next),
+                web.get(f"{name}/why", self._why),
                 web.post("/v1/apply", self._apply),
                 web.get("/v1/fires", self._fires),
                 web.get("/v1/status", self._status),
@@ -236,6 +237,12 @@ class AdminServer:
         )
         view = await self._service.get(name, fires=0)
         return _answer(wire.NextReply(fires=[format_utc(slot) for slot in slots], tz=view.stored.spec.tz))
+
+    async def _why(self, request: web.Request) -> web.Response:
+        query = _query(request, "at")
+        if "at" not in query:
+            raise FieldError("at", "is missing; name an instant such as 2026-12-24T18:00:00Z")
+        return _answer(why_answer(await self._service.why(request.match_info["name"], query["at"])))
 
     # --- apply ------------------------------------------------------------------------------------------------------
 

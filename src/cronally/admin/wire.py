@@ -159,6 +159,46 @@ class FiresPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FieldMatch:
+    """One field of a rule beside one instant. written: in the rule. value: the instant's. is_match: they agree."""
+
+    field: str
+    written: str
+    value: str
+    is_match: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """Why a schedule has a fire at an instant, or has none.
+
+    local: the wall clock there, with its offset. asked_as: how a local time was read, if that needs a word. fate: a
+    state of the journal; ``upcoming``, ``unsettled`` (due, not on record yet), ``unknown`` (no record) or ``none``
+    (no slot). text: the same, a sentence. is_slot: the present rule has a slot there. days: how the two day fields go
+    together, if both are set. bounds: what keeps the schedule from firing there. fires: the journal's rows about it.
+    """
+
+    name: str
+    at: str
+    local: str
+    tz: str
+    when: str
+    fate: str
+    text: str
+    is_slot: bool = False
+    reason: str = ""
+    asked_as: str | None = None
+    fields: list[FieldMatch] = field(default_factory=list)
+    days: str | None = None
+    dst: str | None = None
+    bounds: list[str] = field(default_factory=list)
+    due: str | None = None
+    previous: str | None = None
+    following: str | None = None
+    fires: list[Fire] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """What is wrong with a line (1-based) of an apply. name: the schedule's, if it could be read."""
 
@@ -180,7 +220,11 @@ class ApplyReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How the daemon is. journal: slots per state. lateness_us: p50, p99, max; None before the first fire."""
+    """How the daemon is. journal: slots per state. lateness_us: p50, p99, max; None before the first fire.
+
+    zone_change: ``{"old", "new", "names", "count"}``: the schedules whose next fires another version of tzdata moved (the
+    first 20 names), as found when the daemon started; None if there are none.
+    """
 
     version: str
     tzdata: str
@@ -199,6 +243,7 @@ class Status:
     in_flight: int = 0
     lateness_us: dict[str, int] | None = None
     stand_in: str | None = None
+    zone_change: dict[str, Any] | None = None
 
 
 Answer = (
@@ -212,14 +257,17 @@ Answer = (
     | FiresPage
     | ApplyReply
     | Status
+    | Why
 )
 _Wire = TypeVar("_Wire")
-_TYPES: Final = (*get_args(Answer), Fire, Problem)
+_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem)
 _NESTED: Final[dict[tuple[type, str], type]] = {
     (SchedulesPage, "schedules"): Schedule,
     (PutReply, "schedule"): Schedule,
     (PauseReply, "schedule"): Schedule,
     (FiresPage, "fires"): Fire,
+    (Why, "fires"): Fire,
+    (Why, "fields"): FieldMatch,
     (ApplyReply, "problems"): Problem,
 }
 

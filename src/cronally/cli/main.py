@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "resume": ("changing", "End the pause of schedules."),
     "run": ("changing", "Fire a schedule now."),
     "next": ("times", "Print the next fires of a rule or a schedule."),
+    "why": ("asking", "Say why a slot was there or not."),
     "explain": ("explaining", "Say what a rule or a schedule's rule means."),
     "history": ("listing", "List what became of each slot."),
     "status": ("listing", "Show how the daemon is."),

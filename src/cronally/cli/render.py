@@ -263,6 +263,12 @@ def status_text(status: Status) -> str:
     if status.lateness_us:
         words = [f"{key} {late_text(value)}" for key, value in status.lateness_us.items()]
         lines.append(("lateness", ", ".join(words)))
+    if status.zone_change:
+        change = status.zone_change
+        more = "" if change["count"] <= len(change["names"]) else ", …"
+        names = f"{', '.join(change['names'])}{more}"
+        moved = f"of {change['count']:,} by tzdata {change['new']} (before: {change['old']}): {names}"
+        lines.append(("moved fires", printable(moved)))
     return "\n".join(f"{key:<15}{text}".rstrip() for key, text in lines)
 
 

@@ -81,17 +81,18 @@ def read_instant(text: str, zone: Zone) -> Asked:
     else:
         return Asked(at)
     match = _LOCAL.fullmatch(text.strip())
+    refusal = UsageError(
+        f"{text[:50]!r} is no instant; write 2026-12-24T18:00:00Z, or 2026-12-24T18:00 for the local time in {zone.name}"
+    )
+    if match is None:
+        raise refusal
     try:
-        if match is None:
-            raise ValueError
         local = datetime.fromisoformat(f"{match[1]}T{match[2]}")
         second, kind = zone.resolve(round((local - _WALL_EPOCH).total_seconds()))
         at = UtcMs(second * 1000)
         to_datetime(at)
     except (ValueError, OverflowError):
-        raise UsageError(
-            f"{text[:50]!r} is no instant; write 2026-12-24T18:00:00Z, or 2026-12-24T18:00 for the local time in {zone.name}"
-        ) from None
+        raise refusal from None
     return Asked(at, local, kind)
 
 
@@ -174,7 +175,9 @@ def _reason(
         note = dst_note(rule, at)
         if note is not None and note.effect in {"moved", "merged"}:
             return f"a change of the clock {note.effect} it here", note.text
-        return "every field matches", None if note is None else note.text
+        is_all = all(field.is_match for field in fields)
+        reason = "every field matches" if is_all else "the time matches, and one of the two day fields does"
+        return reason, None if note is None else note.text
     misses = _misses(fields, needs_both=needs_both)
     if misses:
         names = " and ".join(misses) if len(misses) < 3 else f"{', '.join(misses[:-1])} and {misses[-1]}"

@@ -409,6 +409,11 @@ class Core:
             default=None,
         )
 
+    def is_overdue(self, now: UtcMs) -> bool:
+        """Whether a slot is due that has not been planned yet."""
+        due = self.next_due()
+        return due is not None and due <= now
+
     def is_behind(self, now: UtcMs) -> bool:
         """Whether a slot not yet planned counts as missed: then recovery decides, not the plan."""
         due = self.next_due()

@@ -137,7 +137,7 @@ class Edits:
             at = UtcMs(at + 1)
         fire = Fire(stored.id, stored.revision_id, at, at, Kind.MANUAL)
         id_ = fire_id(stored.spec.name, at, Kind.MANUAL)
-        async with self._loop.sending_now(fire):
+        async with self._loop.sending_now(fire, stored.spec):
             await self._store.add_manual(
                 unsent_entry(fire, State.PENDING, next_attempt_at=at),
                 by=by,
@@ -371,7 +371,12 @@ class Edits:
                 self._loop.replan(self._core.end_change(stored.id, winner))
             elif winner:
                 self._loop.replan(self._core.end_creation(self._core.hold_watermark(at), [winner]))
-        self._expect(unsettled)
+        if stored.spec.is_fifo:
+            self._loop.expect_in_group(
+                [fire for fire in unsettled if not self._core.note_row(fire)], stored.spec
+            )
+        else:
+            self._expect(unsettled)
         return revised
 
     def _expect(self, unsettled: Iterable[Fire]) -> None:

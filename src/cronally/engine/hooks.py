@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cronally.domain.model import Fire, JournalEntry
+    from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
     from cronally.instants import UtcMs
 
@@ -29,6 +30,9 @@ class Hooks:
 
     def store_failed(self, error: StoreError) -> None:
         """The store refused; the engine will try again."""
+
+    def zones_changed(self, change: ZoneChange) -> None:
+        """Under another version of tzdata the next fires of schedules are elsewhere."""
 
     def clock_stepped(self, wall_step_ms: int) -> None:
         """The wall clock moved against the monotonic one by *wall_step_ms*, or the machine slept that long."""

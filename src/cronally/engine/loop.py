@@ -153,8 +153,8 @@ class Loop:
         self._wants_retry.set()
 
     @asynccontextmanager
-    async def sending_now(self, fire: Fire) -> AsyncIterator[None]:
-        """For writing the pending row of a manual fire: it is sent as soon as the row is durable."""
+    async def sending_now(self, fire: Fire, spec: ScheduleSpec) -> AsyncIterator[None]:
+        """For writing the pending row of a manual fire: once it is durable the fire is sent, or waits in its group."""
         self._core.begin_manual(fire)
         is_done = False
         try:
@@ -162,8 +162,29 @@ class Loop:
             is_done = True
         finally:
             if self._core.end_manual(fire, is_done=is_done):
-                self._ready.append(fire)
+                if not spec.is_fifo or self._takes_its_place(fire, spec):
+                    self._ready.append(fire)
+                else:
+                    self._core.mark_waiting(fire)
                 self._wants_retry.set()
+
+    def _takes_its_place(self, fire: Fire, spec: ScheduleSpec) -> bool:
+        """Let a manual fire into its group; whether it is the head."""
+        key = GroupKey(spec.topic, spec.group_id or "")
+        if self._is_waiting_for_plan(self._clock.wall()):
+            self._core.groups.mark_busy(key)
+            return False
+        return self._core.groups.enter(key, place_of(fire, spec.name))
+
+    def _is_waiting_for_plan(self, now: UtcMs) -> bool:
+        """Whether slots are due that are not planned yet: what comes first in a group is not known."""
+        return self._is_held_back() or self._core.is_overdue(now)
+
+    def expect_in_group(self, fires: Iterable[Fire], spec: ScheduleSpec) -> None:
+        """*fires* of a FIFO schedule are pending and nobody holds them: their group takes them when they are due."""
+        for fire in fires:
+            self._core.groups.open_at(GroupKey(spec.topic, spec.group_id or ""), fire.due_time)
+        self._wants_retry.set()
 
     def note_committed(self) -> None:
         """Rows became durable: some may be pending."""
@@ -208,6 +229,7 @@ class Loop:
             if fires:
                 self._hooks.planned(fires)
                 await self._send(fires, withdrawals, is_planned=True)
+                self._wants_retry.set()
             due = core.next_due()
             if not self._sooner and self._recover_because is None:
                 await clock.wait(None if due is None else UtcMs(due - HORIZON_MS), self._wants_plan)
@@ -450,6 +472,10 @@ class Loop:
         core, clock = self._core, self._clock
         while not self._is_stopping:
             now = clock.wall()
+            if self._is_waiting_for_plan(now):
+                self._wants_plan.set()
+                await clock.wait(None, self._wants_retry)
+                continue
             try:
                 if self._wants_groups:
                     await self._recovery.find_groups()

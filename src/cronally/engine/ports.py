@@ -212,6 +212,17 @@ class StagedChange(NamedTuple):
     document: str
 
 
+class RuleFires(NamedTuple):
+    """The next fires of a rule under one version of tzdata.
+
+    Fields: key: equal for rules with the same slots. fires: (instant, first slot later than it or None), at least one.
+    """
+
+    key: str
+    tzdata: str
+    fires: tuple[tuple[UtcMs, UtcMs | None], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalFilter:
     """Which journal entries a listing wants, newest first. Bounds are fire times, *since* <= t < *until*.
@@ -356,7 +367,29 @@ class Store(Protocol):
         """Return journal entries, newest fire time first. ``schedule`` also matches names it had, or had before it was removed."""
         ...
 
+    async def covering(self, schedule_id: int, fire_time: UtcMs) -> list[JournalRow]:
+        """Return the rows of a schedule that cover *fire_time*, of every kind, by (fire time, kind).
+
+        Those are the rows of that very fire time, and the range row with first < *fire_time* <= last; an open row has
+        no last slot yet and covers all that comes after its first, up to the schedule's next row.
+        """
+        ...
+
     async def counts(self) -> StoreCounts: ...
+
+    # next fires under a version of tzdata
+
+    async def rule_fires(self, keys: Sequence[str]) -> dict[str, RuleFires]:
+        """Return what is kept of the rules *keys* (up to 1,000), by key; unknown ones are left out."""
+        ...
+
+    async def keep_rule_fires(self, rows: Sequence[RuleFires]) -> None:
+        """Keep *rows* (up to 1,000) in the place of what is kept of their rules."""
+        ...
+
+    async def forget_rule_fires(self, *, but: str) -> None:
+        """Forget what was computed under any other version of tzdata than *but*."""
+        ...
 
     # apply: lines are staged, compared, and flipped in one short transaction
 

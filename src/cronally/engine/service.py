@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from cronally.domain.matching import read_instant
 from cronally.domain.model import Pause
 from cronally.domain.policy import clip, next_slot, range_in, slot_window
 from cronally.domain.spec import PauseWish, from_document, parse_paused
@@ -13,6 +14,7 @@ from cronally.domain.zones import tzdata_version
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
 from cronally.engine.ports import JournalFilter, JournalRow, StoredSchedule
+from cronally.engine.why import Why, why
 from cronally.errors import (
     Conflict,
     FieldError,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from cronally.engine.lateness import Lateness
     from cronally.engine.ports import Store, TopicMaker
     from cronally.engine.settle import Settler
+    from cronally.engine.zone_watch import ZoneChange, ZoneWatch
 
 _SLICE = 200
 
@@ -55,7 +58,11 @@ class PutResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How the daemon is. lateness_us: p50, p99 and max of recent scheduled fires; None before the first."""
+    """How the daemon is.
+
+    Attributes: lateness_us: p50, p99 and max of recent scheduled fires; None before the first. zone_change: what
+        another version of tzdata moved when the daemon started, or None.
+    """
 
     version: str
     tzdata: str
@@ -73,6 +80,7 @@ class Status:
     in_flight: int = 0
     lateness_us: dict[str, int] | None = None
     stand_in: str | None = None
+    zone_change: ZoneChange | None = None
 
 
 class Service:
@@ -95,6 +103,7 @@ class Service:
         store_name: str,
         stand_in: str | None = None,
         topic_maker: TopicMaker | None = None,
+        zone_watch: ZoneWatch | None = None,
     ) -> None:
         self._core = core
         self._store = store
@@ -106,6 +115,7 @@ class Service:
         self._store_name = store_name
         self._stand_in = stand_in
         self._topic_maker = topic_maker
+        self._zone_watch = zone_watch
         self._started_at = clock.wall()
         self._not_ready_because: str | None = "it is starting"
 
@@ -146,6 +156,20 @@ class Service:
         now = self._clock.wall()
         return [self._measured(row, now) if row.entry.is_open else row for row in rows]
 
+    async def why(self, name: str, at: str) -> Why:
+        """Say why a schedule has a fire at an instant or has none. at: RFC 3339, or local time in its zone.
+
+        Errors: ScheduleNotFound; UsageError if *at* is no instant, or the rule cannot be read any more.
+        """
+        stored = await self._stored(name)
+        asked = read_instant(at, stored.spec.recurrence().zone)
+        rows = await self._store.covering(stored.id, asked.at)
+        now = self._clock.wall()
+        watermark = self._core.watermark(now)
+        specs = await self._store.specs([row.entry.revision_id for row in rows])
+        measured = [self._measured(row, now) if row.entry.is_open else row for row in rows]
+        return why(stored, asked, measured, specs, now=now, watermark=watermark)
+
     async def status(self) -> Status:
         counts = await self._store.counts()
         now = self._clock.wall()
@@ -166,6 +190,7 @@ class Service:
             in_flight=self._core.in_flight_count(),
             lateness_us=self._lateness.summary_us(),
             stand_in=self._stand_in,
+            zone_change=None if self._zone_watch is None else self._zone_watch.change,
         )
 
     @property

@@ -215,6 +215,21 @@ def history(wanted: JournalFilter, schedule_ids: Sequence[int] | None) -> tuple[
     return sql, [*values, wanted.limit]
 
 
+COVERING: Final = f"""
+    SELECT json_group_array(json_array(name, {", ".join((*_KEY, *_VALUES[:-1]))})) FROM (
+        SELECT revision.name AS name, part.* FROM (
+            SELECT * FROM (
+                SELECT * FROM journal WHERE schedule_id = ?1 AND fire_time < ?2 AND kind = 'scheduled'
+                ORDER BY fire_time DESC LIMIT 1
+            ) WHERE last_fire_time >= ?2 OR is_open
+            UNION ALL SELECT * FROM journal WHERE schedule_id = ?1 AND fire_time = ?2
+        ) AS part JOIN revision ON revision.id = part.revision_id
+        ORDER BY fire_time, kind
+    )
+"""
+"""A range never spans a slot with a row of its own, so only the scheduled row before an instant can reach it."""
+
+
 def _marks(values: object) -> str:
     return ", ".join("?" * len(values))  # type: ignore[arg-type]
 

@@ -207,6 +207,22 @@ def pause_detail(pause: Pause | None) -> str | None:
     return json.dumps({key: value for key, value in said.items() if value is not None}, ensure_ascii=False)
 
 
+# --- next fires under a version of tzdata ------------------------------------------------------------------------
+
+RULE_FIRES: Final = """
+    SELECT json_group_array(json_array(recurrence.key, tzdata, json(fires)))
+    FROM json_each(?) AS wanted JOIN recurrence ON recurrence.key = wanted.value
+"""
+
+KEEP_RULE_FIRES: Final = """
+    INSERT INTO recurrence (key, tzdata, fires)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?)
+    WHERE true ON CONFLICT DO UPDATE SET tzdata = excluded.tzdata, fires = excluded.fires
+"""
+
+FORGET_RULE_FIRES: Final = "DELETE FROM recurrence WHERE tzdata <> ?"
+
+
 # --- apply ------------------------------------------------------------------------------------------------------
 
 STAGE: Final = f"""

@@ -125,6 +125,9 @@ _FIRST = (
     """,
     "CREATE INDEX journal_pending_schedule ON journal (schedule_id, due_time) WHERE state = 'pending'",
     "CREATE TABLE run (key TEXT PRIMARY KEY, fire_id TEXT NOT NULL, asked_at INTEGER NOT NULL) WITHOUT ROWID",
+    # The next fires of each distinct rule, and the tzdata version they were computed under. fires is JSON: pairs of an
+    # instant and the first slot after it.
+    "CREATE TABLE recurrence (key TEXT PRIMARY KEY, tzdata TEXT NOT NULL, fires TEXT NOT NULL) WITHOUT ROWID",
     """
     CREATE TABLE staging (
         name TEXT PRIMARY KEY,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Fire, State
 from cronally.domain.spec import canonical_document, from_canonical
-from cronally.engine.ports import Opened, Revised, StagedChange, StoreCounts, TimetableRow
+from cronally.engine.ports import Opened, Revised, RuleFires, StagedChange, StoreCounts, TimetableRow
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
 from cronally.store import journal_sql, schedule_sql
@@ -284,6 +284,10 @@ class SqliteStore:
             wanted = replace(wanted, before=(last.fire_time, last.schedule_id, str(last.kind)))
         return found
 
+    async def covering(self, schedule_id: int, fire_time: UtcMs) -> list[JournalRow]:
+        rows = await self._database.lister.json(journal_sql.COVERING, (schedule_id, fire_time))
+        return [journal_sql.journal_row(row) for row in rows]
+
     async def counts(self) -> StoreCounts:
         lister = self._database.lister
         [[schedules, paused, failing]] = await lister.rows(schedule_sql.COUNT_SCHEDULES)
@@ -296,6 +300,23 @@ class SqliteStore:
             journal={State(state): count for state, count in journal},
             oldest_pending_due=None if oldest is None else UtcMs(oldest),
         )
+
+    # next fires under a version of tzdata
+
+    async def rule_fires(self, keys: Sequence[str]) -> dict[str, RuleFires]:
+        rows = await self._database.reader.json(schedule_sql.RULE_FIRES, (json.dumps(list(keys)),))
+        return {
+            key: RuleFires(key, tzdata, tuple((probe, fire) for probe, fire in fires))
+            for key, tzdata, fires in rows
+        }
+
+    async def keep_rule_fires(self, rows: Sequence[RuleFires]) -> None:
+        async with self._database.transaction() as writer:
+            await writer.rows(schedule_sql.KEEP_RULE_FIRES, (json.dumps(rows),))
+
+    async def forget_rule_fires(self, *, but: str) -> None:
+        async with self._database.transaction() as writer:
+            await writer.rows(schedule_sql.FORGET_RULE_FIRES, (but,))
 
     # apply
 

@@ -181,6 +181,14 @@ def test_status():
     assert "NOT READY: the store takes no commits" in render.status_text(broken)
 
 
+def test_status_names_the_schedules_that_another_tzdata_moved():
+    change = {"old": "2026a", "new": "2026b", "names": ["a", "b"], "count": 2}
+    status = Status(version="0", tzdata="2026b", started_at=NOW, now=NOW, is_ready=True, zone_change=change)
+    assert "moved fires    of 2 by tzdata 2026b (before: 2026a): a, b\n" in f"{render.status_text(status)}\n"
+    many = replace(status, zone_change=change | {"count": 1_000})
+    assert "of 1,000 by tzdata 2026b (before: 2026a): a, b, …" in render.status_text(many)
+
+
 def test_topics_are_shortened_only_if_they_are_arns():
     assert render.short_topic("arn:aws:sns:eu-west-1:123456789012:q.fifo") == "q.fifo (eu-west-1)"
     assert render.short_topic("odd") == "odd"

@@ -131,7 +131,7 @@ async def test_a_pause_that_ends_during_an_apply_is_ended_before_its_line():
         await clock.advance(70)
         assert task.result().changed == 1
         assert len(rig.sent) == len(set(rig.sent)) == 5
-        assert sorted(rig.sent)[0] == "job@2026-11-23T09:00:00Z"
+        assert min(rig.sent) == "job@2026-11-23T09:00:00Z"
         assert (await rig.service.get("job")).stored.pause is None
 
 

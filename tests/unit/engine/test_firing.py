@@ -8,7 +8,7 @@ import pytest
 
 from cronally.domain.model import State
 from support.fake_clock import FakeClock
-from support.recording_publisher import REJECTED, THROTTLED, TOPIC_GONE, PUBLISHED
+from support.recording_publisher import PUBLISHED, REJECTED, THROTTLED, TOPIC_GONE
 from support.rig import running_engine
 
 

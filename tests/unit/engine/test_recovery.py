@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -333,7 +334,7 @@ async def test_missed_slots_of_a_fifo_group_go_in_order_one_at_a_time():
         )
         assert [(a.entry.fire.fire_time, a.entry.name) for a in rig.publisher.arrivals] == expected
         released = [a.released_us for a in rig.publisher.arrivals]
-        assert all(later - earlier >= 300_000 for earlier, later in zip(released, released[1:], strict=False))
+        assert all(later - earlier >= 300_000 for earlier, later in itertools.pairwise(released))
 
 
 async def test_a_suspended_machine_catches_up_by_policy_and_sends_nothing_stale():

@@ -1,0 +1,88 @@
+"""The heap of recurrences against a sorted list, as a state machine."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from cronally.domain.recurrence import Recurrence
+from cronally.engine.timetable import Timetable
+
+START = 1_795_420_800_000
+RULES = [
+    Recurrence.parse(when) for when in ("@every 3s", "@every 7s", "@every 1m", "* * * * *", "0 12 * * *")
+] + [Recurrence.parse("@at 2026-11-23T08:00:20Z")]
+
+
+class HeapEqualsSortedList(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.table = Timetable()
+        self.members = {}
+        self.taken_through = START
+        self.next_id = 1
+
+    @rule(recurrence=st.sampled_from(RULES), offset=st.sampled_from([0, 2_000]))
+    def join(self, recurrence, offset):
+        id_ = self.next_id
+        self.next_id += 1
+        self.table.join(id_, id_ * 10, START + id_, recurrence, offset, taken_through=self.taken_through)
+        self.members[id_] = (recurrence, offset)
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def leave(self, data):
+        id_ = data.draw(st.sampled_from(sorted(self.members)))
+        self.table.leave(id_)
+        self.table.leave(id_)
+        del self.members[id_]
+
+    @rule(ahead=st.sampled_from([0, 1_000, 3_000, 20_000, 70_000]))
+    def take(self, ahead):
+        through = self.taken_through + ahead
+        expected = sorted(
+            (slot + offset, id_)
+            for id_, (recurrence, offset) in self.members.items()
+            for slot in recurrence.between_ms(self.taken_through - offset, through - offset)
+        )
+        taken = []
+        firsts = []
+        for entry, slots, ids in self.table.take(through):
+            assert slots == sorted(slots)
+            firsts.append(slots[0] + entry.offset_ms)
+            taken += [(slot + entry.offset_ms, id_) for slot in slots for id_ in ids]
+        assert firsts == sorted(firsts)
+        assert sorted(taken) == expected
+        self.taken_through = through
+
+    @rule(step=st.sampled_from([-30_000, -1_000, 0, 5_000]))
+    def restart(self, step):
+        self.taken_through += step
+        self.table.restart(self.taken_through)
+
+    @invariant()
+    def next_due_is_the_earliest(self):
+        dues = [
+            slot + offset
+            for recurrence, offset in self.members.values()
+            if (slot := recurrence.next_ms(self.taken_through - offset)) is not None
+        ]
+        assert self.table.next_due() == min(dues, default=None)
+
+    @invariant()
+    def everyone_is_where_he_belongs(self):
+        assert len(self.table) == len(self.members)
+        for id_, (recurrence, offset) in self.members.items():
+            entry = self.table.entry(id_)
+            assert (entry.recurrence, entry.offset_ms) == (recurrence, offset)
+            assert (self.table.revision_id(id_), self.table.effective_from(id_)) == (id_ * 10, START + id_)
+        assert 0 not in self.table
+        assert self.next_id not in self.table
+        distinct = {(recurrence.key, offset) for recurrence, offset in self.members.values()}
+        assert len(list(self.table.entries())) == len(distinct)
+        assert sum(len(entry.ids) for entry in self.table.entries()) == len(self.members)
+
+
+TestHeapEqualsSortedList = HeapEqualsSortedList.TestCase
+TestHeapEqualsSortedList.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
