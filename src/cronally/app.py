@@ -19,6 +19,7 @@ from cronally import RELEASED_AT, __version__
 from cronally.admin.server import AdminServer
 from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
+from cronally.domain.zones import tzdata_version
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
 from cronally.engine.service import Service
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
 
+_MOST_NAMES = 20  # schedules that a log line names
 _STAND_IN_CALLS = 8  # more at once make moto's server slower
 _MAX_AHEAD_MS = 86_400_000  # design §9: an unsynchronised clock a day ahead of the journal is not believed
 
@@ -247,6 +249,16 @@ class _Journalist(Lateness):
 
     def store_failed(self, error: StoreError) -> None:
         _log.warning("the store refuses: %s; trying again", error)
+
+    def instants_moved(self, names: Sequence[str]) -> None:
+        first = ", ".join(names[:_MOST_NAMES])
+        _log.warning(
+            "new time zone data (tzdata %s) moved the instant of %d schedules: %s%s",
+            tzdata_version(),
+            len(names),
+            first,
+            ", …" if len(names) > _MOST_NAMES else "",
+        )
 
     def zones_changed(self, change: ZoneChange) -> None:
         _log.warning(

@@ -307,8 +307,8 @@ async def test_the_timetable_comes_in_the_order_of_ids(store):
     b = await store.change(edit(b, new_spec=spec("b", note="new"), pause=Pause(since=T + 1, until=T + 9)))
     rows = await timetable(store)
     assert [row.id for row in rows] == [b.id, a.id]
-    assert rows[0] == (b.id, b.revision_id, "b", canonical_document(spec("b", note="new")), T, T + 1, T + 9)
-    assert rows[1][4:] == (T + 5, None, None)
+    assert rows[0] == (b.id, b.revision_id, "b", canonical_document(spec("b", note="new")), T, T + 1, T + 9, None)
+    assert rows[1][4:] == (T + 5, None, None, 1_798_761_600_000)
 
 
 async def test_long_lists_come_whole(store):
@@ -1039,6 +1039,7 @@ async def test_a_flip_makes_every_staged_change(store):
             T + 1000,
             None,
             None,
+            None,
         )
         assert now.spec == {"changed": changed, "new": new}[row.name]
         assert (now.changed_at, now.owner) == (T + 1000, "ops")
@@ -1083,3 +1084,17 @@ async def test_a_flip_keeps_single_instants(store):
             Fire(rows["b"].id, rows["b"].revision_id, T, T + offset),
         ]
     )
+
+
+async def test_the_slot_of_a_single_instant_can_be_moved(store):
+    once = spec("once", "@at 2027-01-01T00:00:00", tz="Europe/London", spread="10m")
+    made = await store.change(creation(once))
+    [row] = await timetable(store)
+    assert row.slot_time is not None
+    [before] = await store.at_between(row.slot_time - 1, row.slot_time + DAY_MS)
+    await store.move_single_slots([(made.id, row.slot_time + 3_600_000)])
+    [moved] = await timetable(store)
+    assert moved.slot_time == row.slot_time + 3_600_000
+    [after] = await store.at_between(row.slot_time + 3_600_000 - 1, row.slot_time + DAY_MS)
+    assert after.due_time - after.fire_time == before.due_time - before.fire_time > 0
+    assert after.fire_time == moved.slot_time

@@ -24,6 +24,7 @@ from cronally.engine.ports import (
     TimetableRow,
 )
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
+from cronally.instants import UtcMs
 from cronally.store.base import (
     SingleSlot,
     as_stored,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.ports import JournalFilter, RuleFires, ScheduleChange, StagedRow
-    from cronally.instants import UtcMs
 
 _SLICE_ROWS = 2_000
 
@@ -424,7 +424,17 @@ class MemoryStore:
             effective_from=schedule.effective_from,
             paused_since=schedule.pause.since if schedule.pause else None,
             paused_until=schedule.pause.until if schedule.pause else None,
+            slot_time=slot.fire_time if (slot := self._revisions[schedule.revision_id].slot) else None,
         )
+
+    async def move_single_slots(self, moved: Sequence[tuple[int, UtcMs]]) -> None:
+        for id_, fire_time in moved:
+            revision = self._revisions[self._schedules[id_].revision_id]
+            if revision.slot is not None:
+                due_time = UtcMs(fire_time + revision.slot.due_time - revision.slot.fire_time)
+                self._revisions[self._schedules[id_].revision_id] = replace(
+                    revision, slot=SingleSlot(fire_time, due_time)
+                )
 
     def _write(self, entry: JournalEntry) -> None:
         there = self._journal.get(entry.key)

@@ -261,8 +261,8 @@ def status_text(status: Status) -> str:
     if status.watermark:
         lines.append(("settled up to", status.watermark))
     if status.lateness_us:
-        words = [f"{key} {late_text(value)}" for key, value in status.lateness_us.items()]
-        lines.append(("lateness", ", ".join(words)))
+        words = [f"{key} {late_text(status.lateness_us[key])}" for key in ("p50", "p99", "max")]
+        lines.append(("lateness", f"{', '.join(words)} (last {status.lateness_us['count']:,} fires)"))
     if status.zone_change:
         change = status.zone_change
         more = "" if change["count"] <= len(change["names"]) else ", …"

@@ -31,6 +31,9 @@ class Hooks:
     def store_failed(self, error: StoreError) -> None:
         """The store refused; the engine will try again."""
 
+    def instants_moved(self, names: Sequence[str]) -> None:
+        """A new tzdata moved the one instant of these ``@at`` schedules."""
+
     def zones_changed(self, change: ZoneChange) -> None:
         """Under another version of tzdata the next fires of schedules are elsewhere."""
 

@@ -170,7 +170,10 @@ class Revised(NamedTuple):
 
 
 class TimetableRow(NamedTuple):
-    """What the timetable needs of one schedule at start. document: canonical JSON of the spec."""
+    """What the timetable needs of one schedule at start. document: canonical JSON of the spec.
+
+    slot_time: the one slot of an ``@at`` rule as it was computed when it was written; None for other rules.
+    """
 
     id: int
     revision_id: int
@@ -179,6 +182,7 @@ class TimetableRow(NamedTuple):
     effective_from: UtcMs
     paused_since: UtcMs | None
     paused_until: UtcMs | None
+    slot_time: UtcMs | None = None
 
 
 class PendingFire(NamedTuple):
@@ -299,6 +303,10 @@ class Store(Protocol):
 
     async def next_at(self, after: UtcMs) -> UtcMs | None:
         """Return the earliest due time later than *after* of an unpaused @at schedule, or None."""
+        ...
+
+    async def move_single_slots(self, moved: Sequence[tuple[int, UtcMs]]) -> None:
+        """Give ``@at`` schedules, by id, another slot: a new tzdata puts their local time at another instant."""
         ...
 
     # journal

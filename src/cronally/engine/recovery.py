@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cronally.domain.model import Fire, JournalEntry, Pause, SkipReason, State
 from cronally.domain.policy import CaughtUp, catch_up, clip, slot_window
 from cronally.domain.spec import from_canonical
-from cronally.engine.core import Core, member_of
+from cronally.engine.core import Core, Member, member_of
 from cronally.engine.fifo import GroupKey
 from cronally.engine.settle import unsent_entry
 from cronally.errors import UsageError
@@ -51,22 +51,31 @@ class Recovery:
         """Fill an empty core from the store, and find the FIFO groups that have pending fires."""
         now = self._clock.wall()
         self._core.planned_through = self._core.at_through = now
+        moved: dict[str, tuple[int, UtcMs]] = {}
         async for rows in self._store.timetable():
             for row in rows:
-                self._load_row(row)
+                member = self._load_row(row)
+                if member is not None and _is_moved(row, member, now):
+                    moved[row.name] = (row.id, UtcMs(member.recurrence.at_ms or 0))
             await self._clock.sleep(0)
+        if moved:
+            await self._store.move_single_slots(list(moved.values()))
+            self._hooks.instants_moved(sorted(moved))
         self._core.expect_next_at(await self._store.next_at(now))
         self._core.expect_pending(now)
         await self.find_groups()
 
-    def _load_row(self, row: TimetableRow) -> None:
+    def _load_row(self, row: TimetableRow) -> Member | None:
         spec = from_canonical(row.name, row.document)
         pause = None if row.paused_since is None else Pause(since=row.paused_since, until=row.paused_until)
         try:
-            self._core.load(member_of(row.id, row.revision_id, spec, row.effective_from, pause))
+            member = member_of(row.id, row.revision_id, spec, row.effective_from, pause)
         except UsageError as exc:  # its zone has left tzdata, say: the others go on without it
             self._core.failing.add(row.id)
             self.parked[row.name] = str(exc)
+            return None
+        self._core.load(member)
+        return member
 
     async def run(self, reason: str, watermark: UtcMs, *, after_crash: bool = False) -> list[Fire]:
         """Decide every slot due in (watermark, now]; return the fires to send at once, by due time.
@@ -220,6 +229,14 @@ class _Decision:
             else:
                 self.fires.append(fire)
                 self.to_hold.append(fire)
+
+
+def _is_moved(row: TimetableRow, member: Member, now: UtcMs) -> bool:
+    """Whether the instant of an ``@at`` schedule is to come and not the one on record: another tzdata computed that."""
+    at = member.recurrence.at_ms
+    if at is None or row.slot_time is None or at == row.slot_time:
+        return False
+    return min(at, row.slot_time) + member.offset_ms > now
 
 
 def _has_slot(entry: TimetableEntry, watermark: UtcMs, now: UtcMs) -> bool:

@@ -40,10 +40,18 @@ _DOCUMENT: Final = "(SELECT document FROM revision WHERE revision.id = revision_
 
 # --- schedules --------------------------------------------------------------------------------------------------
 
-_TIMETABLE_COLUMNS: Final = f"id, revision_id, name, {_DOCUMENT}, effective_from, paused_since, paused_until"
+_TIMETABLE_COLUMNS: Final = (
+    f"id, revision_id, name, {_DOCUMENT}, effective_from, paused_since, paused_until, slot_time"
+)
 
 _TIMETABLE_ROW: Final = """
-    SELECT schedule.id AS id, revision.id AS revision_id, schedule.name AS name, effective_from, paused_since, paused_until, size
+    SELECT schedule.id AS id, revision.id AS revision_id, schedule.name AS name, effective_from, paused_since, paused_until,
+    schedule.slot_time AS slot_time, size
+"""
+
+MOVE_SINGLE_SLOTS: Final = """
+    UPDATE schedule SET slot_due = slot_due - slot_time + (moved.value ->> 1), slot_time = moved.value ->> 1
+    FROM json_each(?) AS moved WHERE schedule.id = moved.value ->> 0 AND slot_time IS NOT NULL
 """
 
 TIMETABLE: Final = _slice(

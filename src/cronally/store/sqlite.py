@@ -301,6 +301,10 @@ class SqliteStore:
             oldest_pending_due=None if oldest is None else UtcMs(oldest),
         )
 
+    async def move_single_slots(self, moved: Sequence[tuple[int, UtcMs]]) -> None:
+        async with self._database.transaction() as writer:
+            await writer.rows(schedule_sql.MOVE_SINGLE_SLOTS, (json.dumps(list(moved)),))
+
     # next fires under a version of tzdata
 
     async def rule_fires(self, keys: Sequence[str]) -> dict[str, RuleFires]:

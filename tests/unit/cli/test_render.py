@@ -163,7 +163,7 @@ def test_status():
         journal={"published": 5},
         next_fire="2026-06-01T08:00:00Z",
         watermark=NOW,
-        lateness_us={"p50": 400, "p99": 1200, "max": 3000},
+        lateness_us={"p50": 400, "p99": 1200, "max": 3000, "count": 1500},
         stand_in="http://127.0.0.1:4566",
     )
     text = render.status_text(status)
@@ -173,7 +173,7 @@ def test_status():
         "1,200, 1 paused, 2 failing",
         "in 1h 30m",
         "5 published",
-        "p99 1.2 ms",
+        "p99 1.2 ms, max 3.0 ms (last 1,500 fires)",
         ":4566",
     ):
         assert part in text, part

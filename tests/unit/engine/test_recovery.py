@@ -8,13 +8,21 @@ import time
 import pytest
 
 from cronally.domain.model import Kind, Pause, SkipReason, State
+from cronally.engine.engine import Engine
 from cronally.engine.hooks import Hooks
 from cronally.engine.ports import ScheduleChange
 from cronally.instants import format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
 from support.memory_store import MemoryStore
-from support.recording_publisher import LOST_ACKNOWLEDGEMENT, PUBLISHED, THROTTLED, TIMED_OUT, Answer
+from support.recording_publisher import (
+    LOST_ACKNOWLEDGEMENT,
+    PUBLISHED,
+    THROTTLED,
+    TIMED_OUT,
+    Answer,
+    RecordingPublisher,
+)
 from support.rig import FIFO_TOPIC, TOPIC, running_engine
 
 MINUTE = 60
@@ -593,3 +601,37 @@ async def test_a_pause_taken_over_from_the_store_ends():
         assert rig.sent == ["job@2026-11-23T09:00:00Z"]
         assert (await rig.service.get("job")).stored.pause is None
         assert next(iter((await rig.journal()).values())).kind is Kind.SCHEDULED
+
+
+class Listening(Hooks):
+    def __init__(self):
+        self.moved = []
+
+    def instants_moved(self, names):
+        self.moved += names
+
+
+async def test_an_instant_that_new_zone_data_moves_fires_at_the_new_one():
+    clock, store, hooks = FakeClock(), MemoryStore(), Listening()
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("once", "@at 2026-11-23T09:30:00", tz="Europe/London")
+        await rig.add("tick", "0 * * * *")
+    [once, _] = [row async for rows in store.timetable() for row in rows]
+    await store.move_single_slots([(once.id, once.slot_time + 3_600_000)])  # what an older tzdata said
+    await Engine(store, RecordingPublisher(clock), clock, hooks).recover(await store.open())
+    assert hooks.moved == ["once"]
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.clock.advance_to("2026-11-23T09:30:01Z")
+        assert rig.sent == ["tick@2026-11-23T09:00:00Z", "once@2026-11-23T09:30:00Z"]
+        await rig.clock.advance(3700)
+        assert rig.sent.count("once@2026-11-23T09:30:00Z") == 1
+
+
+async def test_an_instant_that_was_over_before_the_new_zone_data_came_does_not_come_again():
+    clock, store, hooks = FakeClock(), MemoryStore(), Listening()
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("once", "@at 2026-11-23T09:30:00", tz="Europe/London")
+    [once] = [row async for rows in store.timetable() for row in rows]
+    await store.move_single_slots([(once.id, clock.wall() - 1)])
+    await Engine(store, RecordingPublisher(clock), clock, hooks).recover(await store.open())
+    assert hooks.moved == []
