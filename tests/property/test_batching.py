@@ -50,7 +50,7 @@ def test_batches_lose_and_exceed_nothing_and_keep_the_order(given_entries, most)
 
 @given(st.integers(0, 95))
 def test_entries_alike_fill_their_batches(count):
-    alike = [
-        Entry(Fire(n, 1, n, n), f"j{n}", "", TOPICS[0], "", (), 1) for n in range(count)
-    ]
-    assert [len(batch.entries) for batch in pack(alike)] == [10] * (count // 10) + [count % 10] * (count % 10 > 0)
+    alike = [Entry(Fire(n, 1, n, n), f"j{n}", "", TOPICS[0], "", (), 1) for n in range(count)]
+    assert [len(batch.entries) for batch in pack(alike)] == [10] * (count // 10) + [count % 10] * (
+        count % 10 > 0
+    )

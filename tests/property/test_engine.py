@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronally.domain.model import Kind
-from support.faulty_store import FaultyStore
 from support.fake_clock import FakeClock
+from support.faulty_store import FaultyStore
 from support.memory_store import MemoryStore
 from support.recording_publisher import PUBLISHED, THROTTLED, TIMED_OUT
 from support.rig import FIFO_TOPIC, TOPIC, running_engine
@@ -33,7 +33,9 @@ class WatchfulStore(MemoryStore):
         rows = {}
         for entry in self._journal.values():
             if entry.kind is Kind.SCHEDULED:
-                rows.setdefault(entry.schedule_id, []).append((entry.fire_time, entry.last_fire_time or entry.fire_time))
+                rows.setdefault(entry.schedule_id, []).append(
+                    (entry.fire_time, entry.last_fire_time or entry.fire_time)
+                )
         for schedule in self._schedules.values():
             from cronally.domain.spec import to_document
 
@@ -54,6 +56,7 @@ def test_the_watermark_never_passes_an_unsettled_slot(seed):
         inner = WatchfulStore(clock)
         store = FaultyStore(clock, inner)
         for crash in (True, False):
+
             def script(_entry, _attempt):
                 answer = chosen.choice((PUBLISHED, PUBLISHED, THROTTLED, TIMED_OUT))
                 return answer._replace(delay_s=chosen.choice((0, 0.03, 1.7)))
@@ -67,7 +70,9 @@ def test_the_watermark_never_passes_an_unsettled_slot(seed):
                         await rig.add(f"job-{number}", when, topic=topic, spread=spread, catch_up="all")
                     await rig.add("once", "@at 2026-11-23T08:59:41Z")
                 for _ in range(8):
-                    store.fails = lambda name: name in ("commit", "specs", "at_between") and chosen.random() < 0.2
+                    store.fails = lambda name: (
+                        name in ("commit", "specs", "at_between") and chosen.random() < 0.2
+                    )
                     store.before_s["commit"] = chosen.choice((0, 0, 0.4))
                     await clock.advance(chosen.choice((0.01, 0.7, 2)))
                     if chosen.random() < 0.2:

@@ -20,7 +20,9 @@ from cronally.domain.policy import (
 from cronally.domain.recurrence import Recurrence
 
 START = 1_795_420_800_000  # a Monday, 08:00:00Z
-RULES = [Recurrence.parse(when) for when in ("@every 1s", "@every 7s", "@every 1m", "* * * * *", "*/5 * * * *")]
+RULES = [
+    Recurrence.parse(when) for when in ("@every 1s", "@every 7s", "@every 1m", "* * * * *", "*/5 * * * *")
+]
 rules = st.sampled_from(RULES)
 offsets = st.sampled_from([0, 0, 1_000, 95_000])
 instants = st.integers(START, START + 2_000_000)
@@ -79,7 +81,9 @@ def test_what_was_decided_is_not_decided_again(situation, policy):
     rule, offset, now, window, _, settled = situation
     keys = {"now": now, "offset_ms": offset, "policy": policy, "deadline_ms": 60_000}
     first = catch_up(rule, window, settled, **keys)
-    decided = [(slot, slot) for slot in (*first.fires, *first.expired)] + [(r.first, r.last) for r in first.skipped]
+    decided = [(slot, slot) for slot in (*first.fires, *first.expired)] + [
+        (r.first, r.last) for r in first.skipped
+    ]
     again = catch_up(rule, window, sorted([*settled, *decided]), **keys)
     assert (again.fires, again.expired, again.skipped) == ([], [], [])
 

@@ -22,7 +22,7 @@ from cronally.domain.model import CatchUp
 from cronally.domain.recurrence import Recurrence
 from cronally.domain.topic import parse_topic_arn
 from cronally.errors import FieldError
-from cronally.instants import UtcMs, format_utc, parse_rfc3339, to_datetime
+from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs, format_utc, parse_rfc3339, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,8 @@ MAX_USER_ATTRIBUTES = 6  # design §6: with our four, raw SQS delivery takes ten
 MAX_TAGS = 50
 MAX_NOTE_CHARS = 500
 
+# A crontab field with an item such as H, H(0-29) or H/15: then the rule depends on the schedule's name.
+_HASHED = re.compile(r"(?:^|[\s,])h(?:$|[\s,(/])", re.ASCII | re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 # SNS Developer Guide, message attributes: name 1-256 of these, no leading, trailing or doubled dot, no AWS prefix.
 _ATTRIBUTE_NAME = re.compile(r"(?!(?i:aws|amazon)\.)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
@@ -130,7 +132,7 @@ def compile_recurrence(spec: ScheduleSpec) -> Recurrence:
     ``starts`` is the anchor of an interval and so part of its rule; for every other rule it only bounds the slots,
     which the engine does per schedule, so that rules stay shared.
     """
-    name = spec.name if "h" in spec.when.lower() else None
+    name = spec.name if _HASHED.search(spec.when) else None
     is_interval = spec.when.lstrip().startswith(("@every", "rate"))
     return _compile(
         spec.when,
@@ -184,9 +186,12 @@ def _instant(key: str, value: object) -> UtcMs:
     if isinstance(value, datetime):  # YAML reads an unquoted instant as one
         value = value.isoformat()
     try:
-        return parse_rfc3339(_text(key, value))
+        instant = parse_rfc3339(_text(key, value))
     except ValueError:
         raise FieldError(key, f"{value!r} is not an instant such as 2026-12-24T18:00:00Z") from None
+    if not MIN_UTC_MS <= instant <= MAX_UTC_MS:
+        raise FieldError(key, f"{value} lies outside the years 1 to 9999 in UTC")
+    return instant
 
 
 def parse_name(value: object) -> str:

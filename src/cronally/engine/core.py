@@ -10,13 +10,11 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from cronally.domain.model import MISSED_AFTER_MS, Fire, FireKey, JournalEntry, Kind, State
+from cronally.domain.model import MISSED_AFTER_MS, Fire, FireKey, Kind
 from cronally.domain.policy import Window, clip, slot_window
-from cronally.engine.fifo import FifoGroups
+from cronally.engine.holding import Holding, Phase
 from cronally.engine.timetable import Timetable
 from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs
 
@@ -63,25 +61,6 @@ def member_of(
     )
 
 
-class Phase(Enum):
-    """Where a held fire is."""
-
-    PLANNED = "planned"
-    IN_FLIGHT = "in flight"
-    WAITING = "waiting"  # in a busy FIFO group
-    WITHHELD = "withheld"  # planned, until it is known whether it is dropped
-    SETTLED = "settled"  # its outcome is known and not yet committed
-
-
-class _Held:
-    __slots__ = ("fire", "has_row", "phase")
-
-    def __init__(self, fire: Fire, phase: Phase, *, has_row: bool) -> None:
-        self.fire = fire
-        self.phase = phase
-        self.has_row = has_row
-
-
 def _awake(member: Member) -> Member:
     """Return a paused member as it is once its pause has ended by itself: the slot at the end instant fires."""
     assert member.paused_until is not None
@@ -103,26 +82,21 @@ class Withheld(NamedTuple):
     withdrawn: list[Fire]
 
 
-class Core:
-    """State machine of one engine. Instants are passed in."""
+class Core(Holding):
+    """State machine of one engine: what is due when, and (``Holding``) what it answers for. Instants are passed in."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.timetable = Timetable()
-        self.groups = FifoGroups()
         self.planned_through = UtcMs(0)
         self.at_through = UtcMs(0)
         self.next_at: UtcMs | None = None
-        self.next_pending: UtcMs | None = None
         self.failing: set[int] = set()
-        self._held: dict[FireKey, _Held] = {}
-        self._unsettled_dues: Counter[UtcMs] = Counter()
-        self._due_heap: list[UtcMs] = []
         self._bounds: dict[int, tuple[UtcMs | None, UtcMs | None]] = {}
         self._paused: dict[int, Member] = {}
         self._pause_ends: list[tuple[UtcMs, int]] = []
         self._ending: set[int] = set()
         self._changing: dict[int, UtcMs] = {}
-        self._dropping: set[int] = set()
         self._floors: dict[int, UtcMs] = {}
         self._floor_count = 0
         self._at_touched: set[int] | None = None
@@ -447,147 +421,6 @@ class Core:
         starts, ends = self._bounds[id_]
         return (starts is None or slot >= starts) and (ends is None or slot <= ends)
 
-    # --- holding ----------------------------------------------------------------------------------------------------
-
-    def hold(self, fire: Fire, *, has_row: bool = False) -> bool:
-        """Hold a fire that is about to be sent. has_row: its slot has a pending row.
-
-        False if it is held already, or if it is pending and its schedule's pending fires are being dropped.
-        """
-        if fire.key in self._held or (has_row and fire.schedule_id in self._dropping):
-            return False
-        self._held[fire.key] = _Held(fire, Phase.PLANNED, has_row=has_row)
-        if not has_row and fire.kind is Kind.SCHEDULED:
-            if fire.due_time not in self._unsettled_dues:
-                heapq.heappush(self._due_heap, fire.due_time)
-            self._unsettled_dues[fire.due_time] += 1
-        return True
-
-    def may_release(self, fire: Fire) -> bool:
-        """Whether *fire* is still planned (a change may have withdrawn it since it was armed)."""
-        held = self._held.get(fire.key)
-        return held is not None and held.phase is Phase.PLANNED and held.fire.revision_id == fire.revision_id
-
-    def mark_in_flight(self, fires: Iterable[Fire]) -> None:
-        for fire in fires:
-            self._held[fire.key].phase = Phase.IN_FLIGHT
-
-    def mark_waiting(self, fire: Fire) -> None:
-        """The fire waits in its FIFO group and its pending row is on the way to the store."""
-        self._held[fire.key].phase = Phase.WAITING
-        self._count_settled(self._held[fire.key])
-
-    def mark_planned(self, fire: Fire) -> bool:
-        """A waiting or failed fire is about to be sent again; False if it is being dropped, or is on its way."""
-        held = self._held.get(fire.key)
-        if held is None:
-            return self.hold(fire, has_row=True)
-        if held.phase is Phase.IN_FLIGHT:
-            return False
-        held.phase, held.fire = Phase.PLANNED, fire
-        return True
-
-    def begin_manual(self, fire: Fire) -> None:
-        """The row of a manual fire is being written: nobody but the writer sends it, however early he sees it."""
-        self.hold(fire, has_row=True)
-        self._held[fire.key].phase = Phase.WITHHELD
-
-    def end_manual(self, fire: Fire, *, is_done: bool) -> bool:
-        """The row is written, or could not be; return whether the fire is to be sent (its FIFO group may have done so)."""
-        held = self._held.get(fire.key)
-        if held is None or held.phase is not Phase.WITHHELD:
-            return False
-        if not is_done:
-            self._release_hold(fire.key)
-        held.phase = Phase.PLANNED
-        return is_done
-
-    def is_in_flight(self, fire: Fire) -> bool:
-        held = self._held.get(fire.key)
-        return held is not None and held.phase is Phase.IN_FLIGHT
-
-    def mark_settled(self, fire: Fire) -> None:
-        """The outcome is known; its row goes into the next commit."""
-        held = self._held[fire.key]
-        held.phase = Phase.SETTLED
-        self._count_settled(held)
-
-    def mark_committed(self, entries: Iterable[JournalEntry]) -> None:
-        """*entries* are durable: let go of the settled fires among them and remember when to retry the pending ones."""
-        for entry in entries:
-            held = self._held.get(entry.key)
-            if held is None:
-                continue
-            held.has_row = True
-            if held.phase is Phase.SETTLED:
-                del self._held[entry.key]
-                if entry.state is State.PENDING and entry.next_attempt_at is not None:
-                    self.expect_pending(entry.next_attempt_at)
-
-    def note_row(self, fire: Fire) -> bool:
-        """A change wrote a pending row for *fire*; return whether the core holds it and so sends it."""
-        held = self._held.get(fire.key)
-        if held is not None:
-            self._count_settled(held)
-        return held is not None
-
-    def has_row(self, fire: Fire) -> bool:
-        """Whether a fire that is held has a pending row."""
-        return self._held[fire.key].has_row
-
-    def expect_pending(self, at: UtcMs) -> None:
-        """A pending row may be tried at *at*."""
-        if self.next_pending is None or at < self.next_pending:
-            self.next_pending = at
-
-    def is_held(self, key: FireKey) -> bool:
-        return key in self._held
-
-    def in_flight_count(self) -> int:
-        return sum(held.phase is Phase.IN_FLIGHT for held in self._held.values())
-
-    def unsettled_count(self) -> int:
-        """Return how many fires are planned, in flight or settled but uncommitted; those waiting in a group are not."""
-        return sum(held.phase is not Phase.WAITING for held in self._held.values())
-
-    def begin_drop(self, schedule_id: int) -> frozenset[tuple[UtcMs, Kind]]:
-        """Withhold what is planned or pending of a schedule; return (fire time, kind) of what stays: it has been sent."""
-        self._dropping.add(schedule_id)
-        kept = set()
-        for key, held in list(self._held.items()):
-            if key.schedule_id != schedule_id:
-                continue
-            if held.phase in (Phase.IN_FLIGHT, Phase.SETTLED):
-                kept.add((key.fire_time, key.kind))
-            elif held.has_row:  # should the change fail, it is found by its row again
-                self._release_hold(key)
-            else:
-                held.phase = Phase.WITHHELD
-        self.groups.forget(schedule_id, kept)
-        return frozenset(kept)
-
-    def end_drop(self, schedule_id: int, *, is_done: bool) -> list[Fire]:
-        """End what ``begin_drop`` began; return the fires to send after all, because the change failed."""
-        self._dropping.discard(schedule_id)
-        withheld = [
-            held
-            for key, held in self._held.items()
-            if key.schedule_id == schedule_id and held.phase is Phase.WITHHELD
-        ]
-        for held in withheld:
-            if is_done:
-                self._release_hold(held.fire.key)
-            else:
-                held.phase = Phase.PLANNED
-        return [] if is_done else [held.fire for held in withheld]
-
-    def held_slots(self) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
-        """Return per schedule the scheduled slots the core still answers for, sorted, as (slot, slot)."""
-        slots: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
-        for key in sorted(key for key in self._held if key.kind is Kind.SCHEDULED):
-            slots.setdefault(key.schedule_id, []).append((key.fire_time, key.fire_time))
-        return slots
-
     def watermark(self, now: UtcMs) -> UtcMs:
         """Return the due time up to which every slot has a row, once what is settled is committed."""
         through: int = min(now, self.planned_through)
@@ -595,21 +428,8 @@ class Core:
             through = min(through, self.next_at - 1)
         if self.is_reading_at:
             through = min(through, self._at_read_after)
-        while self._due_heap and self._due_heap[0] not in self._unsettled_dues:
-            heapq.heappop(self._due_heap)
-        if self._due_heap:
-            through = min(through, self._due_heap[0] - 1)
+        earliest = self.earliest_unsettled_due()
+        if earliest is not None:
+            through = min(through, earliest - 1)
         through = min((through, *self._changing.values(), *self._floors.values()))
         return UtcMs(through)
-
-    def _release_hold(self, key: FireKey) -> None:
-        self._count_settled(self._held.pop(key))
-
-    def _count_settled(self, held: _Held) -> None:
-        if held.has_row or held.fire.kind is not Kind.SCHEDULED:
-            return
-        held.has_row = True
-        due = held.fire.due_time
-        self._unsettled_dues[due] -= 1
-        if self._unsettled_dues[due] <= 0:
-            del self._unsettled_dues[due]

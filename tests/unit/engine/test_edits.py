@@ -461,3 +461,87 @@ async def test_changes_are_refused_while_the_daemon_is_not_ready():
         rig.service.set_ready("it is stopping")
         with pytest.raises(NotReady, match="it is stopping"):
             await rig.add("job", AT_NINE)
+
+
+@pytest.mark.parametrize("change", ["put", "create", "remove", "apply", "run"])
+async def test_a_change_that_is_cancelled_is_made_to_its_end(change):
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("job", "@every 1s", message="old")
+        await clock.advance(1.5)
+        document = {"when": "@every 1s", "topic": TOPIC, "message": "new"}
+        for method in ("change", "flip", "add_manual"):
+            store.after_s[method] = 1.0
+        task = rig.start(
+            {
+                "put": lambda: rig.service.put("job", document, by="t"),
+                "create": lambda: rig.service.put("other", document, by="t"),
+                "remove": lambda: rig.service.remove("job", by="t"),
+                "apply": lambda: rig.apply({"name": "job", **document}),
+                "run": lambda: rig.service.run("job", by="t"),
+            }[change]()
+        )
+        await clock.settle()
+        task.cancel()
+        store.after_s.clear()
+        await clock.advance(3)
+        assert task.cancelled()
+        sent = [(a.entry.name, a.entry.message, a.entry.fire.kind.value) for a in rig.publisher.arrivals[1:]]
+        old, new = ("job", "old", "scheduled"), ("job", "new", "scheduled")
+        assert (
+            sorted(set(sent))
+            == {
+                "put": [new],
+                "create": [old, ("other", "new", "scheduled")],
+                "remove": [],
+                "apply": [new],
+                "run": [("job", "old", "manual"), old],
+            }[change]
+        )
+        assert len(rig.sent) == len(set(rig.sent))
+
+
+async def test_a_pause_that_ends_while_its_schedule_is_read_to_be_changed_is_ended_first():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("job", "@every 1s", catch_up="all")
+        until = parse_rfc3339("2026-11-23T08:59:35Z")
+        await rig.service.pause("job", by="t", until=until)
+        await clock.advance_to(until - 500)
+        store.after_s["schedule"] = 1.2
+        document = {"when": "@every 1s", "topic": TOPIC, "catch_up": "all", "message": "new"}
+        task = rig.start(rig.service.put("job", document, by="t"))
+        await clock.advance(1.5)
+        store.after_s.clear()
+        await clock.advance(5)
+        assert task.result().view.stored.pause is None
+        at = task.result().view.stored.effective_from
+        assert at > until
+        states = await rig.journal("job")
+        paused = [entry for entry in states.values() if entry.reason is SkipReason.PAUSED]
+        assert [(entry.count, entry.is_open) for entry in paused] == [(4, False)]
+        assert sorted(rig.sent) == [f"job@2026-11-23T08:59:{s}Z" for s in range(35, 36 + len(rig.sent) - 1)]
+        for arrival in rig.publisher.arrivals:
+            assert (arrival.entry.message == "new") is (arrival.entry.fire.fire_time > at)
+
+
+async def test_changes_wait_or_are_refused_while_missed_fires_are_undecided():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("job", "@every 10s", catch_up="all")
+        await clock.advance(5)
+        store.fail("settled_after")
+        await clock.suspend(60)
+        with pytest.raises(NotReady, match="missed fires"):
+            await rig.set("job", when="@every 20s")
+        store.fail()
+        await clock.advance(1)
+        await rig.set("job", when="@every 20s", catch_up="all")
+        await clock.advance(25)
+        states = await rig.states()
+        assert set(states.values()) == {State.PUBLISHED}
+        assert sorted(states) == sorted(rig.sent)
+        assert len(states) == 6 + 2
