@@ -307,7 +307,16 @@ async def test_the_timetable_comes_in_the_order_of_ids(store):
     b = await store.change(edit(b, new_spec=spec("b", note="new"), pause=Pause(since=T + 1, until=T + 9)))
     rows = await timetable(store)
     assert [row.id for row in rows] == [b.id, a.id]
-    assert rows[0] == (b.id, b.revision_id, "b", canonical_document(spec("b", note="new")), T, T + 1, T + 9, None)
+    assert rows[0] == (
+        b.id,
+        b.revision_id,
+        "b",
+        canonical_document(spec("b", note="new")),
+        T,
+        T + 1,
+        T + 9,
+        None,
+    )
     assert rows[1][4:] == (T + 5, None, None, 1_798_761_600_000)
 
 

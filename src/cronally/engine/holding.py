@@ -143,15 +143,8 @@ class Holding:
         if self.next_pending is None or at < self.next_pending:
             self.next_pending = at
 
-    def is_held(self, key: FireKey) -> bool:
-        return key in self._held
-
     def in_flight_count(self) -> int:
         return sum(held.phase is Phase.IN_FLIGHT for held in self._held.values())
-
-    def unsettled_count(self) -> int:
-        """Return how many fires are planned, in flight or settled but uncommitted; those waiting in a group are not."""
-        return sum(held.phase is not Phase.WAITING for held in self._held.values())
 
     def begin_drop(self, schedule_id: int) -> frozenset[tuple[UtcMs, Kind]]:
         """Withhold what is planned or pending of a schedule; return (fire time, kind) of what stays: it has been sent."""
