@@ -114,9 +114,8 @@ class Loop:
                 raise NotReady(
                     "the daemon cannot read its store to decide on missed fires; try again in a moment"
                 )
-            async with (
-                self._settler.committing
-            ):  # what a change finds unsettled is not settled behind its back
+            # What a change finds unsettled is not settled behind its back.
+            async with self._settler.committing:
                 yield
 
     def replan(self, fires: Iterable[Fire] = ()) -> None:
@@ -537,9 +536,8 @@ class Loop:
         core.next_pending = None
         after: tuple[UtcMs, int, UtcMs, str] | None = None
         while True:
-            async with (
-                self._settler.committing
-            ):  # else a fire that is settled meanwhile would seem to be pending
+            # During a commit a fire may seem to be pending that is settled.
+            async with self._settler.committing:
                 page = await self._store.pending_due(now, after=after, limit=_RETRY_PAGE)
                 fires = [p.fire for p in page if core.hold(p.fire, has_row=True)]
             await self._attempt(fires, now)

@@ -106,9 +106,8 @@ class Recovery:
         return sorted(decision.fires, key=lambda fire: (fire.due_time, fire.schedule_id))
 
     async def _settled(self, watermark: UtcMs) -> _Settled:
-        held = (
-            self._core.held_slots()
-        )  # before the read: what is committed during it may be in neither afterwards
+        # Before the read: what is committed during it may be in neither afterwards.
+        held = self._core.held_slots()
         settled = await self._store.settled_after(watermark)
         for schedule_id, slots in held.items():
             settled[schedule_id] = sorted([*settled.get(schedule_id, ()), *slots])

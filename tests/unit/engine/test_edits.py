@@ -545,3 +545,36 @@ async def test_changes_wait_or_are_refused_while_missed_fires_are_undecided():
         assert set(states.values()) == {State.PUBLISHED}
         assert sorted(states) == sorted(rig.sent)
         assert len(states) == 6 + 2
+
+
+async def test_pauses_and_resumes_while_the_planner_is_busy_send_the_slot_once():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("job", AT_NINE)
+        await rig.add("other", "@at 2026-11-23T09:00:00.500Z")
+        await clock.advance_to("2026-11-23T08:59:58.200Z")
+        store.before_s["specs"] = 0.5
+        await rig.add("another", AT_NINE)
+        for _ in range(3):
+            await rig.service.pause("job", by="test")
+            await rig.service.resume("job", by="test")
+        await clock.advance(5)
+        assert rig.sent.count(f"job@{NINE}") == 1
+        assert len(rig.sent) == 3
+
+
+async def test_an_instant_that_is_past_when_its_schedule_is_changed_while_it_is_read_goes_by_the_old_rule():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("once", "@at 2026-11-23T08:59:40Z", message="old")
+        store.after_s["at_between"] = 3.0
+        await clock.advance_to("2026-11-23T08:59:40.200Z")
+        assert rig.sent == []
+        await rig.set("once", when="@at 2026-11-23T08:59:50Z", message="new")
+        await clock.advance(20)
+        assert [(a.entry.fire_id[-4:-1], a.entry.message) for a in rig.publisher.arrivals] == [
+            (":40", "old"),
+            (":50", "new"),
+        ]

@@ -269,3 +269,69 @@ async def test_a_removed_name_used_again_keeps_the_order_of_its_group():
         await rig.clock.advance(100)
         assert rig.accepted == sorted(rig.accepted)
         assert_one_at_a_time(rig)
+
+
+async def test_a_slot_that_comes_due_while_outcomes_are_committed_before_a_refill_keeps_its_place():
+    def script(entry, _attempt):
+        return Answer(delay_s=150) if entry.fire_id.endswith("08:59:31Z") else Answer(delay_s=0.01)
+
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store, script=script) as rig:
+        await rig.add("a", "@every 1s", **FIFO)
+        await clock.advance(140)
+        store.before_s["commit"] = 1.7
+        await clock.advance(60)
+        store.before_s.clear()
+        await clock.advance(3)
+        assert_one_at_a_time(rig)
+        assert len(set(rig.sent)) == len(rig.sent) == 203
+        assert set((await rig.states()).values()) == {State.PUBLISHED}
+
+
+async def test_a_run_right_after_a_step_of_the_clock_comes_after_the_slots_that_are_late():
+    async with running_engine() as rig:
+        await rig.add("job", "@every 1s", topic=FIFO_TOPIC, catch_up="all")
+        await rig.clock.advance(2.5)
+        rig.clock.step_wall(8_000)
+        fire_id = await rig.service.run("job", by="t")
+        await rig.clock.advance(5)
+        assert_one_at_a_time(rig)
+        assert len(set(rig.sent)) == len(rig.sent) == 16
+        assert rig.sent[10] == fire_id
+
+
+async def test_a_change_right_after_a_step_of_the_clock_keeps_the_order_of_a_shared_group():
+    async with running_engine() as rig:
+        await rig.add("a", "@every 3s", **FIFO)
+        await rig.add("b", "@every 1s", **FIFO)
+        await rig.clock.advance(2.5)
+        rig.clock.step_wall(30_000)
+        await rig.set("a", when="@every 3s", message="new", **FIFO)
+        await rig.clock.advance(5)
+        assert_one_at_a_time(rig)
+        assert len(set(rig.sent)) == len(rig.sent)
+        assert set((await rig.states()).values()) == {State.PUBLISHED}
+
+
+async def test_a_head_that_is_being_armed_again_when_recovery_begins_is_not_forgotten():
+    def script(entry, attempt):
+        return Answer(delay_s=300) if entry.name == "busy" and attempt == 1 else PUBLISHED
+
+    async with running_engine(script=script) as rig:
+        await rig.add("busy", "@at 2026-11-23T08:59:50Z", **FIFO)
+        await rig.add("behind", "@at 2026-11-23T09:00:00Z", **FIFO)
+        await rig.add("free", "@at 2026-11-23T09:00:00Z", topic=FIFO_TOPIC, catch_up="all")
+        await rig.clock.advance_to("2026-11-23T08:59:59.500Z")
+        arm = rig.publisher.arm
+
+        async def slow_arm(batches, instant):
+            await rig.clock.sleep(5)
+            return await arm(batches, instant)
+
+        rig.publisher.arm = slow_arm
+        await rig.clock.advance(1)
+        assert rig.sent == ["busy@2026-11-23T08:59:50Z"]
+        await rig.clock.suspend(30)
+        await rig.clock.advance(20)
+        assert rig.sent[1:] == ["free@2026-11-23T09:00:00Z"]

@@ -121,3 +121,14 @@ def test_a_schedule_is_forgotten_but_for_what_has_been_sent():
     assert groups.head_of(fire(1, 2)) is None
     assert set(groups.wanting(0)) == {KEY, other}
     groups.give_up_head(fire(99))
+
+
+def test_one_that_was_read_from_the_store_does_not_enter_a_second_time():
+    groups = FifoGroups()
+    groups.mark_busy(KEY)
+    groups.begin_refill(KEY)
+    head = groups.refill(KEY, [place(1), place(2)], is_all=True)
+    dated = place_of(fire(2)._replace(deadline_at=99), "job-1")
+    assert not groups.enter(KEY, dated)
+    assert groups.is_waiting(KEY, dated)
+    assert drained(groups, head) == [1, 2]

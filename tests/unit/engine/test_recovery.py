@@ -635,3 +635,42 @@ async def test_an_instant_that_was_over_before_the_new_zone_data_came_does_not_c
     await store.move_single_slots([(once.id, clock.wall() - 1)])
     await Engine(store, RecordingPublisher(clock), clock, hooks).recover(await store.open())
     assert hooks.moved == []
+
+
+async def test_what_is_armed_does_not_leave_stale_when_the_machine_resumes_before_anybody_looked():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("job", "0 9 * * *", catch_up="skip")
+        await rig.add("other", "* * * * *", spread="1h", catch_up="skip")
+        await clock.advance_to(at("08:59:59"))
+        store.before_s["specs"] = 4.0  # the planner is busy with a neighbour
+        await rig.add("neighbour", "@at 2026-11-23T09:00:00Z", catch_up="skip")
+        await clock.advance(0.2)
+        await clock.suspend(60)
+        store.before_s.clear()
+        await clock.advance(10)
+        assert rig.sent == []
+        entries = await rig.journal("job")
+        assert [entry.reason for entry in entries.values()] == [SkipReason.CATCH_UP]
+
+
+async def test_a_pause_that_ended_while_the_planner_was_busy_is_recoverys():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("job", "@every 1s", catch_up="skip")
+        await rig.add("other", "0 9 * * *")
+        await rig.service.pause("job", by="t", until=at("09:00:05"))
+        await clock.advance_to(at("08:59:57"))
+        store.before_s["specs"] = 30.0
+        await clock.advance_to(at("09:00:20"))
+        store.before_s.clear()
+        await clock.advance_to(at("09:00:40"))
+        skipped = [e for e in (await rig.journal("job")).values() if e.reason is SkipReason.CATCH_UP]
+        assert sum(entry.count for entry in skipped) > 5
+        assert all(
+            a.released_us < (a.entry.fire.due_time + 10_001) * 1000
+            for a in rig.publisher.arrivals[1:]
+            if a.entry.name == "job"
+        )
