@@ -5,11 +5,20 @@ from __future__ import annotations
 import pytest
 
 from cronally.domain.model import SkipReason, State
+from cronally.engine.ports import OutcomeClass
 from cronally.errors import Conflict, FieldError, NotReady, RevisionConflict, ScheduleNotFound, StoreBusy
 from cronally.instants import parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
-from support.recording_publisher import PUBLISHED, THROTTLED, TIMED_OUT, TOPIC_GONE, Answer
+from support.recording_publisher import (
+    LOST_ACKNOWLEDGEMENT,
+    PUBLISHED,
+    REJECTED,
+    THROTTLED,
+    TIMED_OUT,
+    TOPIC_GONE,
+    Answer,
+)
 from support.rig import FIFO_TOPIC, TOPIC, running_engine
 
 NINE = "2026-11-23T09:00:00Z"
@@ -578,3 +587,19 @@ async def test_an_instant_that_is_past_when_its_schedule_is_changed_while_it_is_
             (":40", "old"),
             (":50", "new"),
         ]
+
+
+async def test_what_an_attempt_came_to_is_not_forgotten_by_a_change_that_waits_for_the_store():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    answers = {1: LOST_ACKNOWLEDGEMENT._replace(outcome=OutcomeClass.HOLD)}
+    async with running_engine(clock=clock, store=store, script=lambda _e, n: answers.get(n, REJECTED)) as rig:
+        await rig.add("job", AT_NINE)
+        await clock.advance_to(parse_rfc3339(NINE) + 10)
+        store.before_s["change"] = 1.0
+        rig.start(rig.service.put("job", {"when": "0 10 * * *", "topic": TOPIC}, by="t"))
+        await clock.advance(5)
+        assert len(rig.sent) == 1
+        await clock.advance(300)
+        entry = (await rig.journal())[f"job@{NINE}"]
+        assert (entry.state, entry.attempts, entry.maybe_published) == (State.REJECTED, 2, True)

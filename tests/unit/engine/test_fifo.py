@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cronally.domain.model import SkipReason, State
+from cronally.engine.fifo import GroupKey
 from cronally.instants import format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
@@ -272,21 +273,38 @@ async def test_a_removed_name_used_again_keeps_the_order_of_its_group():
 
 
 async def test_a_slot_that_comes_due_while_outcomes_are_committed_before_a_refill_keeps_its_place():
-    def script(entry, _attempt):
-        return Answer(delay_s=150) if entry.fire_id.endswith("08:59:31Z") else Answer(delay_s=0.01)
-
     clock = FakeClock()
     store = FaultyStore(clock)
-    async with running_engine(clock=clock, store=store, script=script) as rig:
-        await rig.add("a", "@every 1s", **FIFO)
-        await clock.advance(140)
-        store.before_s["commit"] = 1.7
-        await clock.advance(60)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("a", "@every 2s", **FIFO)
+        await clock.advance_to(at("08:59:40"))
+        store.before_s["commit"] = 3.0  # the outcome of the slot at :40 waits
+        rig.engine.core.groups.mark_busy(GroupKey(FIFO_TOPIC, "g"))
+        rig.engine.loop.note_committed()
+        await clock.advance(2.5)
         store.before_s.clear()
-        await clock.advance(3)
+        await clock.advance(10)
         assert_one_at_a_time(rig)
-        assert len(set(rig.sent)) == len(rig.sent) == 203
+        assert len(set(rig.sent)) == len(rig.sent) == 11
         assert set((await rig.states()).values()) == {State.PUBLISHED}
+
+
+async def test_a_run_while_the_planner_is_busy_comes_after_the_slots_that_are_late():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("job", "@every 1s", topic=FIFO_TOPIC, catch_up="all")
+        await clock.advance(2.5)
+        store.before_s["specs"] = 6.0
+        await rig.add("neighbour", "@every 1s")
+        store.before_s.clear()
+        await clock.advance(4)
+        fire_id = await rig.service.run("job", by="t")
+        await clock.advance(5)
+        assert_one_at_a_time(rig)
+        assert len(set(rig.sent)) == len(rig.sent)
+        mine = [id_ for id_ in rig.sent if id_.startswith("job")]
+        assert mine[6] == fire_id
 
 
 async def test_a_run_right_after_a_step_of_the_clock_comes_after_the_slots_that_are_late():

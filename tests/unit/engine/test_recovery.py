@@ -481,7 +481,7 @@ async def test_recovery_and_a_change_do_not_meet_halfway():
 async def test_an_outcome_committed_while_recovery_reads_is_not_decided_again():
     clock = FakeClock()
     store = FaultyStore(clock)
-    async with running_engine(clock=clock, store=store, script=lambda _e, _n: Answer(delay_s=2)) as rig:
+    async with running_engine(clock=clock, store=store, script=lambda _e, _n: Answer(delay_s=3.5)) as rig:
         await rig.add("job", "0 9 * * *")
         await rig.add("other", "* * * * *")
         await clock.advance_to(at("09:00:01"))
@@ -660,10 +660,10 @@ async def test_a_pause_that_ended_while_the_planner_was_busy_is_recoverys():
     store = FaultyStore(clock)
     async with running_engine(clock=clock, store=store) as rig:
         await rig.add("job", "@every 1s", catch_up="skip")
-        await rig.add("other", "0 9 * * *")
+        await rig.add("other", "@at 2026-11-23T09:00:00Z")
         await rig.service.pause("job", by="t", until=at("09:00:05"))
         await clock.advance_to(at("08:59:57"))
-        store.before_s["specs"] = 30.0
+        store.before_s["at_between"] = 30.0
         await clock.advance_to(at("09:00:20"))
         store.before_s.clear()
         await clock.advance_to(at("09:00:40"))
