@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NewType
 
 UtcMs = NewType("UtcMs", int)
@@ -38,6 +39,7 @@ def from_datetime(value: datetime) -> UtcMs:
     return UtcMs((value - _EPOCH) // _MS)
 
 
+@lru_cache(maxsize=4_096)  # a burst, and a page of a listing, has the same instants over and over
 def format_utc(instant: UtcMs) -> str:
     """Write *instant* as RFC 3339 UTC, milliseconds only if not 0: ``2026-11-23T09:00:00Z``."""
     text = to_datetime(instant).isoformat(timespec="milliseconds")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 
@@ -407,7 +406,7 @@ async def test_a_pause_opens_a_row_and_its_end_closes_it(store):
     await store.change(edit(revised, action="resume", closed=(closed,)))
     assert await entries(store) == [closed]
     assert (await store.counts()).journal[State.SKIPPED] == 10
-    await store.change(edit(revised, action="resume", closed=(replace(closed, count=3),)))
+    await store.change(edit(revised, action="resume", closed=(closed._replace(count=3),)))
     assert await entries(store) == [closed]
 
 
@@ -415,7 +414,7 @@ async def test_a_pause_that_skipped_nothing_leaves_no_row(store):
     revised = await store.change(creation(spec()))
     opened = pause_row(revised, T, T, 0, is_open=True)
     await store.change(edit(revised, action="pause", pause=Pause(since=T - 1), opened=(opened,)))
-    await store.change(edit(revised, action="resume", closed=(replace(opened, is_open=False),)))
+    await store.change(edit(revised, action="resume", closed=(opened._replace(is_open=False),)))
     assert await entries(store) == []
 
 
@@ -429,7 +428,7 @@ async def test_an_edit_of_a_paused_schedule_closes_one_row_and_opens_the_next(st
             first,
             new_spec=spec(note="new"),
             pause=Pause(since=T),
-            closed=(replace(opened, is_open=False),),
+            closed=(opened._replace(is_open=False),),
             opened=(pause_row(unknown, T, T, 0, is_open=True),),
         )
     )
@@ -462,11 +461,11 @@ async def test_pending_fires_can_be_dropped_but_those_in_flight(store):
     assert (await store.change(change)).pending == 1
     dropped = {"state": State.SKIPPED, "reason": SkipReason.DROPPED, "next_attempt_at": None}
     assert await entries(store, schedule="nightly") == [
-        replace(pending(revised, T + 2 * MINUTE), **dropped),
+        pending(revised, T + 2 * MINUTE)._replace(**dropped),
         pending(revised, T + MINUTE),
         entry(revised, T + 2),
-        replace(pending(revised), **dropped),
-        replace(manual, **dropped),
+        pending(revised)._replace(**dropped),
+        manual._replace(**dropped),
     ]
     assert await entries(store, schedule="other") == [pending(other)]
     assert len(await store.pending_due(T + DAY_MS)) == 2
@@ -568,7 +567,7 @@ async def test_an_entry_replaces_a_pending_one_and_no_other(store):
     assert await store.next_pending(0) == T + 900
     settled = entry(revised, state=State.REJECTED, attempts=3, last_error="InvalidParameter")
     await store.commit([settled], watermark=None)
-    for late in (entry(revised), pending(revised), replace(settled, attempts=9)):
+    for late in (entry(revised), pending(revised), settled._replace(attempts=9)):
         await store.commit([late], watermark=None)
         assert await entries(store) == [settled]
     assert await store.next_pending(0) is None

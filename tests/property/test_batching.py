@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cronally.domain.batching import pack
-from cronally.domain.message import Entry
-from cronally.domain.model import Fire
+from support.entries import sized_entry
 
 TOPICS = [f"arn:aws:sns:us-east-1:123456789012:{name}" for name in ("a", "b", "c.fifo", "d.fifo")]
 
@@ -18,14 +17,10 @@ def entries(draw):
     for number in range(draw(st.integers(0, 60))):
         topic = draw(st.sampled_from(TOPICS))
         made.append(
-            Entry(
-                fire=Fire(number, 1, number, number),
-                name=f"job-{number}",
-                fire_id=f"job-{number}@",
+            sized_entry(
+                number,
+                draw(st.sampled_from([1, 10, 30, 60, 100, 130])),
                 topic=topic,
-                message="",
-                attributes=(),
-                size_bytes=draw(st.sampled_from([1, 10, 30, 60, 100, 130])),
                 group=draw(st.sampled_from(["g", "h", "i"])) if topic.endswith(".fifo") else None,
             )
         )
@@ -50,7 +45,7 @@ def test_batches_lose_and_exceed_nothing_and_keep_the_order(given_entries, most)
 
 @given(st.integers(0, 95))
 def test_entries_alike_fill_their_batches(count):
-    alike = [Entry(Fire(n, 1, n, n), f"j{n}", "", TOPICS[0], "", (), 1) for n in range(count)]
+    alike = [sized_entry(n, 1, topic=TOPICS[0]) for n in range(count)]
     assert [len(batch.entries) for batch in pack(alike)] == [10] * (count // 10) + [count % 10] * (
         count % 10 > 0
     )

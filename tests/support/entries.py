@@ -24,6 +24,11 @@ def entry(number: int = 0, *, topic: str = TOPIC, fire_time: UtcMs = NINE, **spe
     return compose(ScheduleSpec(**fields), Fire(number, number, fire_time, fire_time))
 
 
+def sized_entry(number: int, size_bytes: int, **spec: Any) -> Entry:
+    """Return the entry of schedule ``job-NUMBER``, said to be *size_bytes* long."""
+    return entry(number, **spec)._replace(size_bytes=size_bytes)
+
+
 def batch(count: int = 1, *, first: int = 0, topic: str = TOPIC, **spec: Any) -> Batch:
     """Return a batch of *count* entries, of the schedules ``job-FIRST`` and on."""
     return Batch(topic, tuple(entry(n, topic=topic, **spec) for n in range(first, first + count)))

@@ -168,11 +168,11 @@ class MemoryStore:
             self._write(entry)
         for entry in change.opened:
             whose = entry.schedule_id or id_
-            self._write(replace(entry, schedule_id=whose, revision_id=entry.revision_id or revision_id))
+            self._write(entry._replace(schedule_id=whose, revision_id=entry.revision_id or revision_id))
         if change.drop_pending:
             for entry in [*self._pending.values()]:
                 if entry.schedule_id == id_ and (entry.fire_time, entry.kind) not in change.kept:
-                    self._write(replace(entry, state=State.SKIPPED, reason=SkipReason.DROPPED))
+                    self._write(entry._replace(state=State.SKIPPED, reason=SkipReason.DROPPED))
 
     # single instants
 
@@ -244,7 +244,7 @@ class MemoryStore:
 
     async def mark_unclean(self) -> None:
         for entry in [*self._pending.values()]:
-            self._write(replace(entry, maybe_published=True))
+            self._write(entry._replace(maybe_published=True))
 
     async def manual_times(self, schedule_id: int, since: UtcMs) -> set[UtcMs]:
         return {

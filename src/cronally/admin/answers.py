@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta, timezone
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.admin import wire
@@ -37,7 +36,7 @@ _DEFAULTS: Final = dict.fromkeys(key for key in DOCUMENT_KEYS if key != "paused"
 def schedule_answer(view: ScheduleView) -> dict[str, Any]:
     """Return a schedule as ``wire.Schedule`` has it: the whole document, defaults written out, and its state."""
     stored = view.stored
-    fires = [_written(slot) for slot in view.next_fires]
+    fires = [format_utc(slot) for slot in view.next_fires]
     document = _DEFAULTS | to_document(stored.spec)
     return {
         "name": stored.spec.name,
@@ -51,9 +50,9 @@ def schedule_answer(view: ScheduleView) -> dict[str, Any]:
         "revision": stored.revision,
         "pending": stored.pending,
         "owner": stored.owner,
-        "effective_from": _written(stored.effective_from),
-        "created_at": _written(stored.created_at),
-        "changed_at": _written(stored.changed_at),
+        "effective_from": format_utc(stored.effective_from),
+        "created_at": format_utc(stored.created_at),
+        "changed_at": format_utc(stored.changed_at),
         "warnings": list(view.warnings),
         "next_fires": fires,
     }
@@ -66,7 +65,7 @@ def fire_answer(row: JournalRow) -> dict[str, Any]:
     return {
         "fire_id": fire_id(row.name, entry.fire_time, entry.kind),
         "schedule": row.name,
-        "fire_time": _written(entry.fire_time),
+        "fire_time": format_utc(entry.fire_time),
         "kind": str(entry.kind),
         "state": str(entry.state),
         "reason": None if entry.reason is None else str(entry.reason),
@@ -76,7 +75,7 @@ def fire_answer(row: JournalRow) -> dict[str, Any]:
         "lateness_us": entry.lateness_us,
         "maybe_published": entry.maybe_published,
         "last_error": entry.last_error,
-        "last_fire_time": _written(last),
+        "last_fire_time": format_utc(last),
         "count": entry.count,
     }
 
@@ -165,20 +164,15 @@ def apply_answer(result: ApplyResult) -> wire.ApplyReply:
     )
 
 
-@lru_cache(maxsize=4_096)  # a page has the same instants over and over, and writing one takes 6 µs
-def _written(instant: UtcMs) -> str:
-    return format_utc(instant)
-
-
 def _instant(instant: UtcMs | None) -> str | None:
-    return None if instant is None else _written(instant)
+    return None if instant is None else format_utc(instant)
 
 
 def _paused(pause: Pause | None) -> dict[str, str | None] | bool:
     if pause is None:
         return False
     return {
-        "since": _written(pause.since),
+        "since": format_utc(pause.since),
         "until": _instant(pause.until),
         "note": pause.note,
         "by": pause.by,

@@ -18,61 +18,93 @@ MAX_MESSAGE_BYTES = 262_144  # SNS API Reference, Publish: message and attribute
 # The longest fire id takes 115 bytes and the shortest placeholder that becomes one 18 characters; UTF-8 takes up to 4.
 _MOST_BYTES_PER_CHAR = 8
 _OUR_ATTRIBUTES_BYTES = 1_000
+_OUR_NAMES_BYTES = sum(
+    len(name) + len("String") for name in ("cronally.schedule", "cronally.fire_time", "cronally.fire_id")
+)
 _LONGEST_FIRE_TIME = UtcMs(1_795_510_800_001)  # any instant with milliseconds: the longest way to write one
 
 
 class Entry(NamedTuple):
-    """One message, ready to be packed into a batch.
+    """One message, ready to be packed into a batch: a fire, and the revision that says what it publishes.
 
-    Fields: attributes: ours, then the user's; never more than ten. group: MessageGroupId or None.
-        deduplication: MessageDeduplicationId, the fire id on FIFO topics, else None.
-        size_bytes: what SNS counts: the message and each attribute's name, type and value, UTF-8.
+    What it says is put together when somebody asks: a burst has a hundred thousand of these, and most parts are the
+    revision's.
+
+    Fields: size_bytes: what SNS counts: the message and each attribute's name, type and value, UTF-8.
     """
 
     fire: Fire
-    name: str
+    spec: ScheduleSpec
     fire_id: str
-    topic: str
-    message: str
-    attributes: tuple[Attribute, ...]
     size_bytes: int
-    subject: str | None = None
-    message_structure: str | None = None
-    group: str | None = None
-    deduplication: str | None = None
-    priority: int = 5
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def topic(self) -> str:
+        return self.spec.topic
+
+    @property
+    def priority(self) -> int:
+        return self.spec.priority
+
+    @property
+    def subject(self) -> str | None:
+        return self.spec.subject
+
+    @property
+    def message_structure(self) -> str | None:
+        return self.spec.message_structure
+
+    @property
+    def group(self) -> str | None:
+        """MessageGroupId."""
+        return self.spec.group_id
+
+    @property
+    def deduplication(self) -> str | None:
+        """MessageDeduplicationId: the fire id on FIFO topics."""
+        return self.fire_id if self.spec.is_fifo else None
+
+    @property
+    def message(self) -> str:
+        return _message(self.spec, format_utc(self.fire.fire_time), self.fire_id)
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Ours, then the user's; never more than ten."""
+        return _attributes(self.spec, self.fire, format_utc(self.fire.fire_time), self.fire_id)
 
 
 def compose(spec: ScheduleSpec, fire: Fire) -> Entry:
     """Return the entry that publishes *fire* as *spec*, the revision it belongs to, says."""
     time = format_utc(fire.fire_time)
     id_ = fire_id(spec.name, fire.fire_time, fire.kind)
-    if spec.message is None:
-        message = json.dumps({"schedule": spec.name, "fire_time": time, "fire_id": id_})
-    else:
-        message = _filled(spec.message, spec.name, time, id_)
-    attributes = [
+    size_bytes = _utf8_bytes(_message(spec, time, id_)) + _OUR_NAMES_BYTES
+    size_bytes += len(spec.name) + len(time) + len(id_)
+    if spec.attributes or fire.kind is not Kind.SCHEDULED:
+        size_bytes += sum(_attribute_bytes(a) for a in _attributes(spec, fire, time, id_)[3:])
+    return Entry(fire, spec, id_, size_bytes)
+
+
+def _message(spec: ScheduleSpec, time: str, id_: str) -> str:
+    if spec.message is not None:
+        return filled(spec.message, spec.name, time, id_)
+    # Neither a name nor an instant holds anything that JSON would escape.
+    return f'{{"schedule": "{spec.name}", "fire_time": "{time}", "fire_id": "{id_}"}}'
+
+
+def _attributes(spec: ScheduleSpec, fire: Fire, time: str, id_: str) -> tuple[Attribute, ...]:
+    ours: tuple[Attribute, ...] = (
         Attribute("cronally.schedule", spec.name),
         Attribute("cronally.fire_time", time),
         Attribute("cronally.fire_id", id_),
-    ]
-    if fire.kind is not Kind.SCHEDULED:
-        attributes.append(Attribute("cronally.kind", str(fire.kind)))
-    attributes += [a._replace(value=_filled(a.value, spec.name, time, id_)) for a in spec.attributes]
-    return Entry(
-        fire=fire,
-        name=spec.name,
-        fire_id=id_,
-        topic=spec.topic,
-        message=message,
-        attributes=tuple(attributes),
-        size_bytes=_utf8_bytes(message) + sum(_attribute_bytes(a) for a in attributes),
-        subject=spec.subject,
-        message_structure=spec.message_structure,
-        group=spec.group_id,
-        deduplication=id_ if spec.is_fifo else None,
-        priority=spec.priority,
     )
+    if fire.kind is not Kind.SCHEDULED:
+        ours += (Attribute("cronally.kind", str(fire.kind)),)
+    return ours + tuple(a._replace(value=filled(a.value, spec.name, time, id_)) for a in spec.attributes)
 
 
 def check_message(spec: ScheduleSpec) -> None:
@@ -118,7 +150,8 @@ def _check_structure(spec: ScheduleSpec) -> None:
         )
 
 
-def _filled(text: str, name: str, time: str, id_: str) -> str:
+def filled(text: str, name: str, time: str, id_: str) -> str:
+    """Return *text* with its placeholders replaced (design §6). time: the fire time, written. id_: the fire id."""
     if "<cronally." not in text and "<aws." not in text:
         return text
     return (

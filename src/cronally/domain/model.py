@@ -22,6 +22,10 @@ class Kind(StrEnum):
     MANUAL = "manual"
     BACKFILL = "backfill"
 
+    __hash__ = (
+        str.__hash__
+    )  # an Enum's own is written in Python, and every held fire is found by its kind, too
+
 
 class State(StrEnum):
     """What became of a slot, as journalled."""
@@ -97,9 +101,10 @@ class Pause:
     by: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalEntry:
+class JournalEntry(NamedTuple):
     """What became of one slot, or of ``count`` consecutive slots that share one fate.
+
+    A tuple, as a fire is. Name the fields you give.
 
     Fields: fire_time .. last_fire_time: the first and last slot (equal when count is 1). ``is_open``: a pause that
         goes on; its last slot and count are not known yet and stand at the first slot and 0.
@@ -110,10 +115,10 @@ class JournalEntry:
 
     schedule_id: int
     fire_time: UtcMs
-    kind: Kind = Kind.SCHEDULED
     revision_id: int
     due_time: UtcMs
     state: State
+    kind: Kind = Kind.SCHEDULED
     reason: SkipReason | None = None
     attempts: int = 0
     released_at: UtcMs | None = None
@@ -123,7 +128,7 @@ class JournalEntry:
     last_error: str | None = None
     next_attempt_at: UtcMs | None = None
     last_fire_time: UtcMs | None = None
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # the field hides tuple.count, which nobody wants of an entry
     is_open: bool = False
 
     @property

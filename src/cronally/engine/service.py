@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cronally.domain.matching import read_instant
@@ -361,7 +361,7 @@ class Service:
         so_far = range_in(member.recurrence, window)
         if so_far is None:
             return row
-        return row._replace(entry=replace(entry, last_fire_time=so_far.last, count=so_far.slots))
+        return row._replace(entry=entry._replace(last_fire_time=so_far.last, count=so_far.slots))
 
 
 def next_slots(spec: ScheduleSpec, after: UtcMs, count: int) -> list[UtcMs]:

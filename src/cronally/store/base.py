@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.model import State
@@ -48,8 +47,8 @@ def fifo_group(spec: ScheduleSpec) -> tuple[str, str] | None:
 def as_stored(entry: JournalEntry) -> JournalEntry:
     """Return *entry* as a store keeps it: a next attempt if, and only if, it is pending (at its due time by default)."""
     if entry.state is not State.PENDING:
-        return entry if entry.next_attempt_at is None else replace(entry, next_attempt_at=None)
-    return entry if entry.next_attempt_at is not None else replace(entry, next_attempt_at=entry.due_time)
+        return entry if entry.next_attempt_at is None else entry._replace(next_attempt_at=None)
+    return entry if entry.next_attempt_at is not None else entry._replace(next_attempt_at=entry.due_time)
 
 
 def last_due_time(entry: JournalEntry) -> UtcMs:

@@ -419,7 +419,7 @@ async def _settle_change(writer: Connection, change: ScheduleChange, id_: int, r
     for entry in change.closed:
         await writer.rows(journal_sql.FORGET_OPEN, (id_, entry.fire_time, str(entry.kind)))
     opened = [
-        replace(entry, schedule_id=entry.schedule_id or id_, revision_id=entry.revision_id or revision_id)
+        entry._replace(schedule_id=entry.schedule_id or id_, revision_id=entry.revision_id or revision_id)
         for entry in change.opened
     ]
     closed = [entry for entry in change.closed if entry.count]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from cronally.domain.batching import pack
-from cronally.domain.message import MAX_MESSAGE_BYTES, Entry
-from cronally.domain.model import Fire
+from cronally.domain.message import MAX_MESSAGE_BYTES
+from support.entries import sized_entry
 
 TOPIC = "arn:aws:sns:us-east-1:123456789012:reports"
 
 
 def entry(number, *, size=100, topic=TOPIC, group=None):
-    return Entry(Fire(number, 1, number, number), f"job-{number}", "", topic, "", (), size, group=group)
+    return sized_entry(number, size, topic=topic, group=group)
 
 
 def test_ten_go_together():
