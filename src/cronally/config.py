@@ -5,6 +5,7 @@ Every value remembers where it came from; an unknown key is an error that names 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DEFAULT_LOCAL_PORT = 4566  # design §10: where LocalStack listens too, so that tools find the stand-in
+_MOST_PER_S = 1_000_000  # messages a second; more than any quota of SNS, so a slip
 DEFAULT_DRAIN = "10s"  # longer than an attempt usually takes; systemd waits 90 s before it kills
 
 
@@ -27,7 +29,8 @@ class Config:
     """What a daemon is started with.
 
     Fields: store_path: SQLite file. socket: admin socket. is_local: publish to the local stand-in. local_port: where it is
-        started, 1-65535. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
+        started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
+        absent for what AWS publishes. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
         attempts in flight. sources: for each key where its value came from.
     """
 
@@ -35,6 +38,7 @@ class Config:
     socket: str
     is_local: bool
     local_port: int
+    sns_quota: Mapping[str, float]
     trust_clock: bool
     drain_timeout_s: float
     sources: Mapping[str, str]
@@ -60,12 +64,13 @@ def load_config(
         ),
         "local": (False, "default"),
         "local_port": (DEFAULT_LOCAL_PORT, "default"),
+        "sns_quota": ({}, "default"),
         "trust_clock": (False, "default"),
         "drain_timeout": (DEFAULT_DRAIN, "default"),
     }
     file = config_file or environ.get("CRONALLY_CONFIG")
     if file:
-        values |= {key: (value, file) for key, value in _read_file(file).items()}
+        values |= {key: (value, file) for key, value in _flattened(_read_file(file), file).items()}
     for key in _READERS:
         variable = f"CRONALLY_{key.upper()}"
         if environ.get(variable):
@@ -79,6 +84,7 @@ def load_config(
         socket=read["socket"],
         is_local=read["local"],
         local_port=read["local_port"],
+        sns_quota=read["sns_quota"],
         trust_clock=read["trust_clock"],
         drain_timeout_s=read["drain_timeout"],
         sources={key: source for key, (_, source) in values.items()},
@@ -93,12 +99,28 @@ def _read_file(path: str) -> dict[str, Any]:
         raise ConfigError("--config", path, f"it cannot be read ({exc.strerror})") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError("--config", path, f"it is not TOML: {exc}") from exc
-    for key in values:
-        if key not in _READERS:
-            near = get_close_matches(key, _READERS, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(_READERS)}"
-            raise ConfigError(key, path, f"no such setting; {fix}")
     return values
+
+
+def _flattened(values: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the settings of a file by key: ``[sns.quota]`` is ``sns_quota``. Errors: ConfigError for unknown ones."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "sns" and isinstance(value, dict):
+            found |= {f"sns.{inner}": given for inner, given in value.items()}
+        else:
+            found[key] = value
+    known = {_written_in_files(key): key for key in _READERS}
+    for key in found:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
+            raise ConfigError(key, path, f"no such setting; {fix}")
+    return {known[key]: value for key, value in found.items()}
+
+
+def _written_in_files(key: str) -> str:
+    return key.replace("_", ".") if key.startswith("sns_") else key
 
 
 def _text(key: str, value: object, source: str) -> str:
@@ -141,11 +163,41 @@ def _seconds(key: str, value: object, source: str) -> float:
         raise ConfigError(key, source, str(exc)) from None
 
 
+_REGION = re.compile(r"default|[a-z]{2,}(-[a-z]+)+-\d", re.ASCII)
+_QUOTA_FORM = "write REGION = messages a second (0: no pacing), or default = … for the regions not named"
+
+
+def _quota(key: str, value: object, source: str) -> dict[str, float]:
+    """Read the table of a file, or the text of a variable: ``us-east-1=30000,default=0``."""
+    if isinstance(value, str):
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        value = {region.strip(): rate.strip() for region, _, rate in pairs}
+    if not isinstance(value, dict):
+        raise ConfigError(_written_in_files(key), source, _QUOTA_FORM)
+    return {
+        region: _rate(f"{_written_in_files(key)}.{region}", region, rate, source)
+        for region, rate in value.items()
+    }
+
+
+def _rate(key: str, region: str, value: object, source: str) -> float:
+    if not _REGION.fullmatch(region):
+        raise ConfigError(key, source, f"{region!r} is no AWS region; {_QUOTA_FORM}")
+    try:
+        rate = -1.0 if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # what is no number raises
+    except (TypeError, ValueError):
+        rate = -1.0
+    if not 0 <= rate <= _MOST_PER_S or 0 < rate < 1:
+        raise ConfigError(key, source, f"{value!r} must be 0 or a number from 1 to {_MOST_PER_S:,}")
+    return rate
+
+
 _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "store": _store,
     "socket": _socket,
     "local": _flag,
     "local_port": _port,
+    "sns_quota": _quota,
     "trust_clock": _flag,
     "drain_timeout": _seconds,
 }

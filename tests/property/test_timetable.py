@@ -23,12 +23,26 @@ class HeapEqualsSortedList(RuleBasedStateMachine):
         self.taken_through = START
         self.next_id = 1
 
-    @rule(recurrence=st.sampled_from(RULES), offset=st.sampled_from([0, 2_000]))
-    def join(self, recurrence, offset):
+    @rule(
+        recurrence=st.sampled_from(RULES),
+        offset=st.sampled_from([0, 2_000]),
+        topic=st.sampled_from("ab"),
+        priority=st.sampled_from([5, 9]),
+    )
+    def join(self, recurrence, offset, topic, priority):
         id_ = self.next_id
         self.next_id += 1
-        self.table.join(id_, id_ * 10, START + id_, recurrence, offset, taken_through=self.taken_through)
-        self.members[id_] = (recurrence, offset)
+        self.table.join(
+            id_,
+            id_ * 10,
+            START + id_,
+            recurrence,
+            offset,
+            topic=topic,
+            priority=priority,
+            taken_through=self.taken_through,
+        )
+        self.members[id_] = (recurrence, offset, topic, priority)
 
     @precondition(lambda self: self.members)
     @rule(data=st.data())
@@ -43,7 +57,7 @@ class HeapEqualsSortedList(RuleBasedStateMachine):
         through = self.taken_through + ahead
         expected = sorted(
             (slot + offset, id_)
-            for id_, (recurrence, offset) in self.members.items()
+            for id_, (recurrence, offset, _, _) in self.members.items()
             for slot in recurrence.between_ms(self.taken_through - offset, through - offset)
         )
         taken = []
@@ -65,7 +79,7 @@ class HeapEqualsSortedList(RuleBasedStateMachine):
     def next_due_is_the_earliest(self):
         dues = [
             slot + offset
-            for recurrence, offset in self.members.values()
+            for recurrence, offset, _, _ in self.members.values()
             if (slot := recurrence.next_ms(self.taken_through - offset)) is not None
         ]
         assert self.table.next_due() == min(dues, default=None)
@@ -73,13 +87,13 @@ class HeapEqualsSortedList(RuleBasedStateMachine):
     @invariant()
     def everyone_is_where_he_belongs(self):
         assert len(self.table) == len(self.members)
-        for id_, (recurrence, offset) in self.members.items():
+        for id_, member in self.members.items():
             entry = self.table.entry(id_)
-            assert (entry.recurrence, entry.offset_ms) == (recurrence, offset)
+            assert (entry.recurrence, entry.offset_ms, entry.topic, entry.priority) == member
             assert (self.table.revision_id(id_), self.table.effective_from(id_)) == (id_ * 10, START + id_)
         assert 0 not in self.table
         assert self.next_id not in self.table
-        distinct = {(recurrence.key, offset) for recurrence, offset in self.members.values()}
+        distinct = {(recurrence.key, *rest) for recurrence, *rest in self.members.values()}
         assert len(list(self.table.entries())) == len(distinct)
         assert sum(len(entry.ids) for entry in self.table.entries()) == len(self.members)
 

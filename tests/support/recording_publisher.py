@@ -75,9 +75,16 @@ class RecordedBatch:
     owner: RecordingPublisher = field(repr=False)
     is_released: bool = False
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.batch.entries)
+
 
 class RecordingPublisher:
     """A ``Publisher`` for tests of the engine; every delay runs on *clock*.
+
+    It has room for *room* messages in flight, and a quota of *quota* messages a second of each region for ``wait_s`` to speak
+    of (None: no limit); change them at any time and call ``on_room``.
 
     Attributes: script: called once per entry and attempt, in the order of release; replace it at any time.
         arrivals: every attempt. armed: every batch ever armed. is_closed.
@@ -90,11 +97,15 @@ class RecordingPublisher:
         self.arrivals: list[Arrival] = []
         self.armed: list[RecordedBatch] = []
         self.is_closed = False
+        self.room: int | None = None
+        self.quota: float | None = None
+        self.on_room: Callable[[], None] = lambda: None
         self._clock = clock
         self._attempts: Counter[str] = Counter()
         self._open: dict[object, Callable[[], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._batches = 0
+        self._unanswered = 0
         self._arrived = asyncio.Event()
 
     @property
@@ -118,6 +129,12 @@ class RecordingPublisher:
         armed = [RecordedBatch(batch, at, self) for batch in batches]
         self.armed += armed
         return list(armed)
+
+    def has_room(self, topic: str, messages: int) -> bool:
+        return self.room is None or self._unanswered + messages <= self.room
+
+    def wait_s(self, topic: str, messages: int) -> float:
+        return messages / self.quota if self.quota else 0.0
 
     def release(self, armed: Sequence[Armed], settle: Callable[[Sequence[Outcome]], None]) -> None:
         for one in armed:
@@ -156,6 +173,7 @@ class RecordingPublisher:
         settle: Callable[[Sequence[Outcome]], None],
     ) -> None:
         token = object()
+        self._unanswered += len(answers)
 
         def give_up() -> None:
             closed = Answer(OutcomeClass.RETRY, error="the publisher was closed", is_unknown=True)
@@ -163,7 +181,9 @@ class RecordingPublisher:
 
         def finish() -> None:
             if self._open.pop(token, None) is not None:
+                self._unanswered -= len(answers)
                 settle([self._outcome(entry, answer, released_us) for entry, answer in answers])
+                self.on_room()
 
         async def finish_later() -> None:
             await self._clock.sleep(delay_s)

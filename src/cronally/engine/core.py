@@ -34,6 +34,8 @@ class Member(NamedTuple):
     effective_from: UtcMs
     recurrence: Recurrence
     offset_ms: int
+    topic: str
+    priority: int
     starts: UtcMs | None
     ends: UtcMs | None
     paused_since: UtcMs | None = None
@@ -54,6 +56,8 @@ def member_of(
         effective_from=effective_from,
         recurrence=spec.recurrence(),
         offset_ms=spec.offset_ms(),
+        topic=spec.topic,
+        priority=spec.priority,
         starts=spec.starts,
         ends=spec.ends,
         paused_since=pause.since if pause else None,
@@ -202,6 +206,8 @@ class Core(Holding):
             effective_from=self.timetable.effective_from(id_),
             recurrence=entry.recurrence,
             offset_ms=entry.offset_ms,
+            topic=entry.topic,
+            priority=entry.priority,
             starts=starts,
             ends=ends,
         )
@@ -213,6 +219,8 @@ class Core(Holding):
             member.effective_from,
             member.recurrence,
             member.offset_ms,
+            topic=member.topic,
+            priority=member.priority,
             taken_through=self.planned_through,
         )
         if member.starts is not None or member.ends is not None:

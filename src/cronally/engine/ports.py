@@ -51,10 +51,13 @@ class Outcome(NamedTuple):
 
 
 class Armed(Protocol):
-    """A batch made ready to leave. Only the publisher that armed it can release it."""
+    """A batch made ready to leave. Only the publisher that armed it can release it. size_bytes: what it keeps in memory."""
 
     @property
     def batch(self) -> Batch: ...
+
+    @property
+    def size_bytes(self) -> int: ...
 
 
 class Publisher(Protocol):
@@ -64,10 +67,25 @@ class Publisher(Protocol):
     2. ``release`` starts the attempts at once, in the order given, and returns; *settle* is called on the event loop with
        the outcomes as they come, never before ``release`` has returned. Each entry of each batch gets exactly one outcome, also when the attempt fails,
        times out, or the publisher is closed meanwhile. One attempt is made; retrying is the engine's.
+    3. It takes what it is given, but knows its limits: connections, and the quota of each region. While ``has_room`` says no,
+       what is released would only wait inside; outside it can still be withdrawn, and be overtaken by what is more urgent.
+
+    Attributes: on_room: called on the event loop when it is worth asking again after ``has_room`` has said no; set it
+        before the first release. May be called more often than that.
     """
+
+    on_room: Callable[[], None]
 
     async def arm(self, batches: Sequence[Batch], at: UtcMs) -> list[Armed]:
         """Return one armed request per batch, in order. *at*: the instant they are meant for. Raises nothing."""
+        ...
+
+    def has_room(self, topic: str, messages: int) -> bool:
+        """Whether a batch of so many *messages* to *topic* would leave at once if it was released now."""
+        ...
+
+    def wait_s(self, topic: str, messages: int) -> float:
+        """Return how long, by the quota of the region of *topic*, so many *messages* take to leave from now on; 0 without one."""
         ...
 
     def release(self, armed: Sequence[Armed], settle: Callable[[Sequence[Outcome]], None]) -> None:

@@ -1,7 +1,8 @@
 """Which recurrence is due next, and whose it is.
 
-One heap entry per distinct (recurrence, spread offset); the ids of the schedules that share it lie beside it in a typed
-array, so that a million schedules cost a few dozen bytes each and a tick costs what fires.
+One heap entry per distinct (recurrence, spread offset, topic, priority); the ids of the schedules that share it lie beside
+it in a typed array, so that a million schedules cost a few dozen bytes each and a tick costs what fires. Topic and priority
+are part of it because they decide in which order a crowd is armed, before anything of it has been read from the store.
 
 1. An entry's ``next_fire`` is the first slot that has not been taken. All slots before it have been.
 2. Entries leave the heap only when they are popped; one that has no schedules left is dropped then.
@@ -21,20 +22,29 @@ if TYPE_CHECKING:
     from cronally.domain.recurrence import Recurrence
 
 _ABSENT = -1
+_Key = tuple[object, int, str, int]
 
 
 class TimetableEntry:
-    """A recurrence at one spread offset, and the ids that share it. Times are fire times; due = fire + offset."""
+    """A recurrence at one spread offset to one topic, and the ids that share it. Times are fire times; due = fire + offset."""
 
-    __slots__ = ("ids", "is_queued", "next_fire", "number", "offset_ms", "recurrence")
+    __slots__ = ("ids", "is_queued", "next_fire", "number", "offset_ms", "priority", "recurrence", "topic")
 
-    def __init__(self, number: int, recurrence: Recurrence, offset_ms: int) -> None:
+    def __init__(
+        self, number: int, recurrence: Recurrence, offset_ms: int, topic: str, priority: int
+    ) -> None:
         self.number = number
         self.recurrence = recurrence
         self.offset_ms = offset_ms
+        self.topic = topic
+        self.priority = priority
         self.ids = array("q")
         self.next_fire: UtcMs | None = None
         self.is_queued = False
+
+    @property
+    def key(self) -> _Key:
+        return (self.recurrence.key, self.offset_ms, self.topic, self.priority)
 
     @property
     def next_due(self) -> UtcMs | None:
@@ -56,7 +66,7 @@ class Timetable:
         self._heap: list[tuple[UtcMs, int]] = []
         self._entries: list[TimetableEntry] = []
         self._free_numbers: list[int] = []
-        self._by_rule: dict[tuple[object, int], TimetableEntry] = {}
+        self._by_key: dict[_Key, TimetableEntry] = {}
         # Columns, indexed by schedule id.
         self._entry_of = array("i")
         self._place_in_entry = array("i")
@@ -79,6 +89,8 @@ class Timetable:
         recurrence: Recurrence,
         offset_ms: int,
         *,
+        topic: str,
+        priority: int,
         taken_through: UtcMs,
     ) -> TimetableEntry:
         """Put a schedule beside those that share its rule and return their entry.
@@ -86,10 +98,10 @@ class Timetable:
         taken_through: due time up to which all slots have been taken; a new entry begins after it. The slots of this
         schedule before the entry's ``next_fire`` are the caller's to plan.
         """
-        entry = self._by_rule.get((recurrence.key, offset_ms))
+        entry = self._by_key.get((recurrence.key, offset_ms, topic, priority))
         if entry is None:
-            entry = self._new_entry(recurrence, offset_ms)
-            self._by_rule[recurrence.key, offset_ms] = entry
+            entry = self._new_entry(recurrence, offset_ms, topic, priority)
+            self._by_key[entry.key] = entry
             entry.next_fire = recurrence.next_ms(UtcMs(taken_through - offset_ms))
         self._queue(entry)
         self._grow(schedule_id)
@@ -113,7 +125,7 @@ class Timetable:
         self._entry_of[schedule_id] = _ABSENT
         self._size -= 1
         if not entry.ids:
-            del self._by_rule[entry.recurrence.key, entry.offset_ms]
+            del self._by_key[entry.key]
             if not entry.is_queued:
                 self._free_numbers.append(entry.number)
 
@@ -170,11 +182,11 @@ class Timetable:
         """Yield the entries that have schedules."""
         return (entry for entry in self._entries if entry.ids)
 
-    def _new_entry(self, recurrence: Recurrence, offset_ms: int) -> TimetableEntry:
+    def _new_entry(self, recurrence: Recurrence, offset_ms: int, topic: str, priority: int) -> TimetableEntry:
         if not self._free_numbers:
-            self._entries.append(TimetableEntry(len(self._entries), recurrence, offset_ms))
+            self._entries.append(TimetableEntry(len(self._entries), recurrence, offset_ms, topic, priority))
             return self._entries[-1]
-        entry = TimetableEntry(self._free_numbers.pop(), recurrence, offset_ms)
+        entry = TimetableEntry(self._free_numbers.pop(), recurrence, offset_ms, topic, priority)
         self._entries[entry.number] = entry
         return entry
 

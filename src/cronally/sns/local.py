@@ -319,6 +319,20 @@ class LocalPublisher:
         self._inner = inner
         self._stand_in = stand_in
 
+    @property
+    def on_room(self) -> Callable[[], None]:
+        return self._inner.on_room
+
+    @on_room.setter
+    def on_room(self, notify: Callable[[], None]) -> None:
+        self._inner.on_room = notify
+
+    def has_room(self, topic: str, messages: int) -> bool:
+        return self._inner.has_room(topic, messages)
+
+    def wait_s(self, topic: str, messages: int) -> float:
+        return self._inner.wait_s(topic, messages)
+
     async def arm(self, batches: Sequence[Batch], at: UtcMs) -> list[Armed]:
         topics = {batch.topic for batch in batches}
         # A topic that cannot be made shows as the outcome of its entries.
