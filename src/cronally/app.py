@@ -167,7 +167,7 @@ class _Daemon:
         )
         stack.push_async_callback(stand_in.close)
         inner = SnsPublisher(
-            stand_in.credentials, self._clock, endpoint_url=stand_in.url, max_calls=_STAND_IN_CALLS
+            stand_in.credentials, self._clock, endpoint_url=stand_in.url, max_connections=_STAND_IN_CALLS
         )
         stack.push_async_callback(inner.close)
         return LocalPublisher(inner, stand_in), stand_in, None

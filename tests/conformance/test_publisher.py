@@ -14,6 +14,7 @@ from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.errors import InternalError
 from cronally.sns.credentials import Credentials
 from cronally.sns.publisher import SnsPublisher
+from support.boto_publisher import BotoPublisher
 from support.entries import TOPIC, batch, numbers
 from support.fake_sns import ACCESS_KEY, SECRET_KEY, FakeSns, Fault
 from support.recording_publisher import (
@@ -130,9 +131,9 @@ class RecordingHarness(Harness):
 
 
 class SnsHarness(Harness):
-    def __init__(self, sns: FakeSns) -> None:
+    def __init__(self, sns: FakeSns, publisher: Publisher) -> None:
         self.sns = sns
-        self.publisher = SnsPublisher(CREDENTIALS, SystemClock(), endpoint_url=sns.url)
+        self.publisher = publisher
 
     def throttle(self):
         self.sns.faults.always = Fault.THROTTLE
@@ -169,12 +170,20 @@ async def recording() -> AsyncIterator[Harness]:
 @asynccontextmanager
 async def sns() -> AsyncIterator[Harness]:
     async with FakeSns() as fake:
-        harness = SnsHarness(fake)
+        harness = SnsHarness(fake, SnsPublisher(CREDENTIALS, SystemClock(), endpoint_url=fake.url))
         yield harness
         await harness.publisher.close()
 
 
-@pytest.fixture(params=[recording, sns], ids=["recording", "sns"])
+@asynccontextmanager
+async def boto() -> AsyncIterator[Harness]:
+    async with FakeSns() as fake:
+        harness = SnsHarness(fake, BotoPublisher(CREDENTIALS, SystemClock(), endpoint_url=fake.url))
+        yield harness
+        await harness.publisher.close()
+
+
+@pytest.fixture(params=[recording, sns, boto], ids=["recording", "sns", "boto"])
 async def harness(request):
     async with request.param() as made:
         yield made
@@ -326,7 +335,7 @@ async def test_a_request_is_released_once(harness):
     assert len(harness.received()) == 1
 
 
-@pytest.mark.parametrize("stranger", [recording, sns], ids=["recording", "sns"])
+@pytest.mark.parametrize("stranger", [recording, sns, boto], ids=["recording", "sns", "boto"])
 async def test_only_the_publisher_that_armed_a_request_releases_it(harness, stranger):
     async with stranger() as other:
         foreign = await other.armed(batch(1))

@@ -1,4 +1,4 @@
-"""SnsPublisher over real aiobotocore: faults against the fake SNS, meaning against moto."""
+"""SnsPublisher over real sockets: faults against the fake SNS, meaning against moto."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ async def test_a_bad_entry_in_a_batch_costs_one_call_for_each_and_no_more(sns, m
 async def test_entries_sent_singly_meet_their_own_faults(sns, make):
     sns.faults.poison = "job-1@"
     sns.faults.next = [Fault.OK, Fault.OK, Fault.OK, Fault.LOST_ACK]
-    outcomes = await publish(make(sns.url, max_calls=1), batch(3))
+    outcomes = await publish(make(sns.url, max_connections=1), batch(3))
     assert {o.fire.schedule_id: (o.outcome, o.is_unknown) for o in outcomes} == {
         0: (PUBLISHED, KNOWN),
         1: (REJECTED, KNOWN),
@@ -238,7 +238,7 @@ async def test_a_quota_refuses_what_is_beyond_it(sns, make):
 async def test_nobody_listening_is_retry_and_known_not_to_have_gone(make):
     outcomes = await publish(make(f"http://127.0.0.1:{free_port()}"), batch(2))
     assert {(o.outcome, o.is_unknown) for o in outcomes} == {(RETRY, KNOWN)}
-    assert outcomes[0].error.startswith("EndpointConnectionError: ")
+    assert outcomes[0].error.startswith("ConnectionRefusedError: cannot connect to 127.0.0.1:")
 
 
 async def test_a_clock_that_is_off_by_more_than_15_minutes_is_retry(sns, make):
@@ -302,14 +302,16 @@ async def test_the_region_is_the_topics(sns, make, monkeypatch):
     assert [o.outcome for o in outcomes] == [PUBLISHED, PUBLISHED]  # the fake compares ARN and signature
 
 
-async def test_the_client_is_made_by_arm_and_used_again(sns, make):
+async def test_the_endpoint_is_found_by_arm_and_kept_and_so_is_the_connection(sns, make, monkeypatch):
     publisher = make(sns.url)
-    await publisher.arm([batch(1)], CLOCK.wall())
-    [maker] = publisher._clients._makers.values()
-    assert maker.done()
+    assert [o.outcome for o in await publish(publisher, batch(1))] == [PUBLISHED]
+
+    def fail(*_, **__):
+        raise AssertionError("asked twice")
+
+    monkeypatch.setattr(publisher.credentials.session, "create_client", fail)
     for _ in range(3):
-        await publish(publisher, batch(1))
-    assert list(publisher._clients._makers.values()) == [maker]
+        assert [o.outcome for o in await publish(publisher, batch(1))] == [PUBLISHED]
     assert sns.connections == 1
 
 
@@ -322,7 +324,7 @@ async def test_a_client_that_cannot_be_made_is_retried_and_the_next_attempt_trie
         raise RuntimeError("no client today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publisher._credentials.session, "create_client", fail)
+        patch.setattr(publisher.credentials.session, "create_client", fail)
         outcomes = await publish(publisher, batch(2))
     assert {(o.outcome, o.is_unknown) for o in outcomes} == {(RETRY, KNOWN)}
     assert "no client today" in outcomes[0].error
@@ -342,7 +344,7 @@ async def test_a_connection_that_sns_closed_while_idle_is_replaced(sns, make):
 
 
 async def test_calls_beyond_the_limit_wait_unsigned(sns, make):
-    publisher = make(sns.url, max_calls=4)
+    publisher = make(sns.url, max_connections=4)
     sns.gate.clear()
     settled = await release(publisher, *(batch(1, first=n) for n in range(10)))
     await sns.wait_for_requests(4)
@@ -355,7 +357,7 @@ async def test_calls_beyond_the_limit_wait_unsigned(sns, make):
 
 
 async def test_released_is_when_the_call_began_and_not_when_it_was_queued(sns, make):
-    publisher = make(sns.url, max_calls=1)
+    publisher = make(sns.url, max_connections=1)
     sns.gate.clear()
     settled = await release(publisher, batch(1), batch(1, first=1))
     await sns.wait_for_requests(1)
@@ -368,36 +370,24 @@ async def test_released_is_when_the_call_began_and_not_when_it_was_queued(sns, m
     assert released[1] <= arrived["job-1@2026-11-23T09:00:00Z"]
 
 
-async def test_cancelled_tasks_still_settle(sns, make):
-    publisher = make(sns.url)
-    sns.gate.clear()
-    settled = await release(publisher, batch(2), batch(2, first=2))
-    await sns.wait_for_requests(2)
-    for task in list(publisher._tasks):
-        task.cancel()
-    outcomes = await settled.wait_for(4)
-    assert numbers(outcomes) == [0, 1, 2, 3]
-    assert {(o.outcome, o.is_unknown) for o in outcomes} == {(RETRY, UNKNOWN)}
-
-
-async def test_cancelling_an_arm_leaves_the_client_to_others(sns, make, monkeypatch):
+async def test_cancelling_an_arm_leaves_the_endpoint_to_others(sns, make, monkeypatch):
     publisher = make(sns.url)
     begun, go_on = asyncio.Event(), asyncio.Event()
-    finish = publisher._clients._make
+    finish = publisher._endpoints._clients._make
 
     async def slowly(region):
         begun.set()
         await go_on.wait()
         return await finish(region)
 
-    monkeypatch.setattr(publisher._clients, "_make", slowly)
+    monkeypatch.setattr(publisher._endpoints._clients, "_make", slowly)
     arming = asyncio.create_task(publisher.arm([batch(1)], CLOCK.wall()))
     await begun.wait()
     arming.cancel()
     await asyncio.gather(arming, return_exceptions=True)
     go_on.set()
     assert [o.outcome for o in await publish(publisher, batch(1))] == [PUBLISHED]
-    assert len(publisher._clients._makers) == 1
+    assert len(publisher._endpoints._clients._makers) == 1
 
 
 # --- meaning, against moto ---

@@ -15,6 +15,7 @@ from cronally.errors import CredentialsInvalid
 
 if TYPE_CHECKING:
     from cronally.clock import Clock
+    from cronally.sns.request import Key
 
 REFRESH_S = 60.0  # botocore renews what expires within 15 min; looking once a minute finds that early enough
 RESOLVE_TIMEOUT_S = 20.0  # an STS call by the chain may take its time; a start must not hang
@@ -56,6 +57,11 @@ class Credentials:
     def is_resolved(self) -> bool:
         """Whether there is anything to sign with."""
         return self._held.frozen is not None
+
+    @property
+    def frozen(self) -> Key | None:
+        """What signs now; another object once it has changed. None while there is nothing to sign with."""
+        return self._held.frozen
 
     async def start(self) -> None:
         """Resolve the chain. Errors: CredentialsInvalid says what to do; ``run`` goes on trying all the same."""
@@ -119,7 +125,8 @@ class Credentials:
         self._hold(await self._source.get_frozen_credentials())
 
     def _hold(self, frozen: Any) -> None:
-        self._held.frozen = frozen
+        if frozen != self._held.frozen:  # whoever has signed with equal ones need not sign again
+            self._held.frozen = frozen
 
     def _serve_held(self) -> None:
         self.session.register_component("credential_provider", _HeldProvider(self._held))
@@ -130,7 +137,7 @@ class _Held(AioCredentials):  # type: ignore[misc] # aiobotocore has no types
 
     def __init__(self) -> None:
         super().__init__("", "")
-        self.frozen: Any = None
+        self.frozen: ReadOnlyCredentials | None = None
 
     async def get_frozen_credentials(self) -> Any:
         if self.frozen is None:

@@ -7,15 +7,9 @@ Rule 2: ``is_unknown`` unless it is certain that SNS did not take the message.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from aiohttp import ClientConnectorError
-from botocore import exceptions as boto
+from typing import NamedTuple
 
 from cronally.engine.ports import OutcomeClass
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MAX_ERROR_CHARS = 500  # one line of a listing; SNS's own are below 300
 
@@ -52,7 +46,7 @@ _REJECTED = frozenset(
         "MissingParameter",
     }
 )
-# botocore's lists of throttling codes, and KMSThrottling, which is in none of them.
+# botocore's lists of throttling codes; whatever has "throttl" in it is one, too.
 _THROTTLED = frozenset(
     {
         "RequestLimitExceeded",
@@ -75,6 +69,10 @@ _CREDENTIALS = frozenset(
     }
 )
 _CLOCK = frozenset({"SignatureDoesNotMatch", "InvalidSignature", "RequestExpired", "RequestTimeTooSkewed"})
+_SIGNATURE = frozenset({"SignatureDoesNotMatch", "InvalidSignature"})
+# "Signature expired: … is now earlier than …" and "Signature not yet current: … is still later than …"; any other text
+# of these two codes is of a wrong secret.
+_OF_DATE = ("signature expired", "not yet current")
 _SERVER = frozenset(
     {"InternalError", "InternalFailure", "InternalServerError", "ServiceUnavailable", "Unavailable"}
 )
@@ -84,7 +82,8 @@ class Verdict(NamedTuple):
     """What became of an attempt, for every entry it held.
 
     Fields: as in ``Outcome``. may_be_one_entry: the whole call failed, perhaps for the sake of one entry; sent singly
-        the others may go. are_credentials_refused: new credentials may help.
+        the others may go. are_credentials_refused: new credentials may help. is_throttled: SNS takes fewer messages than
+        it is given. is_date_refused: SNS has another idea of the time.
     """
 
     outcome: OutcomeClass
@@ -92,6 +91,8 @@ class Verdict(NamedTuple):
     is_unknown: bool = False
     may_be_one_entry: bool = False
     are_credentials_refused: bool = False
+    is_throttled: bool = False
+    is_date_refused: bool = False
 
 
 PUBLISHED = Verdict(OutcomeClass.PUBLISHED)
@@ -106,7 +107,7 @@ def call_verdict(code: str, message: str, status: int) -> Verdict:
         # Any other code with a 5xx comes from something in between, which cannot know what SNS did.
         return verdict
     if status == 429:
-        return Verdict(OutcomeClass.RETRY, error)
+        return Verdict(OutcomeClass.RETRY, error, is_throttled=True)
     if status >= 500 or status == 408 or status < 400:
         return Verdict(OutcomeClass.RETRY, error, is_unknown=True)
     # 403 and 404 concern the caller and the topic; only another 4xx may be about what one entry says.
@@ -122,73 +123,18 @@ def entry_verdict(code: str, message: str, *, is_sender_fault: bool) -> Verdict:
     return verdict._replace(may_be_one_entry=False)
 
 
-def reply_verdicts(reply: object, ids: list[str]) -> list[Verdict]:
-    """Return a verdict for each of *ids* from a PublishBatch reply as aiobotocore parsed it; unnamed ones are unknown."""
-    verdicts: dict[str, Verdict] = {}
-    for member in _members(reply, "Failed"):
-        verdicts[str(member.get("Id"))] = entry_verdict(
-            str(member.get("Code") or "Unknown"),
-            str(member.get("Message") or ""),
-            is_sender_fault=member.get("SenderFault") is True,
-        )
-    for member in _members(reply, "Successful"):
-        verdicts[str(member.get("Id"))] = PUBLISHED
-    return [verdicts.get(id_, NOT_NAMED) for id_ in ids]
-
-
-def exception_verdict(exc: BaseException) -> Verdict:
-    """Return what an exception out of a call means for every entry of it."""
-    if isinstance(exc, boto.ClientError):
-        return _client_error(exc)
-    text = _written(type(exc).__name__, str(exc))
-    if isinstance(exc, boto.ParamValidationError):  # botocore's own check: nothing was sent
-        return Verdict(OutcomeClass.REJECTED, text, may_be_one_entry=True)
-    if isinstance(exc, _CREDENTIAL_ERRORS):
-        fix = "see 'aws sts get-caller-identity' for what the AWS tools find"
-        return Verdict(OutcomeClass.RETRY, f"{text}; {fix}", are_credentials_refused=True)
-    if isinstance(exc, _CONFIGURATION_ERRORS):
-        return Verdict(OutcomeClass.HOLD, text)
-    if isinstance(exc, _NEVER_SENT):
-        return Verdict(OutcomeClass.RETRY, text)
-    if isinstance(exc, boto.EndpointConnectionError):
-        # aiobotocore says this of a refused connection and also of one that was reset with the request on it.
-        return Verdict(OutcomeClass.RETRY, text, is_unknown=not _failed_to_connect(exc))
-    if isinstance(exc, TimeoutError):
-        return Verdict(OutcomeClass.RETRY, "TimeoutError: no answer in time", is_unknown=True)
-    return Verdict(OutcomeClass.RETRY, text, is_unknown=True)
-
-
-_CREDENTIAL_ERRORS = (
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.CredentialRetrievalError,
-    boto.TokenRetrievalError,
-    boto.SSOError,
-    boto.UnknownCredentialError,
-    boto.RefreshWithMFAUnsupportedError,
-    boto.MetadataRetrievalError,
-)
-_CONFIGURATION_ERRORS = (
-    boto.ProfileNotFound,
-    boto.InvalidRegionError,
-    boto.UnknownRegionError,
-    boto.NoRegionError,
-    boto.InvalidEndpointConfigurationError,
-    boto.EndpointProviderError,
-    boto.InvalidProxiesConfigError,
-)
-_NEVER_SENT = (boto.ConnectTimeoutError, boto.SSLError, boto.ProxyConnectionError)
-
-
 def _known(code: str, error: str) -> Verdict | None:
     name = code.rpartition("#")[2].removesuffix("Exception").removesuffix("Error")
     names = {code, name, f"{name}Error"}
     if "throttl" in code.lower() or names & _THROTTLED:
-        return Verdict(OutcomeClass.RETRY, error)
+        # A KMS key has a quota of its own, which says nothing of the other topics of the region.
+        return Verdict(OutcomeClass.RETRY, error, is_throttled=not name.startswith("KMS"))
     if names & _CREDENTIALS:
         return Verdict(OutcomeClass.RETRY, error, are_credentials_refused=True)
     if names & _CLOCK:
-        return Verdict(OutcomeClass.RETRY, error)
+        return Verdict(
+            OutcomeClass.RETRY, error, is_date_refused=name not in _SIGNATURE or _is_of_date(error)
+        )
     if names & _SERVER or name == "RequestTimeout":
         return Verdict(OutcomeClass.RETRY, error, is_unknown=True)
     if names & _HOLD:
@@ -198,27 +144,9 @@ def _known(code: str, error: str) -> Verdict | None:
     return None
 
 
-def _client_error(exc: Any) -> Verdict:
-    response: Mapping[str, Any] = exc.response
-    error = response.get("Error") or {}
-    status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
-    return call_verdict(
-        str(error.get("Code") or "Unknown"),
-        str(error.get("Message") or ""),
-        status if isinstance(status, int) else 0,
-    )
-
-
-def _failed_to_connect(exc: Any) -> bool:
-    cause = exc.kwargs.get("error")
-    return isinstance(cause, ClientConnectorError) or (
-        isinstance(cause, OSError) and type(cause).__name__ in {"gaierror", "ConnectionRefusedError"}
-    )
-
-
-def _members(reply: object, key: str) -> list[Mapping[str, Any]]:
-    members = reply.get(key) if isinstance(reply, dict) else None
-    return [member for member in members if isinstance(member, dict)] if isinstance(members, list) else []
+def _is_of_date(error: str) -> bool:
+    text = error.lower()
+    return any(words in text for words in _OF_DATE)
 
 
 def _written(code: str, message: str) -> str:

@@ -1,75 +1,155 @@
-"""The publisher over aiobotocore's publish_batch.
+"""The publisher: requests made ready ahead, written at the instant, their replies turned into outcomes.
 
-1. Every entry gets exactly one outcome. An attempt that ends in any way without one (cancelled, closed, a bug) is settled as
-   RETRY when its task ends, unknown if its request had begun.
-2. At most ``max_calls`` calls of a region are past signing: a signed request never waits for a connection.
+1. Every entry gets exactly one outcome: its call ends in one reply or one failure, which becomes outcomes, or, where one
+   entry may be to blame for the others, a call for each.
+2. ``release`` only writes. Whatever is known at once is settled in a later turn of the loop.
+3. Writing goes first: replies wait while requests do, for at most 100 ms.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.errors import InternalError
-from cronally.sns.clients import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Clients
-from cronally.sns.outcome import Verdict, exception_verdict, reply_verdicts
+from cronally.sns.endpoint import Endpoints, NoEndpoint
+from cronally.sns.lane import ANSWER_TIMEOUT_S, ATTEMPT_TIMEOUT_S, MAX_CONNECTIONS, Lane
+from cronally.sns.outcome import Verdict
+from cronally.sns.reply import Reply, reply_verdicts
+from cronally.sns.request import Signer, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.batching import Batch
     from cronally.domain.message import Entry
-    from cronally.domain.spec import Attribute
     from cronally.engine.ports import Armed
     from cronally.instants import UtcMs
     from cronally.sns.credentials import Credentials
+    from cronally.sns.dialer import Route
+    from cronally.sns.pacing import Pacing
+    from cronally.sns.request import Key, Site
 
     Settle = Callable[[Sequence[Outcome]], None]
 
-MAX_CALLS = 50  # in flight per region; measured: more do not make aiobotocore faster on two cores
-ATTEMPT_TIMEOUT_S = (
-    CONNECT_TIMEOUT_S + READ_TIMEOUT_S + 2.0
-)  # for what no socket timeout covers: DNS, writing, trickles
-_SLICE = 50  # batches packed between two turns of the loop, about 2 ms
+SIGNED_FOR_S = 240  # AWS takes a signature for 5 minutes in general, SNS for 15
+_SLICE_S = 0.004  # at a time, of arming and of settling
+_MAX_WAIT_S = 0.08  # of a reply behind requests; with a slice or two before it that is under 0.1
+_LOOK_AGAIN_S = 0.01
+_LEAST_WAIT_S = 0.001  # for quota: a timer takes about as long
 
 _CLOSED = Verdict(OutcomeClass.RETRY, "the publisher was closed before this was sent")
-_GIVEN_UP = Verdict(OutcomeClass.RETRY, "given up while waiting for the answer of SNS", is_unknown=True)
+_NO_KEY = Verdict(
+    OutcomeClass.RETRY,
+    "no AWS credentials to sign with; see 'aws sts get-caller-identity' for what the AWS tools find",
+    are_credentials_refused=True,
+)
 
 
-@dataclass(eq=False, slots=True)
+class _Target:
+    """The SNS of one region. skew_s: what its clock is ahead of ours, as far as signing goes."""
+
+    __slots__ = ("_signer", "lane", "site", "skew_s")
+
+    def __init__(self, site: Site, lane: Lane) -> None:
+        self.site = site
+        self.lane = lane
+        self.skew_s = 0
+        self._signer: Signer | None = None
+
+    def signer(self, key: Key, date_s: int) -> Signer:
+        """Return what signs with *key* for *date_s*; a burst has one for all its calls."""
+        signer = self._signer
+        if signer is None or signer.key is not key or signer.date_s != date_s:
+            signer = self._signer = Signer(self.site, key, date_s)
+        return signer
+
+
 class _Call:
-    """A PublishBatch call, packed. refused: entries that cannot even be written, with the reason."""
+    """A PublishBatch call: ``Armed`` for the engine, a ``Request`` for its lane.
 
-    batch: Batch
-    owner: SnsPublisher = field(repr=False)
-    entries: tuple[Entry, ...]
-    arguments: list[dict[str, Any]]
-    refused: list[tuple[Entry, str]]
-    is_released: bool = False
+    target: None if the region has no endpoint; problem says why. data: head and body, once it is signed. refused: entries
+    that cannot be written, with the reasons. released_us: 0 until it is written.
+    """
+
+    __slots__ = (
+        "_batch",
+        "body",
+        "data",
+        "entries",
+        "owner",
+        "problem",
+        "refused",
+        "released_us",
+        "settle",
+        "signer",
+        "target",
+        "topic",
+    )
+
+    def __init__(self, owner: SnsPublisher, batch: Batch | None, topic: str, target: _Target | None) -> None:
+        self.owner = owner
+        self._batch = batch
+        self.topic = topic
+        self.target = target
+        self.problem: Verdict | None = None
+        self.entries: tuple[Entry, ...] = ()
+        self.refused: tuple[tuple[Entry, str], ...] = ()
+        self.body = b""
+        self.data = b""
+        self.signer: Signer | None = None
+        self.settle: Settle | None = None
+        self.released_us = 0
+
+    @property
+    def batch(self) -> Batch:
+        assert self._batch is not None
+        return self._batch
 
     @property
     def size_bytes(self) -> int:
-        return sum(entry.size_bytes for entry in self.batch.entries)
+        return len(self.data) or len(self.body)
 
+    def sign(self, key: Key, date_s: int) -> None:
+        assert self.target is not None
+        body = self.body or self.data[self.data.index(b"\r\n\r\n") + 4 :]
+        self.signer = self.target.signer(key, date_s)
+        self.data = self.signer.head(body) + body
+        self.body = b""  # a burst would keep everything twice
 
-@dataclass(eq=False, slots=True)
-class _Attempt:
-    """Entries of one call on their way. released_us: 0 until the request begins to be written."""
+    # --- a lane's request -----------------------------------------------------------------------------------------
 
-    entries: tuple[Entry, ...]
-    settle: Settle
-    released_us: int = 0
-    is_settled: bool = False
+    def begin(self) -> bytes | None:
+        owner, target, signer = self.owner, self.target, self.signer
+        now_us = owner.clock.wall_us()
+        key = owner.credentials.frozen
+        assert target is not None
+        date_s = now_us // 1_000_000 + target.skew_s
+        if signer is None or signer.key is not key or abs(date_s - signer.date_s) > SIGNED_FOR_S:
+            if key is None:
+                owner.conclude(self, _NO_KEY)
+                return None
+            self.sign(key, date_s)
+            now_us = owner.clock.wall_us()
+        self.released_us = now_us
+        return self.data
+
+    def answered(self, reply: Reply) -> None:
+        self.owner.conclude(self, reply)
+
+    def failed(self, why: str, *, is_unknown: bool) -> None:
+        self.owner.conclude(self, Verdict(OutcomeClass.RETRY, why, is_unknown=is_unknown))
 
 
 class SnsPublisher:
     """A ``Publisher`` for real SNS topics, or for whatever ``AWS_ENDPOINT_URL_SNS`` names.
 
-    One client per region of the topics' ARNs, made by the first ``arm`` that meets the region.
+    Attributes: credentials, clock: its own, for its calls.
     """
 
     def __init__(
@@ -78,136 +158,248 @@ class SnsPublisher:
         clock: Clock,
         *,
         endpoint_url: str | None = None,
-        max_calls: int = MAX_CALLS,
+        pacing: Pacing | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
         attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
     ) -> None:
-        """endpoint_url: overrides what the environment and profile say. max_calls: in flight at once per region."""
-        self._credentials = credentials
-        self._clock = clock
-        self._clients = Clients(credentials, endpoint_url=endpoint_url, max_connections=max_calls)
-        self._max_calls = max_calls
-        self._attempt_timeout_s = attempt_timeout_s
-        self._gates: dict[str, asyncio.Semaphore] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_closed = False
-        self.on_room: Callable[[], None] = _nobody
+        """endpoint_url: overrides what the environment and profile say. pacing: None for no quota.
 
-    async def arm(self, batches: Sequence[Batch], at: UtcMs) -> list[Armed]:  # noqa: ARG002 - botocore signs when it sends
+        max_connections: to one endpoint; also the most requests without an answer.
+        """
+        self.credentials = credentials
+        self.clock = clock
+        self.on_room: Callable[[], None] = _nobody
+        self._pacing = pacing
+        self._max_connections = max_connections
+        self._answer_timeout_s = answer_timeout_s
+        self._attempt_timeout_s = attempt_timeout_s
+        self._endpoints = Endpoints(credentials, endpoint_url=endpoint_url)
+        self._targets: dict[str, _Target] = {}
+        self._lanes: dict[Route, Lane] = {}
+        self._ended: deque[tuple[_Call, Reply | Verdict, UtcMs, float]] = deque()
+        self._digesting: asyncio.Handle | None = None
+        self._is_digest_due = False
+        self._is_waited_for = False
+        self._quota_timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    # --- arm ------------------------------------------------------------------------------------------------------
+
+    async def arm(self, batches: Sequence[Batch], at: UtcMs) -> list[Armed]:
+        targets: dict[str, _Target | Verdict] = {}
+        for region in {_region(batch.topic) for batch in batches}:
+            targets[region] = await self._target(region)
+        self._reserve(batches, targets, at)
         armed: list[Armed] = []
-        for index, batch in enumerate(batches):
-            armed.append(self._packed(batch))
-            if index % _SLICE == _SLICE - 1:
-                await self._clock.sleep(0)
-        regions = {_region(batch.topic) for batch in batches}
-        # What goes wrong here goes wrong again on release, where it becomes the entries' outcome.
-        await asyncio.gather(*(self._clients.get(region) for region in regions), return_exceptions=True)
+        mono = self.clock.mono
+        until = mono() + _SLICE_S
+        for batch in batches:
+            armed.append(self._armed(batch, targets[_region(batch.topic)], at))
+            if mono() > until:
+                await self.clock.sleep(0)
+                until = mono() + _SLICE_S
         return armed
 
-    def _packed(self, batch: Batch) -> _Call:
-        entries: list[Entry] = []
-        arguments: list[dict[str, Any]] = []
-        refused: list[tuple[Entry, str]] = []
-        for entry in batch.entries:
-            try:
-                arguments.append(_arguments(entry, str(len(entries))))
-                entries.append(entry)
-            except ValueError as exc:
-                refused.append((entry, f"ValueError: {exc}"))
-        return _Call(batch, self, tuple(entries), arguments, refused)
+    async def _target(self, region: str) -> _Target | Verdict:
+        target = self._targets.get(region)
+        if target is not None:
+            return target
+        try:
+            endpoint = await self._endpoints.get(region)
+        except NoEndpoint as exc:
+            return exc.verdict
+        if region not in self._targets:
+            lane = self._lanes.get(endpoint.route)
+            if lane is None:
+                lane = self._lanes[endpoint.route] = Lane(
+                    endpoint.route,
+                    self.clock,
+                    on_free=self._note_free,
+                    max_connections=self._max_connections,
+                    answer_timeout_s=self._answer_timeout_s,
+                    attempt_timeout_s=self._attempt_timeout_s,
+                )
+            self._targets[region] = _Target(endpoint.site, lane)
+        return self._targets[region]
 
-    def has_room(self, topic: str, messages: int) -> bool:  # noqa: ARG002 - calls wait at a gate of their own
-        return True
+    def _reserve(self, batches: Sequence[Batch], targets: dict[str, _Target | Verdict], at: UtcMs) -> None:
+        if self._is_closed:
+            return
+        counts: dict[Lane, int] = {}
+        for batch in batches:
+            target = targets[_region(batch.topic)]
+            if isinstance(target, _Target):
+                counts[target.lane] = counts.get(target.lane, 0) + 1
+        for lane, count in counts.items():
+            lane.reserve(count, (at - self.clock.wall()) / 1000)
 
-    def wait_s(self, topic: str, messages: int) -> float:  # noqa: ARG002
-        return 0.0
+    def _armed(self, batch: Batch, target: _Target | Verdict, at: UtcMs) -> _Call:
+        call = _Call(self, batch, batch.topic, None)
+        call.body, call.entries, call.refused = encode(batch.topic, batch.entries)
+        if isinstance(target, Verdict):
+            call.problem = target
+            return call
+        call.target = target
+        key = self.credentials.frozen
+        if key is not None and call.entries:
+            now = self.clock.wall()
+            date = at if abs(at - now) < SIGNED_FOR_S * 1000 else now
+            call.sign(key, date // 1000 + target.skew_s)
+        return call
+
+    # --- release ----------------------------------------------------------------------------------------------------
+
+    def has_room(self, topic: str, messages: int) -> bool:
+        target = self._targets.get(_region(topic))
+        has_room = target is None or target.lane.has_room
+        self._is_waited_for = not has_room
+        if not has_room or self._pacing is None:
+            return has_room
+        wait_s = self._pacing.room_in_s(topic, messages, self.clock.mono())
+        if wait_s > 0 and not self._is_closed:
+            self._ask_again_in(wait_s)
+        return wait_s <= 0
+
+    def _ask_again_in(self, wait_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(wait_s, _LEAST_WAIT_S)
+        if self._quota_timer is not None:
+            if self._quota_timer.when() <= when:
+                return
+            self._quota_timer.cancel()
+        self._quota_timer = loop.call_at(when, self._quota_returns)
+
+    def _quota_returns(self) -> None:
+        self._quota_timer = None
+        self.on_room()
+
+    def wait_s(self, topic: str, messages: int) -> float:
+        return 0.0 if self._pacing is None else self._pacing.wait_s(topic, messages, self.clock.mono())
 
     def release(self, armed: Sequence[Armed], settle: Settle) -> None:
         for call in armed:
-            if not isinstance(call, _Call) or call.owner is not self or call.is_released:
+            if not isinstance(call, _Call) or call.owner is not self or call.settle is not None:
                 raise InternalError(f"a batch for {call.batch.topic} was released twice or by a stranger")
-            call.is_released = True
+            call.settle = settle
             for entry, reason in call.refused:
-                self._answer(_Attempt((entry,), settle), Verdict(OutcomeClass.REJECTED, reason))
+                self._conclude_singly(call, entry, Verdict(OutcomeClass.REJECTED, reason))
             if call.entries:
-                self._begin(call.batch.topic, call.entries, call.arguments, settle)
+                self._send(call)
 
-    def _begin(
-        self, topic: str, entries: tuple[Entry, ...], arguments: list[dict[str, Any]], settle: Settle
-    ) -> None:
-        attempt = _Attempt(entries, settle)
+    def _send(self, call: _Call) -> None:
         if self._is_closed:
-            self._answer(attempt, _CLOSED)
+            self.conclude(call, _CLOSED)
+        elif call.target is None:
+            assert call.problem is not None
+            self.conclude(call, call.problem)
         else:
-            self._start(self._send(topic, arguments, attempt), attempt)
+            if self._pacing is not None:
+                self._pacing.take(call.topic, len(call.entries), self.clock.mono())
+            call.target.lane.submit(call)
 
-    def _answer(self, attempt: _Attempt, verdict: Verdict) -> None:
-        async def answer() -> None:
-            self._settle(attempt, [verdict] * len(attempt.entries))
+    def _conclude_singly(self, call: _Call, entry: Entry, verdict: Verdict) -> None:
+        single = _Call(self, None, call.topic, call.target)
+        single.entries = (entry,)
+        single.settle = call.settle
+        self.conclude(single, verdict)
 
-        self._start(answer(), attempt)
+    # --- settle -----------------------------------------------------------------------------------------------------
 
-    def _start(self, work: Coroutine[Any, Any, None], attempt: _Attempt) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(done, attempt))
+    def conclude(self, call: _Call, end: Reply | Verdict) -> None:
+        """A call has come to its end; its outcomes follow."""
+        self._ended.append((call, end, self.clock.wall(), self.clock.mono()))
+        if self._digesting is None or not (self._is_digest_due or self._is_in_the_way()):
+            self._digest_soon()
 
-    async def _send(self, topic: str, arguments: list[dict[str, Any]], attempt: _Attempt) -> None:
-        region = _region(topic)
-        gate = self._gates.get(region)
-        if gate is None:
-            gate = self._gates[region] = asyncio.Semaphore(self._max_calls)
-        async with gate:
-            try:
-                async with asyncio.timeout(self._attempt_timeout_s):
-                    client = await self._clients.get(region)
-                    attempt.released_us = self._clock.wall_us()
-                    reply = await client.publish_batch(TopicArn=topic, PublishBatchRequestEntries=arguments)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the entries need their outcome
-                verdict = exception_verdict(exc)
-                if not attempt.released_us:
-                    verdict = verdict._replace(is_unknown=False)
-            else:
-                self._settle(attempt, reply_verdicts(reply, [packed["Id"] for packed in arguments]))
+    def _note_free(self) -> None:
+        self._is_waited_for = False  # unless somebody asks for room again, and in vain
+        self.on_room()
+
+    def _is_in_the_way(self) -> bool:
+        """Whether settling would keep requests from being written."""
+        return self._is_waited_for or any(lane.is_waited_for for lane in self._lanes.values())
+
+    def _digest_soon(self) -> None:
+        if self._digesting is not None:
+            self._digesting.cancel()
+        self._is_digest_due = True
+        self._digesting = asyncio.get_running_loop().call_soon(self._digest)
+
+    def _digest(self) -> None:
+        """Turn what has ended into outcomes, for one slice of time."""
+        self._is_digest_due = False
+        self._digesting = None
+        mono = self.clock.mono
+        now = mono()
+        until = now + _SLICE_S
+        oldest = now - _MAX_WAIT_S if self._is_in_the_way() else now
+        ended = self._ended
+        try:
+            while ended and ended[0][3] <= oldest and now < until:
+                call, end, finished_at, _ = ended.popleft()
+                self._settle(call, end, finished_at)
+                now = mono()
+        finally:
+            if ended and self._digesting is None:
+                if ended[0][3] <= oldest:
+                    self._digest_soon()
+                else:
+                    self._digesting = asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._digest)
+
+    def _settle(self, call: _Call, end: Reply | Verdict, finished_at: UtcMs) -> None:
+        entries = call.entries
+        verdicts = reply_verdicts(end, len(entries)) if isinstance(end, Reply) else end
+        if isinstance(verdicts, Verdict):
+            self._learn(call, verdicts, end)
+            if verdicts.may_be_one_entry and len(entries) > 1:
+                self._send_singly(call)
                 return
-        if verdict.are_credentials_refused:
-            self._credentials.refresh_soon()
-        if verdict.may_be_one_entry and len(attempt.entries) > 1:
-            attempt.is_settled = True  # by the attempts that follow, one for each entry
-            for entry, packed in zip(attempt.entries, arguments, strict=True):
-                self._begin(topic, (entry,), [packed], attempt.settle)
-            return
-        self._settle(attempt, [verdict] * len(attempt.entries))
-
-    def _ended(self, task: asyncio.Task[None], attempt: _Attempt) -> None:
-        self._tasks.discard(task)
-        if attempt.is_settled:
-            return
-        exc = None if task.cancelled() else task.exception()
-        verdict = _GIVEN_UP if attempt.released_us else _CLOSED
-        if exc is not None:
-            verdict = verdict._replace(error=f"{type(exc).__name__}: {exc}")
-        self._settle(attempt, [verdict] * len(attempt.entries))
-
-    def _settle(self, attempt: _Attempt, verdicts: Iterable[Verdict]) -> None:
-        attempt.is_settled = True
-        released_us = attempt.released_us or self._clock.wall_us()
-        finished_at = self._clock.wall()
-        attempt.settle(
+            verdicts = (verdicts,) * len(entries)
+        released_us = call.released_us or self.clock.wall_us()
+        assert call.settle is not None
+        call.settle(
             [
-                Outcome(
-                    entry.fire, verdict.outcome, released_us, finished_at, verdict.error, verdict.is_unknown
-                )
-                for entry, verdict in zip(attempt.entries, verdicts, strict=True)
+                Outcome(entry[0], verdict[0], released_us, finished_at, verdict[1], verdict[2])
+                for entry, verdict in zip(entries, verdicts, strict=True)
             ]
         )
 
+    def _learn(self, call: _Call, verdict: Verdict, end: Reply | Verdict) -> None:
+        """Draw from a call that failed what the next ones should do otherwise."""
+        if verdict.are_credentials_refused:
+            self.credentials.refresh_soon()
+        if verdict.is_throttled and self._pacing is not None:
+            self._pacing.throttled(call.topic, self.clock.mono())
+        if verdict.is_date_refused and call.target is not None and isinstance(end, Reply) and end.date:
+            try:
+                theirs = parsedate_to_datetime(end.date).astimezone(UTC).timestamp()
+            except (ValueError, OverflowError):
+                return
+            skew_s = round(theirs) - self.clock.wall() // 1000
+            call.target.skew_s = skew_s if abs(skew_s) > SIGNED_FOR_S else 0
+
+    def _send_singly(self, call: _Call) -> None:
+        for entry in call.entries:
+            single = _Call(self, None, call.topic, call.target)
+            single.body, single.entries, _ = encode(call.topic, (entry,))
+            single.settle = call.settle
+            self._send(single)
+
     async def close(self) -> None:
         self._is_closed = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._clients.close()
+        if self._quota_timer is not None:
+            self._quota_timer.cancel()
+            self._quota_timer = None
+        await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
+        if self._digesting is not None:
+            self._digesting.cancel()
+        while self._ended:
+            call, end, finished_at, _ = self._ended.popleft()
+            self._settle(call, end, finished_at)
+        self._digesting = None
+        self._is_digest_due = False
+        await self._endpoints.close()
 
 
 def _nobody() -> None:
@@ -215,25 +407,4 @@ def _nobody() -> None:
 
 
 def _region(topic: str) -> str:
-    return topic.split(":")[3]
-
-
-def _arguments(entry: Entry, id_: str) -> dict[str, Any]:
-    packed: dict[str, Any] = {"Id": id_, "Message": entry.message}
-    if entry.attributes:
-        packed["MessageAttributes"] = {a.name: _attribute(a) for a in entry.attributes}
-    if entry.subject is not None:
-        packed["Subject"] = entry.subject
-    if entry.message_structure is not None:
-        packed["MessageStructure"] = entry.message_structure
-    if entry.group is not None:
-        packed["MessageGroupId"] = entry.group
-    if entry.deduplication is not None:
-        packed["MessageDeduplicationId"] = entry.deduplication
-    return packed
-
-
-def _attribute(attribute: Attribute) -> dict[str, Any]:
-    if attribute.type == "Binary":
-        return {"DataType": "Binary", "BinaryValue": base64.b64decode(attribute.value, validate=True)}
-    return {"DataType": attribute.type, "StringValue": attribute.value}
+    return topic.split(":", 4)[3]

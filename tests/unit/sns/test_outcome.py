@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from aiohttp import ClientConnectorError, ClientOSError
-from aiohttp.client_reqrep import ConnectionKey
-from botocore import exceptions as boto
 
 from cronally.engine.ports import OutcomeClass
-from cronally.sns.outcome import (
-    MAX_ERROR_CHARS,
-    NOT_NAMED,
-    PUBLISHED,
-    call_verdict,
-    entry_verdict,
-    exception_verdict,
-    reply_verdicts,
-)
+from cronally.sns.outcome import MAX_ERROR_CHARS, NOT_NAMED, call_verdict, entry_verdict
 
 RETRY, HOLD, REJECTED = OutcomeClass.RETRY, OutcomeClass.HOLD, OutcomeClass.REJECTED
 UNKNOWN, KNOWN = True, False
@@ -148,93 +137,38 @@ def test_failed_entry(code, is_sender_fault, outcome, is_unknown):
     assert not verdict.may_be_one_entry
 
 
-def client_error(code, status=400, message="text"):
-    return boto.ClientError(
-        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},
-        "PublishBatch",
-    )
-
-
-URL = "http://127.0.0.1:1"
-REFUSED = ClientConnectorError(
-    ConnectionKey("127.0.0.1", 1, False, False, None, None, None), ConnectionRefusedError(111, "refused")
+@pytest.mark.parametrize(
+    ("code", "is_throttled"),
+    [
+        ("Throttling", True),
+        ("RequestLimitExceeded", True),
+        ("KMSThrottling", False),
+        ("InternalError", False),
+    ],
 )
-
-# (exception, class, unknown, may be one entry's fault)
-EXCEPTIONS = [
-    (client_error("Throttling"), RETRY, KNOWN, ALONE),
-    (client_error("InvalidParameter"), REJECTED, KNOWN, SPLIT),
-    (boto.ClientError({}, "PublishBatch"), RETRY, UNKNOWN, ALONE),
-    (boto.ParamValidationError(report="too short"), REJECTED, KNOWN, SPLIT),
-    (boto.NoCredentialsError(), RETRY, KNOWN, ALONE),
-    (boto.CredentialRetrievalError(provider="sso", error_msg="expired"), RETRY, KNOWN, ALONE),
-    (boto.TokenRetrievalError(provider="sso", error_msg="expired"), RETRY, KNOWN, ALONE),
-    (boto.ProfileNotFound(profile="x"), HOLD, KNOWN, ALONE),
-    (boto.InvalidRegionError(region_name="a b"), HOLD, KNOWN, ALONE),
-    (boto.ConnectTimeoutError(endpoint_url=URL), RETRY, KNOWN, ALONE),
-    (boto.SSLError(endpoint_url=URL, error="bad"), RETRY, KNOWN, ALONE),
-    (boto.ProxyConnectionError(proxy_url=URL), RETRY, KNOWN, ALONE),
-    (boto.EndpointConnectionError(endpoint_url=URL, error=REFUSED), RETRY, KNOWN, ALONE),
-    # aiobotocore has one name for "could not connect" and "reset while the request was on its way"
-    (
-        boto.EndpointConnectionError(endpoint_url=URL, error=ClientOSError(104, "reset")),
-        RETRY,
-        UNKNOWN,
-        ALONE,
-    ),
-    (boto.EndpointConnectionError(endpoint_url=URL), RETRY, UNKNOWN, ALONE),
-    (boto.ConnectionClosedError(endpoint_url=URL), RETRY, UNKNOWN, ALONE),
-    (boto.ReadTimeoutError(endpoint_url=URL), RETRY, UNKNOWN, ALONE),
-    (boto.HTTPClientError(error="any"), RETRY, UNKNOWN, ALONE),
-    (TimeoutError(), RETRY, UNKNOWN, ALONE),
-    (RuntimeError("a bug"), RETRY, UNKNOWN, ALONE),
-]
+def test_only_the_quota_of_sns_is_a_reason_to_slow_down(code, is_throttled):
+    assert call_verdict(code, "", 400).is_throttled is is_throttled
 
 
 @pytest.mark.parametrize(
-    ("exc", "outcome", "is_unknown", "may_split"), EXCEPTIONS, ids=lambda value: type(value).__name__
+    ("code", "message", "is_date_refused"),
+    [
+        (
+            "SignatureDoesNotMatch",
+            "Signature expired: 20261123T090000Z is now earlier than … (… - 15 min.)",
+            True,
+        ),
+        ("SignatureDoesNotMatch", "Signature not yet current: 20261123T090000Z is still later than …", True),
+        ("InvalidSignatureException", "Signature expired: …", True),
+        ("RequestExpired", "Request has expired.", True),
+        ("RequestTimeTooSkewed", "", True),
+        ("SignatureDoesNotMatch", "The request signature we calculated does not match", False),
+        ("ExpiredToken", "The security token included in the request is expired", False),
+    ],
 )
-def test_exception(exc, outcome, is_unknown, may_split):
-    verdict = exception_verdict(exc)
-    assert (verdict.outcome, verdict.is_unknown, verdict.may_be_one_entry) == (outcome, is_unknown, may_split)
-    assert verdict.error
-
-
-def test_missing_credentials_say_what_to_do():
-    verdict = exception_verdict(boto.NoCredentialsError())
-    assert verdict.are_credentials_refused
-    assert "aws sts get-caller-identity" in verdict.error
-
-
-IDS = ["0", "1", "2"]
-# (reply, verdict of each of three entries; a class stands for one with an error)
-REPLIES = [
-    ({"Successful": [{"Id": "2"}, {"Id": "0"}, {"Id": "1"}], "Failed": []}, [PUBLISHED] * 3),
-    ({"Successful": [{"Id": "0"}]}, [PUBLISHED, NOT_NAMED, NOT_NAMED]),
-    (
-        {"Failed": [{"Id": "1", "Code": "InvalidParameter", "SenderFault": True}]},
-        [NOT_NAMED, REJECTED, NOT_NAMED],
-    ),
-    (
-        {"Successful": [{"Id": "1"}], "Failed": [{"Id": "1", "Code": "InternalError"}]},
-        [NOT_NAMED, PUBLISHED, NOT_NAMED],
-    ),
-    ({"Failed": [{"Id": "0"}]}, [RETRY, NOT_NAMED, NOT_NAMED]),
-    ({"Successful": [{"Id": "7"}, {}, "0", None]}, [NOT_NAMED] * 3),
-    ({"Successful": "0"}, [NOT_NAMED] * 3),
-    ({"Successful": None, "Failed": None}, [NOT_NAMED] * 3),
-    ({}, [NOT_NAMED] * 3),
-    (None, [NOT_NAMED] * 3),
-    ("text", [NOT_NAMED] * 3),
-]
-
-
-@pytest.mark.parametrize(("reply", "expected"), REPLIES)
-def test_reply_gives_each_entry_one_verdict(reply, expected):
-    verdicts = reply_verdicts(reply, IDS)
-    assert [
-        v.outcome if isinstance(e, OutcomeClass) else v for v, e in zip(verdicts, expected, strict=True)
-    ] == expected
+def test_a_refused_date_is_told_from_a_wrong_signature(code, message, is_date_refused):
+    verdict = call_verdict(code, message, 403)
+    assert (verdict.outcome, verdict.is_unknown, verdict.is_date_refused) == (RETRY, KNOWN, is_date_refused)
 
 
 def test_an_entry_the_reply_does_not_name_is_unknown():
