@@ -1,12 +1,14 @@
 """From fires to armed requests: their messages are read, composed, packed and armed, as far as memory and quota go.
 
 A fire that would wait for its region's quota longer than ``PATIENCE_MS`` becomes a pending row instead of a request
-(design §4): it is durable, costs no memory, and comes back when its turn is near.
+(design §4): it is durable, costs no memory, and comes back when its turn is near. Not before it is due: until then a change
+may still withdraw it. So it is put by (``later``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,8 @@ PATIENCE_MS = 10_000  # design §4: a longer wait for quota is spent in the stor
 _FULL_MS = 5_000  # what has been due for so long and finds no memory will not leave within PATIENCE_MS
 _ENOUGH = 0.5  # of the budget: below this, planning goes on
 _LEAST_DEFER_MS = 1_000
+_MOST_LATER = 20_000  # fires put by, 350 bytes each
+_MOST_DEFER_MS = 300_000  # then the wait is estimated anew: a rate that had fallen may have risen again
 _STORE_RETRY_S = 0.2
 _BEFORE_INSTANT_MS = 8  # so close to an instant no slice is begun
 DEFAULT_BUDGET_BYTES = 32 << 20  # design §6: a quarter of the memory available at start, 32 to 160 MiB
@@ -69,13 +73,20 @@ class Arming:
         self._note_memory = note_memory
         self._is_full = False
         self._bytes_per_fire = float(_FIRST_GUESS_BYTES)
+        self._later: list[tuple[UtcMs, Fire]] = []
         self.has_armed = asyncio.Event()
         """Set when something was armed."""
 
-    def room(self) -> int:
-        """Return how many fires may be armed now: up to ``SLICE``, 0 while memory is used up."""
+    def room(self, first_due: UtcMs | None, now: UtcMs) -> int:
+        """Return how many fires may be armed now: up to ``SLICE``, 0 while memory is used up.
+
+        first_due: when the first of them is due. If that has come and nothing stands before it, it is armed in any case:
+        what takes up the memory is for later.
+        """
+        if first_due is not None and first_due <= now and not self._departures.has_due():
+            return SLICE
         left = self._budget_bytes - self._departures.size_bytes
-        if left <= 0:
+        if left <= 0 or len(self._later) > _MOST_LATER:
             self._is_full = True
             return 0
         return max(1, min(SLICE, int(left / self._bytes_per_fire)))
@@ -95,11 +106,16 @@ class Arming:
         first = min(fire.due_time for fire in fires)
         specs = await self.load_specs(fires, UtcMs(max(self._clock.wall(), first + MISSED_AFTER_MS)))
         if specs is not None:
-            await self.send(fires, specs)
+            await self.send(fires, specs, is_planned=True)
         return specs is not None
 
-    async def send(self, fires: Sequence[Fire], specs: Mapping[int, ScheduleSpec]) -> None:
-        """Compose, pack and arm *fires*, each for its due time; what is due already takes its turn at once."""
+    async def send(
+        self, fires: Sequence[Fire], specs: Mapping[int, ScheduleSpec], *, is_planned: bool = False
+    ) -> None:
+        """Compose, pack and arm *fires*, each for its due time; what is due already takes its turn at once.
+
+        is_planned: they have no row yet, and may get one instead if memory is used up.
+        """
         by_instant: dict[UtcMs, list[Entry]] = {}
         now = self._clock.wall()
         for fire in fires:
@@ -115,12 +131,12 @@ class Arming:
             entries = by_instant[instant]
             if len(entries) > 1:
                 entries.sort(key=_sending_order)
-            await self.arm(self._patient(pack(entries), instant), instant)
+            await self.arm(self._patient(pack(entries), instant, is_planned=is_planned), instant)
 
-    def _patient(self, batches: Sequence[Batch], instant: UtcMs) -> list[Batch]:
+    def _patient(self, batches: Sequence[Batch], instant: UtcMs, *, is_planned: bool) -> list[Batch]:
         """Return the batches that need not wait too long; the fires of the others become pending."""
         now = self._clock.wall()
-        is_full = self._departures.size_bytes >= self._budget_bytes
+        is_full = is_planned and self._departures.size_bytes >= self._budget_bytes
         before: Counter[tuple[str, int]] = Counter()
         patient: list[Batch] = []
         for batch in batches:
@@ -135,13 +151,35 @@ class Arming:
             due = batch.entries[0].fire.due_time
             if now + wait_ms <= instant + PATIENCE_MS and not (is_full and self.is_hopeless(due, now)):
                 patient.append(batch)
+            elif instant > now:
+                for entry in batch.entries:
+                    heapq.heappush(self._later, (instant, entry.fire))
             else:
                 self.defer(batch, UtcMs(int(max(instant, now) + wait_ms)))
         return patient
 
+    def next_later(self) -> UtcMs | None:
+        """Return when the first of the fires that were put by is due, or None."""
+        return self._later[0][0] if self._later else None
+
+    def take_later(self, now: UtcMs, most: int) -> list[Fire]:
+        """Return fires that were put by and are due."""
+        fires: list[Fire] = []
+        while self._later and self._later[0][0] <= now and len(fires) < most:
+            fires.append(heapq.heappop(self._later)[1])
+        if fires:
+            self.note_left()
+        return fires
+
+    def clear_later(self) -> list[Fire]:
+        """Return all fires that were put by, and forget them."""
+        later, self._later = self._later, []
+        return [fire for _, fire in later]
+
     def defer(self, batch: Batch, until: UtcMs) -> None:
-        """Write down the fires of *batch* as pending until then, a second from now at least."""
-        until = UtcMs(max(until, self._clock.wall() + _LEAST_DEFER_MS))
+        """Write down the fires of *batch* as pending until then, a second from now at least and five minutes at most."""
+        now = self._clock.wall()
+        until = UtcMs(min(max(until, now + _LEAST_DEFER_MS), now + _MOST_DEFER_MS))
         for entry in batch.entries:
             if self._core.may_release(entry.fire):
                 self._attempts.conclude(

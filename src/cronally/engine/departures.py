@@ -63,14 +63,35 @@ class Departures:
         """Return the earliest instant to come, or None."""
         return self._instants[0] if self._instants else None
 
-    def advance(self, now: UtcMs) -> None:
-        """What may leave at or before *now* takes its turn."""
+    def advance(self, now: UtcMs) -> list[Departure]:
+        """What may leave at or before *now* takes its turn; but what goes to FIFO topics is returned.
+
+        Its entries have to find out first whether it is their turn in their groups; then it is ``put`` back.
+        """
+        fifo: list[Departure] = []
         while self._instants and self._instants[0] <= now:
             for way, turns in self._to_come.pop(heapq.heappop(self._instants)).items():
-                if way in self._due:
+                if way.is_fifo:
+                    fifo += turns
+                    for departure in turns:
+                        self._leave(way, departure)
+                elif way in self._due:
                     self._due[way].extend(turns)
                 else:
                     self._due[way] = turns
+        return fifo
+
+    def put(self, departure: Departure) -> None:
+        """Let a batch for a FIFO topic take its turn."""
+        batch = departure.armed.batch
+        way = self._way(batch.topic)
+        self._due.setdefault(way, Turns()).add(batch.priority, batch.topic, departure)
+        self.size_bytes += departure.armed.size_bytes
+        self._note(way, batch.topic, batch.priority, len(batch.entries))
+
+    def has_due(self) -> bool:
+        """Whether anything waits that may leave now."""
+        return bool(self._due)
 
     def due(self) -> list[Turns[Departure]]:
         """Return, for each way that has any, what may leave now, to be popped with ``pop``."""

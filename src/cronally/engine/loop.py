@@ -189,7 +189,7 @@ class Loop:
             if halt.reason is not None:
                 await self._recover(halt.reason)
                 now = clock.wall()
-            sooner = self._take_sooner()
+            sooner = self._take_sooner() + self._arming.take_later(now, SLICE)
             fires = sooner + core.take(UtcMs(now + HORIZON_MS))
             fires += self._plan_some(now)
             fires += await self._read_single_instants(UtcMs(now + HORIZON_MS))
@@ -201,12 +201,19 @@ class Loop:
             if self._sooner or halt.reason is not None:
                 continue
             if core.takings:
-                if not self._arming.room():
-                    await clock.wait(UtcMs(now + HORIZON_MS // 2), self._wants_plan)
+                due = core.takings.earliest_due()
+                if not self._arming.room(due, now):
+                    again = UtcMs(now + HORIZON_MS // 2)
+                    sooner_at = (due, self._arming.next_later())
+                    await clock.wait(
+                        min((at for at in sooner_at if at is not None and at > now), default=again),
+                        self._wants_plan,
+                    )
                 continue
             attempts.wants_retry.set()
-            due = core.next_due()
-            await clock.wait(None if due is None else UtcMs(due - HORIZON_MS), self._wants_plan)
+            due, later = core.next_due(), self._arming.next_later()
+            instants = (None if due is None else UtcMs(due - HORIZON_MS), later)
+            await clock.wait(min((at for at in instants if at is not None), default=None), self._wants_plan)
 
     def _take_sooner(self) -> list[Fire]:
         """Return the next fires that were held already."""
@@ -215,8 +222,9 @@ class Loop:
 
     def _plan_some(self, now: UtcMs) -> list[Fire]:
         """Return the next fires of what was taken, as many as there is memory for."""
-        room = self._arming.room()
-        if not room and self._arming.is_hopeless(self._core.takings.earliest_due(), now):
+        due = self._core.takings.earliest_due()
+        room = self._arming.room(due, now)
+        if not room and self._arming.is_hopeless(due, now):
             room = SLICE
         return self._core.plan(now, room) if room else []
 
@@ -255,6 +263,7 @@ class Loop:
         fires = [
             entry.fire for departure in self._departures.clear() for entry in departure.armed.batch.entries
         ]
+        fires += self._arming.clear_later()
         fires += self._sooner
         self._sooner.clear()
         return [fire for fire in fires if self._core.may_release(fire) and self._core.has_row(fire)]

@@ -83,7 +83,9 @@ class Releasing:
                 if self._halt.is_on():
                     self._wants_plan.set()
                     continue
-                departures.advance(now)
+                for departure in departures.advance(now):
+                    if self._is_whole(departure, now):
+                        departures.put(departure)
                 self._pump()
                 self._put_off(now)
 
@@ -124,15 +126,22 @@ class Releasing:
     def _release(self, departure: Departure, now: UtcMs) -> None:
         armed = departure.armed
         entries = armed.batch.entries
-        if armed.batch.topic.endswith(".fifo") or not self._core.launch(entries, now):
-            going = [entry for entry in entries if self._may_go(entry, now)]
-            if len(going) < len(entries):
-                if going and self._tasks is not None:
-                    self._tasks.create_task(self._arming.arm(pack(going), now), name="rearm")
+        if not self._core.launch(entries, now):
+            if not self._is_whole(departure, now):
                 return
             self._core.mark_in_flight(entry.fire for entry in entries)
         self._publisher.release((armed,), self._attempts.settle)
         self._hooks.released(armed.batch, self._clock.wall_us() - departure.instant * 1000)
+
+    def _is_whole(self, departure: Departure, now: UtcMs) -> bool:
+        """Whether all entries of a batch may go; if not, those that may are armed anew."""
+        entries = departure.armed.batch.entries
+        going = [entry for entry in entries if self._may_go(entry, now)]
+        if len(going) == len(entries):
+            return True
+        if going and self._tasks is not None:
+            self._tasks.create_task(self._arming.arm(pack(going), now), name="rearm")
+        return False
 
     def _may_go(self, entry: Entry, now: UtcMs) -> bool:
         """Check a fire at the last moment; False if it does not go now, and then it is seen to otherwise."""
