@@ -163,15 +163,23 @@ class Ledger:
         if len(self._examples) < MOST_EXAMPLES:
             self._examples.append(text)
 
-    def summary(self, expected: Sequence[str] = ()) -> dict[str, Any]:
-        """Return what was booked. expected: names of the schedules that have a message at every fire time."""
+    def summary(
+        self, expected: Sequence[str] = (), between_s: tuple[float, float] | None = None
+    ) -> dict[str, Any]:
+        """Return what was booked.
+
+        Args: expected: names of the schedules that have a message at every fire time. between_s: leave other fire times
+            out of ``slots`` and of what is counted from them; a <= fire time < b, Unix seconds.
+        """
+        low, high = between_s or (float("-inf"), float("inf"))
+        wanted = [slot for slot in self._slots.values() if low <= slot.instant_us / 1e6 < high]
         numbers = [self._numbers.get(name.encode(), -1) for name in expected]
         slots = [
             self._slot_summary(slot, expected, numbers)
-            for _, slot in sorted(self._slots.items(), key=lambda item: item[1].instant_us)
+            for slot in sorted(wanted, key=lambda slot: slot.instant_us)
         ]
         everything = array("q")
-        for slot in self._slots.values():
+        for slot in wanted:
             everything.extend(slot.lateness_us)
         return {
             "requests": self.requests,

@@ -8,7 +8,8 @@ reads, so that a long run takes no more memory than a short one.
 
     {"do": "stats"}                       what came so far, without a look at it
     {"do": "collect", "names": [F, N]}    book all, return the ledger's summary and begin a new one. Expected at every
-                                          fire time are the N schedules that the format F names ("bench-{:06d}")
+                                          fire time are the N schedules that the format F names ("bench-{:06d}");
+                                          with "between_s": [A, B] other fire times are left out
 """
 
 from __future__ import annotations
@@ -89,13 +90,16 @@ class Receiver:
             "connections": self.connections,
         }
 
-    async def collect(self, expected: list[str]) -> dict[str, Any]:
+    async def collect(
+        self, expected: list[str], between_s: tuple[float, float] | None = None
+    ) -> dict[str, Any]:
         """Book all that is kept, and begin anew."""
         while self._raw:
             self.ledger.take(*self._raw.popleft())
             await asyncio.sleep(0)
         ledger, self.ledger = self.ledger, Ledger()
-        summary = ledger.summary(expected) | {"throttled": self.throttled, "connections": self.connections}
+        summary = ledger.summary(expected, between_s)
+        summary |= {"throttled": self.throttled, "connections": self.connections}
         self.requests = self.messages = self.throttled = 0
         return summary
 
@@ -188,7 +192,8 @@ async def serve(receiver: Receiver, tls: ssl.SSLContext | None) -> None:
             answer = receiver.stats()
         else:
             form, count = command["names"]
-            answer = await receiver.collect([form.format(number) for number in range(count)])
+            expected = [form.format(number) for number in range(count)]
+            answer = await receiver.collect(expected, command.get("between_s"))
         print(json.dumps(answer), flush=True)
 
 

@@ -69,7 +69,12 @@ class _OverrunError(Exception):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", type=_numbers, default=list(ASKED_LAST_MS), metavar="N,N")
-    parser.add_argument("--runs", type=int, default=5, help="of each size; figures are medians [default: 5]")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=5,
+        help="of each size, after one that warms up; figures are medians [default: 5; 0: only that one]",
+    )
     parser.add_argument(
         "--only", type=_parts, default=list(PARTS), metavar="PART,PART", help=", ".join(PARTS)
     )
