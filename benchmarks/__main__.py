@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks._harness import say
+from benchmarks._harness import BenchmarkError, say
 
 
 def main(arguments: list[str]) -> int:
@@ -57,4 +57,7 @@ def _run_all(names: list[str], *, as_json: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BenchmarkError as exc:
+        sys.exit(f"benchmarks: {exc}")

@@ -132,7 +132,12 @@ def _curve(line: _Line, scale: _Scale) -> Iterator[str]:
     x, y = scale.x(line.points[-1][0]), scale.y(100)
     yield f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour}"/>'
     # Theirs stand on another height, since theirs of 1,000 end near ours of 100,000.
-    place = f'x="{x}" y="{y - 9}" text-anchor="middle"' if line.is_ours else f'x="{x + 8}" y="{scale.y(88)}"'
+    if line.is_ours:
+        place = f'x="{x}" y="{y - 9}" text-anchor="middle"'
+    elif x < _WIDTH - 90:
+        place = f'x="{x + 8}" y="{scale.y(88)}"'
+    else:
+        place = f'x="{x - 12}" y="{scale.y(88)}" text-anchor="end"'
     yield f'<text {place} font-weight="600" fill="{colour}">{line.size:,}</text>'
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import _picture
 from benchmarks._harness import (
+    NAMES,
     ROOT,
     UNPACED,
     BenchmarkError,
@@ -63,7 +64,7 @@ _PACE = 20_000  # messages/s that the first period is made for
 _BOOKING_S = 30e-6  # of the receiver, for one message, between two runs
 
 
-class _OverrunError(Exception):
+class _OverrunError(BenchmarkError):
     """A run was not over in time for the next one."""
 
 
@@ -174,7 +175,7 @@ def _every_runs(
         else:
             instant += period_s
             if time.time() > instant - _LEAD_S:
-                raise _OverrunError
+                raise _OverrunError("the messages take longer than was foreseen")
             before, deadline = daemon.cpu_s(), instant + period_s - _LEAD_S
         began = time.time()
         settled_at = _wait(daemon, receiver, size, size * (len(found) + 1), deadline)
@@ -190,7 +191,7 @@ def _measure_at(
 ) -> dict[str, Any]:
     """As ``_measure_every``, with schedules that fire once: the daemon reads them from the store, ahead of the instant."""
     found: list[dict[str, Any]] = []
-    load_s = 1 + size / 2_000
+    load_s = 2 + size / 5_000
     with Daemon(fresh_home(directory), receiver, config=config) as daemon:
         idle = daemon.cpu_per_second(1.0)
         while len(found) <= runs:
@@ -214,17 +215,19 @@ def _wait(daemon: Daemon, receiver: Receiver, size: int, settled: int, deadline:
     # With a message lost it never comes so far; then the run ends at the deadline, and the count says so.
     if not until(lambda: receiver.message_count() >= size, deadline):
         if receiver.message_count() < size * 0.99:
-            raise _OverrunError
+            raise _OverrunError("the messages take longer than was foreseen")
         return time.time()
     if not until(lambda: daemon.settled_count() >= settled, deadline):
-        raise _OverrunError
+        raise _OverrunError("the messages take longer than was foreseen")
     return time.time()
 
 
-def _run(receiver: Receiver, size: int, cpu_s: float, settled_at: float, **names: str) -> dict[str, Any]:
-    ledger = receiver.collect(size, **names)
+def _run(
+    receiver: Receiver, size: int, cpu_s: float, settled_at: float, *, names: str = NAMES
+) -> dict[str, Any]:
+    ledger = receiver.collect(size, names=names)
     if len(ledger["slots"]) != 1:
-        raise _OverrunError
+        raise _OverrunError("the messages take longer than was foreseen")
     slot = ledger["slots"][0]
     curve = slot["curve_us"]
     last_ms = at(curve, 100) / 1000

@@ -139,7 +139,7 @@ def _parse_us(when: str) -> dict[str, float]:
         for name, parse in engines.items():
             begin = perf_counter_ns()
             for _ in range(50):
-                parse()
+                parse()  # type: ignore[no-untyped-call]
             rounds[name].append((perf_counter_ns() - begin) / 50 / 1000)
     return {name: statistics.median(values) for name, values in rounds.items()}
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-QUICK = ["--idle-s", "10", "--mixes", "shared"]
+QUICK = ["--sizes", "100000,1000000", "--mixes", "shared", "--runs", "1", "--idle-s", "10"]
 MIXES = ("shared", "distinct")
 ASKED_SIZE = 1_000_000
 ASKED_START_S = 15

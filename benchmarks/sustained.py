@@ -23,7 +23,7 @@ from benchmarks._report import (
 if TYPE_CHECKING:
     import argparse
 
-QUICK = ["--runs", "1"]
+QUICK = ["--seconds", "30", "--runs", "1"]
 ASKED_CORES = 1.0
 
 _WARM_UP_S = 4
