@@ -225,13 +225,21 @@ def curve(values: Sequence[int] | array[int]) -> list[int]:
 
 
 def _fires(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield fire id (empty if there is none) and message of each entry of a Publish or PublishBatch."""
-    form = dict(pair.partition(b"=")[::2] for pair in body.split(b"&"))
-    ids = {}
+    """Yield fire id (empty if there is none) and message, still in its escapes, of each entry of a Publish or PublishBatch.
+
+    It is called for every request of a run that goes on, beside the daemon: so it looks at no more than it needs.
+    """
+    try:
+        form = dict([pair.split(b"=", 1) for pair in body.split(b"&")])
+    except ValueError:  # no form
+        yield b"", b""
+        return
+    missing = body.count(b".Message=") + body.startswith(b"Message=") + body.count(b"&Message=")
     for key, name in form.items():
         if name == b"cronally.fire_id" and key.endswith(b".Name"):
-            prefix = key[: key.index(b"MessageAttributes.")]
-            ids[prefix] = unquote_to_bytes(form[key.removesuffix(b"Name") + b"Value.StringValue"])
-    for key, message in form.items():
-        if key == b"Message" or key.endswith(b".Message"):
-            yield ids.get(key.removesuffix(b"Message"), b""), unquote_to_bytes(message)
+            fire_id = form.get(key[:-4] + b"Value.StringValue", b"")
+            fire_id = unquote_to_bytes(fire_id.replace(b"%40", b"@").replace(b"%3A", b":"))
+            yield fire_id, form.get(key[: key.index(b"MessageAttributes.")] + b"Message", b"")
+            missing -= 1
+    for _ in range(missing):
+        yield b"", b""
