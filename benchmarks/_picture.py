@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.sax.saxutils import escape
 
+from benchmarks._harness import BenchmarkError
 from benchmarks._ledger import CURVE
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def draw(result: dict[str, Any]) -> str:
     """Return the picture of a result of ``burst``."""
     lines = list(_lines(result))
     if not lines:
-        return ""
+        sizes = ", ".join(f"{size:,}" for size in _SIZES)
+        raise BenchmarkError(
+            f"there is nothing to draw: the picture shows the part plain at {sizes} messages"
+        )
     low = math.floor(math.log10(max(0.1, min(line.points[0][0] for line in lines))))
     high = math.ceil(math.log10(max(line.points[-1][0] for line in lines) * 1.02))
     scale = _Scale(low, max(high, low + 1))
