@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from xml.etree import ElementTree as ET
 import aiohttp
 import pytest
 
-from benchmarks import _picture
+from benchmarks import _picture, _receiver
 from benchmarks._harness import Receiver
 
 ROOT = Path(__file__).parents[2]
@@ -89,3 +90,16 @@ async def test_the_receiver_throttles_beyond_its_quota():
         assert "<Code>Throttling</Code>" in text
         found = receiver.collect(1)
         assert (found["messages"], found["throttled"]) == (2, 1)
+
+
+async def test_the_receiver_books_between_reads_when_too_much_lies_there(monkeypatch):
+    monkeypatch.setattr(_receiver, "_BACKLOG", 3)
+    receiver = _receiver.Receiver()
+    request = b"POST / HTTP/1.1\r\n\r\n" + BATCH.encode()
+    for _ in range(10):
+        receiver.handle(request, request.index(b"\r\n\r\n") + 4)
+    assert receiver.ledger.requests == 0
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert receiver.ledger.requests == 7
+    assert (await receiver.collect([]))["messages"] == 20
