@@ -197,25 +197,15 @@ class Arming:
                 self._attempts.note_dropped(entry.fire)
 
     async def arm(self, batches: Sequence[Batch], instant: UtcMs) -> None:
-        """Arm *batches*; those that lost an entry to a change meanwhile are rebuilt from the others."""
-        while batches:
-            await self._keep_clear(instant)
-            armed = await self._publisher.arm(batches, instant)
-            left: list[Entry] = []
-            for one in armed:
-                entries = one.batch.entries
-                held = [entry for entry in entries if self._core.may_release(entry.fire)]
-                if len(held) == len(entries):
-                    self._departures.add(one, instant)
-                    share = one.size_bytes / len(entries)
-                    self._bytes_per_fire += (share - self._bytes_per_fire) / 16
-                else:
-                    left += held
-                    for entry in entries:
-                        if entry not in held:
-                            self._attempts.note_dropped(entry.fire)
-            self.has_armed.set()
-            batches = pack(left)
+        """Arm *batches* to leave at *instant*. An entry that is withdrawn meanwhile is missed when they leave."""
+        if not batches:
+            return
+        await self._keep_clear(instant)
+        for armed in await self._publisher.arm(batches, instant):
+            self._departures.add(armed, instant)
+            share = armed.size_bytes / len(armed.batch.entries)
+            self._bytes_per_fire += (share - self._bytes_per_fire) / 16
+        self.has_armed.set()
 
     async def _keep_clear(self, instant: UtcMs) -> None:
         """Before something for *instant* is armed, let an earlier one pass that is about to come."""

@@ -142,14 +142,25 @@ class Holding:
         held = self._held.get(fire.key)
         return held is not None and held.phase is Phase.IN_FLIGHT
 
-    def mark_settled(self, fire: Fire) -> None:
-        """The outcome is known; its row goes into the next commit."""
-        held = self._held[fire.schedule_id, fire.fire_time, fire.kind]
-        if held.phase is Phase.IN_FLIGHT:
-            self._in_flight_count -= 1
-        held.phase = Phase.SETTLED
-        if not held.has_row:
-            self._count_settled(held)
+    def mark_settled(self, fires: Iterable[Fire]) -> None:
+        """The outcomes are known; their rows go into the next commit."""
+        all_held, dues = self._held, self._unsettled_dues
+        in_flight, settled = Phase.IN_FLIGHT, Phase.SETTLED
+        for fire in fires:
+            held = all_held[fire.schedule_id, fire.fire_time, fire.kind]
+            if held.phase is in_flight:
+                self._in_flight_count -= 1
+            held.phase = settled
+            if (
+                not held.has_row and fire.kind is Kind.SCHEDULED
+            ):  # as _count_settled, in which a burst is slower
+                held.has_row = True
+                due = held.fire.due_time
+                left = dues[due] - 1
+                if left:
+                    dues[due] = left
+                else:
+                    del dues[due]
 
     def mark_committed(self, entries: Iterable[JournalEntry]) -> None:
         """*entries* are durable: let go of the settled fires among them and remember when to retry the pending ones."""
