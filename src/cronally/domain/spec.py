@@ -97,6 +97,11 @@ class ScheduleSpec(NamedTuple):
         """The MessageGroupId: the user's; on a FIFO topic, by default, the schedule's name."""
         return self.group or (self.name if self.is_fifo else None)
 
+    @property
+    def is_rule_by_name(self) -> bool:
+        """Whether the name decides when it is due: the rule has an ``H``, or it is spread."""
+        return self.spread > 0 or _HASHED.search(self.when) is not None
+
     def recurrence(self) -> Recurrence:
         """Return the compiled rule, shared by all schedules with the same text. Errors: WhenError, ZoneError."""
         return compile_recurrence(self)
@@ -334,6 +339,12 @@ _READERS: dict[str, Any] = {
 DOCUMENT_KEYS = (*_READERS, "paused")
 """The keys a document may have. ``paused`` is not part of the spec; ``parse_paused`` reads it."""
 
+RULE_KEYS = ("when", "tz", "dialect", "topic", "on_gap", "on_repeat", "spread", "priority", "starts", "ends")
+"""What of a document says when a schedule is due, and in which crowd."""
+
+MESSAGE_KEYS = tuple(key for key in _READERS if key not in RULE_KEYS)
+"""The other keys: without them, a document is that of thousands of schedules."""
+
 _DEFAULTS = ScheduleSpec._field_defaults | dict.fromkeys(("when", "topic"))
 
 
@@ -394,6 +405,13 @@ def _written(key: str, value: Any) -> object:
 def canonical_document(spec: ScheduleSpec) -> str:
     """Return the document as JSON text, the same for equal specs: what the store keeps and compares."""
     return json.dumps(to_document(spec), ensure_ascii=False, separators=(",", ":"))
+
+
+def rule_document(text: str) -> str:
+    """Return what ``canonical_document`` wrote without the keys of MESSAGE_KEYS; ``from_canonical`` reads it, too."""
+    document = json.loads(text)
+    rule = {key: value for key, value in document.items() if key not in MESSAGE_KEYS}
+    return json.dumps(rule, ensure_ascii=False, separators=(",", ":"))
 
 
 def from_canonical(name: str, text: str) -> ScheduleSpec:

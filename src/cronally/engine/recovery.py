@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from cronally.domain.model import Fire, JournalEntry, Pause, SkipReason, State
+from cronally.domain.model import Fire, JournalEntry, SkipReason, State
 from cronally.domain.policy import CaughtUp, catch_up, clip, slot_window
 from cronally.domain.spec import from_canonical
-from cronally.engine.core import Core, Member, member_of
+from cronally.engine.core import Core, Member, member_of_row
 from cronally.engine.fifo import GroupKey
 from cronally.engine.settle import unsent_entry
 from cronally.errors import UsageError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cronally.clock import Clock
-    from cronally.domain.recurrence import Recurrence
+    from cronally.domain.slots import Slots
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Store, TimetableRow
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cronally.engine.timetable import TimetableEntry
 
 _SLICE = 500  # schedules decided between two yields to the event loop
+
+_MOST_RULES = 100_000  # texts that are remembered while loading: 30 MB
 
 _T = TypeVar("_T")
 _Settled = dict[
@@ -52,11 +54,24 @@ class Recovery:
         now = self._clock.wall()
         self._core.planned_through = self._core.at_through = now
         moved: dict[str, tuple[int, UtcMs]] = {}
+        beside: dict[
+            str, TimetableEntry
+        ] = {}  # by rule: where its schedules go, if nothing else decides that
         async for rows in self._store.timetable():
             for row in rows:
+                entry = beside.get(row.rule)
+                if entry is not None and row.paused_since is None:
+                    self._core.timetable.join_entry(entry, row.id, row.revision_id, row.effective_from)
+                    continue
                 member = self._load_row(row)
-                if member is not None and _is_moved(row, member, now):
+                if member is None:
+                    continue
+                if _is_moved(row, member, now):
                     moved[row.name] = (row.id, UtcMs(member.recurrence.at_ms or 0))
+                elif self._core.is_plain(member) and not from_canonical(row.name, row.rule).is_rule_by_name:
+                    beside[row.rule] = self._core.timetable.entry(row.id)
+            if len(beside) > _MOST_RULES:
+                beside.clear()
             await self._clock.sleep(0)
         if moved:
             await self._store.move_single_slots(list(moved.values()))
@@ -66,10 +81,8 @@ class Recovery:
         await self.find_groups()
 
     def _load_row(self, row: TimetableRow) -> Member | None:
-        spec = from_canonical(row.name, row.document)
-        pause = None if row.paused_since is None else Pause(since=row.paused_since, until=row.paused_until)
         try:
-            member = member_of(row.id, row.revision_id, spec, row.effective_from, pause)
+            member = member_of_row(row)
         except UsageError as exc:  # its zone has left tzdata, say: the others go on without it
             self._core.failing.add(row.id)
             self.parked[row.name] = str(exc)
@@ -91,11 +104,12 @@ class Recovery:
             now = self._clock.wall()
             core.wake_paused(now)
             decision = _Decision(now, after_crash=after_crash)
-            core.restart(now)
+            late = core.restart(now, watermark)
             settled = await self._settled(watermark)
-            for entry in list(core.timetable.entries()):
-                if _has_slot(entry, watermark, now):
+            for entries in late:
+                for entry in entries:
                     await self._decide_entry(entry, watermark, settled, decision)
+                await self._clock.sleep(0)
             await self._decide_single_instants(watermark, settled, decision)
             core.expect_next_at(await self._store.next_at(now))
             await self._flush(decision)
@@ -142,7 +156,7 @@ class Recovery:
                     fire.schedule_id,
                     fire.revision_id,
                     specs[fire.revision_id],
-                    specs[fire.revision_id].recurrence(),
+                    specs[fire.revision_id].recurrence().slots,
                     fire.due_time - fire.fire_time,
                     after=UtcMs(fire.fire_time - 1),
                     settled=settled.get(fire.schedule_id, ()),
@@ -182,7 +196,7 @@ class _Decision:
         id_: int,
         revision_id: int,
         spec: ScheduleSpec,
-        recurrence: Recurrence,
+        recurrence: Slots,
         offset_ms: int,
         *,
         after: UtcMs,
@@ -236,11 +250,6 @@ def _is_moved(row: TimetableRow, member: Member, now: UtcMs) -> bool:
     if at is None or row.slot_time is None or at == row.slot_time:
         return False
     return min(at, row.slot_time) + member.offset_ms > now
-
-
-def _has_slot(entry: TimetableEntry, watermark: UtcMs, now: UtcMs) -> bool:
-    latest = entry.recurrence.latest_ms(UtcMs(now - entry.offset_ms + 1))
-    return latest is not None and latest + entry.offset_ms > watermark
 
 
 def _slices(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
