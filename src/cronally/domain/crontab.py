@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from cronally.domain import spelling
 from cronally.domain.fields import DAY, FieldSpec
+from cronally.errors import WhenError
 
 LAST_HASHED_DAY: Final = 28  # a plain H in day-of-month: a day that every month has
 
@@ -110,6 +111,20 @@ def parse_field(text: str, spec: FieldSpec, *, column: int, name: str | None, op
         open_steps: ``a/n`` means ``a-max/n`` (Quartz, EventBridge) instead of being refused.
     Errors: WhenError with the right spelling.
     """
+    if "h" in text or "H" in text:
+        return _parsed(text, spec, column, name, open_steps=open_steps)
+    try:
+        return _shared(text, spec, open_steps=open_steps)
+    except WhenError:  # once more, for the column
+        return _parsed(text, spec, column, name, open_steps=open_steps)
+
+
+@lru_cache(maxsize=4096)
+def _shared(text: str, spec: FieldSpec, *, open_steps: bool) -> FieldSet:
+    return _parsed(text, spec, 1, None, open_steps=open_steps)
+
+
+def _parsed(text: str, spec: FieldSpec, column: int, name: str | None, *, open_steps: bool) -> FieldSet:
     if text == "*" or (text == "?" and spec.is_day):
         return FieldSet(values=spec.full, is_starred=True)
     known, values, at = spec.values, 0, column

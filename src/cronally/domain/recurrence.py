@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cronally.domain.slots import Slots
 
 _EPOCH: Final = UtcMs(0)
+_ON_GAP: Final[tuple[str, ...]] = get_args(OnGap)
+_ON_REPEAT: Final[tuple[str, ...]] = get_args(OnRepeat)
 _WALL_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - local time is naive by nature
 
 
@@ -84,8 +86,9 @@ class Recurrence:
 
     def __init__(self, **attributes: object) -> None:
         """Use ``Recurrence.parse``."""
+        put = object.__setattr__
         for name, value in attributes.items():
-            object.__setattr__(self, name, value)
+            put(self, name, value)
 
     @classmethod
     def parse(
@@ -107,11 +110,9 @@ class Recurrence:
         Errors: WhenError, ZoneError; ValueError if *starts* is naive.
         """
         zone = load_zone(tz)
-        for option, value, choices in (("on_gap", on_gap, OnGap), ("on_repeat", on_repeat, OnRepeat)):
-            if value not in get_args(choices):
-                raise WhenError(
-                    f"{option} cannot be {value!r}", hint=f"write one of {', '.join(get_args(choices))}"
-                )
+        for option, value, choices in (("on_gap", on_gap, _ON_GAP), ("on_repeat", on_repeat, _ON_REPEAT)):
+            if value not in choices:
+                raise WhenError(f"{option} cannot be {value!r}", hint=f"write one of {', '.join(choices)}")
         rule = parse_when(when, dialect=dialect, name=name)
         starts_ms = None if starts is None else _rounded_up(starts)
         at_ms: UtcMs | None = None

@@ -6,6 +6,7 @@ still holds, then the catch-up policy. Running it twice decides nothing twice: w
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from cronally.domain.model import Fire, JournalEntry, SkipReason, State
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _SLICE = 500  # schedules decided between two yields to the event loop
 
+_LOADED_AT_ONCE = 250  # schedules; 10 ms if each has a rule of its own
 _MOST_RULES = 100_000  # texts that are remembered while loading: 30 MB
 
 _T = TypeVar("_T")
@@ -54,31 +56,45 @@ class Recovery:
         now = self._clock.wall()
         self._core.planned_through = self._core.at_through = now
         moved: dict[str, tuple[int, UtcMs]] = {}
-        beside: dict[
-            str, TimetableEntry
-        ] = {}  # by rule: where its schedules go, if nothing else decides that
+        beside: dict[str, TimetableEntry] = {}
         async for rows in self._store.timetable():
-            for row in rows:
-                entry = beside.get(row.rule)
-                if entry is not None and row.paused_since is None:
-                    self._core.timetable.join_entry(entry, row.id, row.revision_id, row.effective_from)
-                    continue
-                member = self._load_row(row)
-                if member is None:
-                    continue
-                if _is_moved(row, member, now):
-                    moved[row.name] = (row.id, UtcMs(member.recurrence.at_ms or 0))
-                elif self._core.is_plain(member) and not from_canonical(row.name, row.rule).is_rule_by_name:
-                    beside[row.rule] = self._core.timetable.entry(row.id)
-            if len(beside) > _MOST_RULES:
-                beside.clear()
-            await self._clock.sleep(0)
+            for start in range(0, len(rows), _LOADED_AT_ONCE):
+                self._load_rows(rows[start : start + _LOADED_AT_ONCE], now, beside, moved)
+                await self._clock.sleep(0)
+            for rule in list(islice(beside, max(0, len(beside) - _MOST_RULES))):
+                del beside[rule]
         if moved:
             await self._store.move_single_slots(list(moved.values()))
             self._hooks.instants_moved(sorted(moved))
         self._core.expect_next_at(await self._store.next_at(now))
         self._core.expect_pending(now)
         await self.find_groups()
+
+    def _load_rows(
+        self,
+        rows: Sequence[TimetableRow],
+        now: UtcMs,
+        beside: dict[str, TimetableEntry],
+        moved: dict[str, tuple[int, UtcMs]],
+    ) -> None:
+        """Take *rows* in.
+
+        beside: by the text of a rule, the entry of every schedule that has it; rules that do not decide that alone are not
+        in it. moved: by name, the id and the new instant of ``@at`` schedules that another tzdata has moved.
+        """
+        core = self._core
+        for row in rows:
+            entry = beside.get(row.rule)
+            if entry is not None and row.paused_since is None:
+                core.timetable.join_entry(entry, row.id, row.revision_id, row.effective_from)
+                continue
+            member = self._load_row(row)
+            if member is None:
+                continue
+            if _is_moved(row, member, now):
+                moved[row.name] = (row.id, UtcMs(member.recurrence.at_ms or 0))
+            elif core.is_plain(member) and not from_canonical(row.name, row.rule).is_rule_by_name:
+                beside[row.rule] = core.timetable.entry(row.id)
 
     def _load_row(self, row: TimetableRow) -> Member | None:
         try:
