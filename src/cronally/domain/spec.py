@@ -15,7 +15,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cronally.domain.crontab import name_hash
+from cronally.domain.crontab import name_hash, name_shares
+from cronally.domain.dialects import written_fields
 from cronally.domain.durations import DAY_MS, format_duration, parse_duration
 from cronally.domain.model import CatchUp
 from cronally.domain.recurrence import Recurrence
@@ -97,10 +98,18 @@ class ScheduleSpec(NamedTuple):
         """The MessageGroupId: the user's; on a FIFO topic, by default, the schedule's name."""
         return self.group or (self.name if self.is_fifo else None)
 
-    @property
-    def is_rule_by_name(self) -> bool:
-        """Whether the name decides when it is due: the rule has an ``H``, or it is spread."""
-        return self.spread > 0 or _HASHED.search(self.when) is not None
+    def name_shares(self) -> tuple[tuple[int, int], ...]:
+        """Return what its name decides of when it is due, by ``H`` or spread, as (shift, divisor).
+
+        Schedules that differ in nothing but their names are due together if ``name_hash(name) >> shift`` modulo divisor is
+        the same for each of these.
+        """
+        shares = [(0, self.spread // 1000)] if self.spread >= 1000 else []
+        if _HASHED.search(self.when) is not None:
+            fields = written_fields(self.when, self.dialect)
+            hashed = [share for field, text in fields for share in name_shares(text, field)]
+            shares += hashed or [(0, 1 << 64)]
+        return tuple(shares)
 
     def recurrence(self) -> Recurrence:
         """Return the compiled rule, shared by all schedules with the same text. Errors: WhenError, ZoneError."""

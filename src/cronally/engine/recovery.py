@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+from cronally.domain.crontab import name_hash
 from cronally.domain.model import Fire, JournalEntry, SkipReason, State
 from cronally.domain.policy import CaughtUp, catch_up, clip, slot_window
 from cronally.domain.spec import from_canonical
@@ -56,13 +57,12 @@ class Recovery:
         now = self._clock.wall()
         self._core.planned_through = self._core.at_through = now
         moved: dict[str, tuple[int, UtcMs]] = {}
-        beside: dict[str, TimetableEntry] = {}
+        known = _Known()
         async for rows in self._store.timetable():
             for start in range(0, len(rows), _LOADED_AT_ONCE):
-                self._load_rows(rows[start : start + _LOADED_AT_ONCE], now, beside, moved)
+                self._load_rows(rows[start : start + _LOADED_AT_ONCE], now, known, moved)
+                known.forget_old()
                 await self._clock.sleep(0)
-            for rule in list(islice(beside, max(0, len(beside) - _MOST_RULES))):
-                del beside[rule]
         if moved:
             await self._store.move_single_slots(list(moved.values()))
             self._hooks.instants_moved(sorted(moved))
@@ -74,17 +74,16 @@ class Recovery:
         self,
         rows: Sequence[TimetableRow],
         now: UtcMs,
-        beside: dict[str, TimetableEntry],
+        known: _Known,
         moved: dict[str, tuple[int, UtcMs]],
     ) -> None:
         """Take *rows* in.
 
-        beside: by the text of a rule, the entry of every schedule that has it; rules that do not decide that alone are not
-        in it. moved: by name, the id and the new instant of ``@at`` schedules that another tzdata has moved.
+        moved: by name, the id and the new instant of ``@at`` schedules that another tzdata has moved.
         """
         core = self._core
         for row in rows:
-            entry = beside.get(row.rule)
+            entry = known.entry(row)
             if entry is not None and row.paused_since is None:
                 core.timetable.join_entry(entry, row.id, row.revision_id, row.effective_from)
                 continue
@@ -93,8 +92,8 @@ class Recovery:
                 continue
             if _is_moved(row, member, now):
                 moved[row.name] = (row.id, UtcMs(member.recurrence.at_ms or 0))
-            elif core.is_plain(member) and not from_canonical(row.name, row.rule).is_rule_by_name:
-                beside[row.rule] = core.timetable.entry(row.id)
+            elif core.is_plain(member):
+                known.add(row, core.timetable.entry(row.id))
 
     def _load_row(self, row: TimetableRow) -> Member | None:
         try:
@@ -194,6 +193,37 @@ class Recovery:
         """Have the FIFO groups that have pending fires in the store read from there."""
         for topic, group in await self._store.pending_groups():
             self._core.groups.mark_busy(GroupKey(topic, group))
+
+
+class _Known:
+    """Where the schedules of a rule go, as far as its text and what their names decide of it say so."""
+
+    def __init__(self) -> None:
+        self._shares: dict[str, tuple[tuple[int, int], ...]] = {}  # of rules that the name decides
+        self._entries: dict[object, TimetableEntry] = {}  # by the rule, or by (rule, what the name decides)
+
+    def entry(self, row: TimetableRow) -> TimetableEntry | None:
+        found = self._entries.get(row.rule)
+        if found is None and (shares := self._shares.get(row.rule)) is not None:
+            found = self._entries.get(_by_name(row, shares))
+        return found
+
+    def add(self, row: TimetableRow, entry: TimetableEntry) -> None:
+        shares = from_canonical(row.name, row.rule).name_shares()
+        if shares:
+            self._shares[row.rule] = shares
+        self._entries[_by_name(row, shares) if shares else row.rule] = entry
+
+    def forget_old(self) -> None:
+        for known in (self._entries, self._shares):
+            if len(known) > _MOST_RULES:
+                for key in list(islice(known, _LOADED_AT_ONCE)):
+                    del known[key]  # type: ignore[arg-type]  # it is one of its own
+
+
+def _by_name(row: TimetableRow, shares: tuple[tuple[int, int], ...]) -> tuple[object, ...]:
+    hash_ = name_hash(row.name)
+    return row.rule, *[(hash_ >> shift) % divisor for shift, divisor in shares]
 
 
 class _Decision:
