@@ -430,7 +430,7 @@ def from_canonical(name: str, text: str) -> ScheduleSpec:
     """
     begin = text.find(_MESSAGE_KEY)
     # An attribute may have that name, too; attributes come after the message.
-    if begin < 0 or begin > text.find(_ATTRIBUTES_KEY) >= 0:
+    if begin < 0 or text.find(_ATTRIBUTES_KEY, 0, begin) >= 0:
         shared = _shared(text) if len(text) <= _MOST_SHARED_CHARS else _nameless(text)
         return ScheduleSpec._make((name, *shared))
     message, end = _read_string(text, begin + len(_MESSAGE_KEY))

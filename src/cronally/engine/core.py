@@ -386,18 +386,20 @@ class Core(Holding):
     def plan(self, now: UtcMs, most: int) -> list[Fire]:
         """Hold and return the next fires of what was taken, about *most*; none when there is nothing left."""
         fires: list[Fire] = []
-        table, changing, bounds = self.timetable, self._changing, self._bounds
+        changing, bounds = self._changing, self._bounds
+        effective_from, revision_id = self.timetable.effective_from, self.timetable.revision_id
         while not fires and self.takings:
             for crowd, ids in self.takings.take(now, most):
                 slot, due = crowd.slot, crowd.due_time
-                for id_ in ids:
-                    if table.effective_from(id_) >= slot or id_ in changing:
-                        continue
-                    if id_ in bounds and not self._is_in_bounds(id_, slot):
-                        continue
-                    fire = Fire(id_, table.revision_id(id_), slot, due)
-                    if self.hold(fire):
-                        fires.append(fire)
+                fires += self.hold_new(
+                    [
+                        Fire(id_, revision_id(id_), slot, due)
+                        for id_ in ids
+                        if effective_from(id_) < slot
+                        and id_ not in changing
+                        and (id_ not in bounds or self._is_in_bounds(id_, slot))
+                    ]
+                )
         return fires
 
     def end_pauses(self, through: UtcMs) -> list[Fire]:
