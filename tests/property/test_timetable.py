@@ -66,7 +66,9 @@ class HeapEqualsSortedList(RuleBasedStateMachine):
         )
         taken = []
         firsts = []
-        for entry, slots, ids in self.table.take(through):
+        for entry, slots, span in self.table.take(through):
+            ids, rest = self.table.walk(span, len(self.members))
+            assert rest is None
             assert slots == sorted(slots)
             firsts.append(slots[0] + entry.offset_ms)
             taken += [(slot + entry.offset_ms, id_) for slot in slots for id_ in ids]

@@ -91,7 +91,7 @@ class Core(Holding):
     def __init__(self) -> None:
         super().__init__()
         self.timetable = Timetable()
-        self.takings = Takings()
+        self.takings = Takings(self.timetable)
         self.planned_through = UtcMs(0)
         self.at_through = UtcMs(0)
         self.next_at: UtcMs | None = None
@@ -377,9 +377,9 @@ class Core(Holding):
 
         Return the fires of those, now held: their slots may have been taken before.
         """
-        for entry, slots, ids in self.timetable.take(through):
+        for entry, slots, span in self.timetable.take(through):
             for slot in slots:
-                self.takings.add(entry, slot, ids)
+                self.takings.add(entry, slot, span)
         self.planned_through = UtcMs(max(self.planned_through, through))
         return self.end_pauses(through)
 

@@ -1,7 +1,7 @@
 """Slots that have been taken from the timetable and are not held yet.
 
 A crowd is due at one instant: its ids are taken in one step, and become fires some hundreds at a time, as far as memory for
-armed requests goes. What has not become a fire yet costs eight bytes.
+armed requests goes. What has not become a fire yet costs nothing.
 
 1. Slots leave in the order in which they are to be armed: what is due already by priority, what is to come by due time and
    then by priority; topics of equal priority take turns.
@@ -18,50 +18,26 @@ from cronally.engine.turns import Turns
 from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Sequence
 
-    from cronally.engine.timetable import TimetableEntry
+    from cronally.engine.timetable import Span, Timetable, TimetableEntry
 
 _TURN = 50  # slots of a topic in a row: five full batches
 
 
 class Crowd:
-    """The schedules that share one slot. number: of their entry in the timetable, which others may have afterwards."""
+    """The schedules that share one slot, those whose turn has come left out.
 
-    __slots__ = ("_ids", "_left", "_position", "due_time", "number", "slot")
+    number: of their entry in the timetable, which others may have afterwards. left: None when there are no more.
+    """
 
-    def __init__(self, number: int, slot: UtcMs, due_time: UtcMs, ids: array[int]) -> None:
+    __slots__ = ("due_time", "left", "number", "slot")
+
+    def __init__(self, number: int, slot: UtcMs, due_time: UtcMs, left: Span) -> None:
         self.number = number
         self.slot = slot
         self.due_time = due_time
-        self._ids = ids
-        self._position = 0
-        self._left: set[int] | None = None  # made when somebody asks for a schedule, which is seldom
-
-    @property
-    def is_done(self) -> bool:
-        return self._position >= len(self._ids)
-
-    def take(self, most: int) -> Sequence[int]:
-        """Return up to *most* ids that have not been taken; fewer, or none, where some were forgotten."""
-        ids: Sequence[int] = self._ids[self._position : self._position + most]
-        self._position += most
-        if self._left is not None:
-            ids = [id_ for id_ in ids if id_ in self._left]
-            self._left.difference_update(ids)
-        return ids
-
-    def has(self, id_: int) -> bool:
-        """Whether the schedule's slot has not been taken."""
-        if self._left is None:
-            self._left = set(self._ids[self._position :])
-        return id_ in self._left
-
-    def forget(self, id_: int) -> None:
-        if self.has(id_):
-            assert self._left is not None
-            self._left.discard(id_)
+        self.left: Span | None = left
 
 
 class Portion(NamedTuple):
@@ -72,9 +48,10 @@ class Portion(NamedTuple):
 
 
 class Takings:
-    """Crowds, and whose turn it is."""
+    """Crowds, and whose turn it is. Who belongs to them is read from the *timetable* as their turn comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, timetable: Timetable) -> None:
+        self._timetable = timetable
         self._to_come: dict[UtcMs, Turns[Crowd]] = {}
         self._instants: list[UtcMs] = []
         self._due: Turns[Crowd] = Turns()
@@ -85,9 +62,9 @@ class Takings:
     def __bool__(self) -> bool:
         return bool(self._of_entry)
 
-    def add(self, entry: TimetableEntry, slot: UtcMs, ids: array[int]) -> None:
-        """Take in the slot that *ids* share. No two calls name the same entry and slot."""
-        crowd = Crowd(entry.number, slot, UtcMs(slot + entry.offset_ms), ids)
+    def add(self, entry: TimetableEntry, slot: UtcMs, span: Span) -> None:
+        """Take in the slot that the schedules of *span* share. No two calls name the same entry and slot."""
+        crowd = Crowd(entry.number, slot, UtcMs(slot + entry.offset_ms), span)
         turns = self._to_come.get(crowd.due_time)
         if turns is None:
             turns = self._to_come[crowd.due_time] = Turns()
@@ -109,11 +86,11 @@ class Takings:
             queue = turns.queue()
             while left and queue:
                 crowd = queue[0]
-                ids = crowd.take(left)
-                left -= len(ids)
-                if ids:
+                if crowd.left is not None:
+                    ids, crowd.left = self._timetable.walk(crowd.left, left)
+                    left -= len(ids)
                     portions.append(Portion(crowd, ids))
-                if crowd.is_done:
+                if crowd.left is None:
                     queue.popleft()
                     self._end(crowd)
             most -= max(turn - left, 1)
@@ -124,19 +101,24 @@ class Takings:
 
     def earliest_due(self) -> UtcMs | None:
         """Return the due time of the earliest slot here, or None."""
-        while self._by_due and self._by_due[0][2].is_done:
+        while self._by_due and self._by_due[0][2].left is None:
             heapq.heappop(self._by_due)
         return self._by_due[0][0] if self._by_due else None
 
     def first_slot(self, entry: TimetableEntry, id_: int) -> UtcMs | None:
         """Return the first slot here of a schedule that shares *entry*, or None."""
-        slots = (crowd.slot for crowd in self._of_entry.get(entry.number, ()) if crowd.has(id_))
+        slots = (
+            crowd.slot
+            for crowd in self._of_entry.get(entry.number, ())
+            if crowd.left is not None and self._timetable.is_within(crowd.left, id_)
+        )
         return min(slots, default=None)
 
     def forget(self, entry: TimetableEntry, id_: int) -> None:
-        """A schedule leaves *entry*: its slots here are gone."""
+        """A schedule is about to leave *entry*: its slots here are gone."""
         for crowd in self._of_entry.get(entry.number, ()):
-            crowd.forget(id_)
+            if crowd.left is not None:
+                crowd.left = self._timetable.without(crowd.left, id_)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -68,12 +68,19 @@ class TimetableEntry:
         return self._table._ids(self.number)  # noqa: SLF001
 
 
+class Span(NamedTuple):
+    """Schedules of an entry that joined one after the other, from the first to the last."""
+
+    first: int
+    last: int
+
+
 class Taken(NamedTuple):
-    """Slots taken from an entry, in order, with the ids that shared it at that moment."""
+    """Slots taken from an entry, in order, with the schedules that shared it at that moment."""
 
     entry: TimetableEntry
     slots: list[UtcMs]
-    ids: array[int]
+    span: Span
 
 
 class Timetable:
@@ -96,6 +103,10 @@ class Timetable:
         self._last = array("i")
         # Columns, indexed by schedule id.
         self._entry_of = array("i")
+        self._joined = array(
+            "I"
+        )  # the order in which schedules joined, and in which they stand in their chains
+        self._joins = 0
         self._before = array("i")
         self._after = array("i")
         self._revision_id = array("q")
@@ -160,6 +171,8 @@ class Timetable:
         if schedule_id >= len(self._entry_of):
             self._grow(schedule_id)
         last = self._last[number]
+        self._joins += 1
+        self._joined[schedule_id] = self._joins
         self._entry_of[schedule_id] = number
         self._before[schedule_id] = last
         self._after[schedule_id] = _NONE
@@ -236,7 +249,33 @@ class Timetable:
                 slot = rule.next_ms(slot)
             self._next_fire[number] = _NEVER if slot is None else slot
             self._queue(number)
-            yield Taken(entry, slots, entry.ids)
+            yield Taken(entry, slots, Span(self._first[number], self._last[number]))
+
+    def walk(self, span: Span, most: int) -> tuple[list[int], Span | None]:
+        """Return the first up to *most* ids of a span of which no id has left, and what remains of it."""
+        after, (id_, last) = self._after, span
+        ids = []
+        for _ in range(most):
+            ids.append(id_)
+            if id_ == last:
+                return ids, None
+            id_ = after[id_]
+        return ids, Span(id_, last)
+
+    def without(self, span: Span, schedule_id: int) -> Span | None:
+        """Return what remains of a span when a schedule that is still in the timetable leaves."""
+        if span.first == span.last == schedule_id:
+            return None
+        if span.first == schedule_id:
+            return Span(self._after[schedule_id], span.last)
+        if span.last == schedule_id:
+            return Span(span.first, self._before[schedule_id])
+        return span
+
+    def is_within(self, span: Span, schedule_id: int) -> bool:
+        """Whether a schedule of the same entry is one of the span."""
+        joined = self._joined
+        return joined[span.first] <= joined[schedule_id] <= joined[span.last]
 
     def restart(self, taken_through: UtcMs) -> None:
         """Count every slot due at or before *taken_through* as taken, and none after it."""
@@ -324,6 +363,7 @@ class Timetable:
             links.extend(array("i", [_NONE]) * missing)
         for column in (self._revision_id, self._effective_from):
             column.extend(array("q", [0]) * missing)
+        self._joined.extend(array("I", [0]) * missing)
 
 
 class _Numbers:
