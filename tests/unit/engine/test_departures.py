@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
-from cronally.domain.batching import Batch
 from cronally.engine.departures import Departures
 from support.entries import FIFO_TOPIC, NINE, TOPIC, batch
+
+if TYPE_CHECKING:
+    from cronally.domain.batching import Batch
 
 OTHER = "arn:aws:sns:us-east-1:123456789012:other"
 ELSEWHERE = "arn:aws:sns:eu-west-1:123456789012:reports"
