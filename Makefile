@@ -2,6 +2,8 @@
 PYTHON ?= python3
 FOR ?= 20
 CASES ?= 200000
+NAME ?= all
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -21,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "building $(VENV) (once; about a minute)…"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local]' --group dev --group bench
 	@$(BIN)/python -m compileall -q src  # as pip does for a wheel: commands start faster
 	@touch $(STAMP)
 
@@ -52,8 +54,8 @@ layers: setup ## Check that imports point one way
 
 check: test lint type layers ## Everything CI checks, but for the demo
 
-bench: setup ## Measure: cost of a next fire time, beside croniter and cronsim
-	@$(BIN)/python -m benchmarks next
+bench: setup ## Measure all, in about ten minutes; NAME=burst: one, ARGS="--sizes 1000": with its options
+	@$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 
 fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
 	@CASES=$(CASES) $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/property/test_recurrence_oracle.py

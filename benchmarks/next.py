@@ -1,16 +1,12 @@
 """How long does the next fire time take? Ours, croniter and cronsim side by side in one run.
 
-``python -m benchmarks next [--json]``, or this file by itself. Each figure is the median over rounds in which the
-engines take turns, so that a noisy moment hits all of them.
+Each figure is the median over rounds in which the engines take turns, so that a noisy moment hits all of them.
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import platform
 import statistics
-import sys
 from datetime import UTC, datetime
 from time import perf_counter_ns
 from typing import Any
@@ -19,6 +15,7 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 from cronsim import CronSim
 
+from benchmarks._report import machine
 from cronally.domain.recurrence import Recurrence
 from cronally.domain.zones import load_zone, tzdata_version
 from cronally.instants import UtcMs
@@ -33,7 +30,7 @@ ROUNDS = 7
 STEPS = {"cronally": 2000, "cronsim": 200, "croniter": 100}
 
 
-def run() -> dict[str, Any]:
+def run(_options: object = None) -> dict[str, Any]:
     """Measure; all times are microseconds of wall time, per step unless a key says otherwise."""
     gc.collect()
     gc.disable()
@@ -49,7 +46,7 @@ def run() -> dict[str, Any]:
     medians = {name: statistics.median(row[name] for row in steps) for name in STEPS}
     return {
         "benchmark": "next",
-        "python": platform.python_version(),
+        "machine": machine(),
         "tzdata": tzdata_version(),
         "steps": steps,
         "median_us": medians,
@@ -66,7 +63,7 @@ def run() -> dict[str, Any]:
 def render(result: dict[str, Any]) -> str:
     """Write the result of run() as a table."""
     lines = [
-        f"next fire time, microseconds a step (Python {result['python']}, tzdata {result['tzdata']})",
+        f"next fire time, microseconds a step (Python {result['machine']['python']}, tzdata {result['tzdata']})",
         "",
     ]
     lines += [f"{'':40}{'cronally':>10}{'cronsim':>10}{'croniter':>10}"]
@@ -139,7 +136,7 @@ def _parse_us(when: str) -> dict[str, float]:
         for name, parse in engines.items():
             begin = perf_counter_ns()
             for _ in range(50):
-                parse()
+                parse()  # type: ignore[no-untyped-call]
             rounds[name].append((perf_counter_ns() - begin) / 50 / 1000)
     return {name: statistics.median(values) for name, values in rounds.items()}
 
@@ -168,8 +165,3 @@ def _best_us(action: Any, rounds: int) -> float:
         action()
         best = min(best, (perf_counter_ns() - begin) / 1000)
     return best
-
-
-if __name__ == "__main__":
-    found = run()
-    print(json.dumps(found, indent=2) if "--json" in sys.argv else render(found))

@@ -6,7 +6,7 @@ A failure names its seed; ``pytest "tests/simulation/test_engine_simulation.py::
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,10 +52,15 @@ SLOW = (
 
 
 class Simulation:
-    """One seeded story. is_calm: without faults, so that every fire leaves at its very instant."""
+    """One seeded story.
+
+    is_calm: without faults, so that every fire leaves at its very instant. Every other one is narrow: there is memory and
+    room for a few messages only.
+    """
 
     def __init__(self, seed: int, *, is_calm: bool) -> None:
         self.random = random.Random(seed)
+        self.is_narrow = seed % 2 == 1
         self.is_calm = is_calm
         self.clock = FakeClock(START)
         self.store = FaultyStore(self.clock)
@@ -84,7 +89,7 @@ class Simulation:
         publishers = []
         try:
             async with running_engine(
-                clock=self.clock, store=self.store, script=self.answer, crash=crash
+                clock=self.clock, store=self.store, script=self.answer, crash=crash, **self.limits()
             ) as rig:
                 publishers.append(rig.publisher)
                 for _ in range(steps):
@@ -94,6 +99,8 @@ class Simulation:
                         await self.clock.advance_to(UtcMs(-(-self.clock.wall() // 1000) * 1000))
                 if is_last:
                     self.heal()
+                    rig.publisher.room = rig.publisher.quota = None
+                    rig.publisher.on_room()
                     self.is_quiet = True
                     await self.clock.advance(420)
                     self.through = UtcMs(self.clock.wall() - 1_000)
@@ -105,6 +112,15 @@ class Simulation:
             self.sent += [Sent(len(self.stops), arrival) for arrival in publisher.arrivals]
         self.stops.append(Stop(self.clock.wall(), crash))
         await self.take_note(self.clock.wall())
+
+    def limits(self) -> dict[str, Any]:
+        if not self.is_narrow:
+            return {}
+        return {
+            "armed_budget_bytes": self.random.choice((1, 2_000, 6_000)),
+            "room": self.random.choice((None, 1, 4)),
+            "quota": None if self.is_calm else self.random.choice((None, 0.5, 3)),
+        }
 
     async def step(self, rig: Rig) -> None:
         actions = [
@@ -210,9 +226,9 @@ class Simulation:
             seconds = self.random.choice((1, 4, 15, 70))
             self.clock.step_wall(seconds * 1000)
 
-    async def disturb(self, _rig: Rig) -> None:
+    async def disturb(self, rig: Rig) -> None:
         """Make the store slow or fail, or SNS refuse."""
-        match self.random.randrange(4):
+        match self.random.randrange(5 if self.is_narrow else 4):
             case 0:
                 where = self.random.choice((self.store.before_s, self.store.after_s))
                 where[self.random.choice(SLOW)] = self.random.choice((0.01, 0.2, 1.5))
@@ -224,6 +240,10 @@ class Simulation:
                 self.store.fails = lambda name: name in failing
             case 3:
                 self.trouble = self.random.choice((0.2, 0.9, 1.0))
+            case 4:
+                rig.publisher.room = self.random.choice((None, 0, 1, 4))
+                rig.publisher.quota = self.random.choice((None, 0.1, 0.5, 3))
+                rig.publisher.on_room()
 
     async def heal_sometimes(self, _rig: Rig) -> None:
         if self.random.random() < 0.5:

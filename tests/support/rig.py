@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from cronally.domain.model import JournalEntry, State, fire_id
+from cronally.engine.arming import DEFAULT_BUDGET_BYTES
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
 from cronally.engine.ports import JournalFilter
@@ -18,7 +19,7 @@ from support.memory_store import MemoryStore
 from support.recording_publisher import RecordingPublisher, always_published
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
     from cronally.domain.message import Entry
     from cronally.engine.applying import ApplyResult
@@ -89,13 +90,24 @@ async def running_engine(
     script: Callable[[Entry, int], Answer | OutcomeClass] = always_published,
     hooks: Hooks | None = None,
     crash: bool = False,
+    armed_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+    room: int | None = None,
+    quota: float | None = None,
 ) -> AsyncIterator[Rig]:
-    """Run an engine for the block. hooks: in the place of those that measure lateness. crash: leave without stopping it in order, as ``kill -9`` does."""
+    """Run an engine for the block. room, quota: the publisher's, see there. hooks: in the place of those that measure lateness. crash: leave without stopping it in order, as ``kill -9`` does."""
     clock = clock or FakeClock()
     store = cast("Store", MemoryStore() if store is None else store)
     publisher = RecordingPublisher(clock, script)
     lateness = Lateness()
-    engine = Engine(store, publisher, clock, hooks or lateness, jitter=lambda: 0.5)
+    publisher.room, publisher.quota = room, quota
+    engine = Engine(
+        store,
+        publisher,
+        clock,
+        hooks or lateness,
+        jitter=lambda: 0.5,
+        armed_budget_bytes=armed_budget_bytes,
+    )
     service = Service(
         engine.core,
         store,
@@ -121,11 +133,15 @@ async def running_engine(
     finally:
         is_broken = task.done()
         task.cancel()
-        results = await asyncio.gather(task, return_exceptions=True)
+        results = await _while_time_passes(clock, _ended(task))
         if is_broken and isinstance(results[0], Exception):
             raise results[0]
     if not crash:
         await store.close(watermark=await _while_time_passes(clock, engine.finish()))
+
+
+async def _ended(task: asyncio.Task[None]) -> Sequence[BaseException | None]:
+    return await asyncio.gather(task, return_exceptions=True)
 
 
 async def _while_time_passes(clock: FakeClock, coroutine: Coroutine[Any, Any, _T]) -> _T:

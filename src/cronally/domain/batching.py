@@ -15,7 +15,7 @@ MAX_BATCH_ENTRIES = 10  # SNS API Reference, PublishBatch
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One PublishBatch request: 1 to 10 entries of one topic, at most 256 KiB together.
+    """One PublishBatch request: 1 to 10 entries of one topic and priority, at most 256 KiB together.
 
     On a FIFO topic at most one entry of a message group (design §6).
     """
@@ -23,21 +23,25 @@ class Batch:
     topic: str
     entries: tuple[Entry, ...]
 
+    @property
+    def priority(self) -> int:
+        return self.entries[0].spec.priority
+
 
 def pack(
     entries: Iterable[Entry], *, max_entries: int = MAX_BATCH_ENTRIES, max_bytes: int = MAX_MESSAGE_BYTES
 ) -> list[Batch]:
-    """Return *entries* in batches, each topic's entries in the order given, first fit to the last open batch.
+    """Return *entries* in batches, each topic's and priority's in the order given, first fit to the last open batch.
 
     An entry larger than *max_bytes* gets a batch of its own: SNS will say why it refuses it.
     """
     batches: list[Batch] = []
-    for topic, of_topic in _by_topic(entries).items():
+    for (topic, _), alike in _by_topic_and_priority(entries).items():
         is_fifo = topic.endswith(".fifo")
         taken: list[Entry] = []
         groups: set[str | None] = set()
         size_bytes = 0
-        for entry in of_topic:
+        for entry in alike:
             if taken and (
                 len(taken) == max_entries
                 or size_bytes + entry.size_bytes > max_bytes
@@ -52,8 +56,9 @@ def pack(
     return batches
 
 
-def _by_topic(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    topics: dict[str, list[Entry]] = {}
+def _by_topic_and_priority(entries: Iterable[Entry]) -> dict[tuple[str, int], list[Entry]]:
+    found: dict[tuple[str, int], list[Entry]] = {}
     for entry in entries:
-        topics.setdefault(entry.topic, []).append(entry)
-    return topics
+        spec = entry.spec
+        found.setdefault((spec.topic, spec.priority), []).append(entry)
+    return found

@@ -79,14 +79,24 @@ class Entry(NamedTuple):
 
 
 def compose(spec: ScheduleSpec, fire: Fire) -> Entry:
-    """Return the entry that publishes *fire* as *spec*, the revision it belongs to, says."""
+    """Return the entry that publishes *fire* as *spec*, the revision it belongs to, says; its fire has its deadline."""
     time = format_utc(fire.fire_time)
     id_ = fire_id(spec.name, fire.fire_time, fire.kind)
     size_bytes = _utf8_bytes(_message(spec, time, id_)) + _OUR_NAMES_BYTES
     size_bytes += len(spec.name) + len(time) + len(id_)
     if spec.attributes or fire.kind is not Kind.SCHEDULED:
         size_bytes += sum(_attribute_bytes(a) for a in _attributes(spec, fire, time, id_)[3:])
-    return Entry(fire, spec, id_, size_bytes)
+    dated = Fire(  # by position: twice as fast as _replace
+        fire.schedule_id,
+        fire.revision_id,
+        fire.fire_time,
+        fire.due_time,
+        fire.kind,
+        fire.attempts,
+        fire.maybe_published,
+        UtcMs(fire.due_time + spec.deadline),
+    )
+    return Entry(dated, spec, id_, size_bytes)
 
 
 def _message(spec: ScheduleSpec, time: str, id_: str) -> str:

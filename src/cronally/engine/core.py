@@ -2,8 +2,9 @@
 
 1. A slot is *held* from the moment it is planned until its outcome is committed. While one is held the watermark stays
    before its due time, unless the slot already has a row (pending).
-2. ``planned_through`` is the due time up to which every slot of the timetable has been taken. A schedule that joins later
-   has its slots up to there planned singly, by the change that makes it join.
+2. ``planned_through`` is the due time up to which every slot of the timetable has been taken. Taken slots become fires in
+   portions (``takings``). A schedule that joins later has its slots up to there planned singly, by the change that makes it
+   join.
 3. A schedule that is being changed is withheld: nothing of it is planned until the change is committed or has failed.
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cronally.domain.model import MISSED_AFTER_MS, Fire, FireKey, Kind
 from cronally.domain.policy import Window, clip, slot_window
 from cronally.engine.holding import Holding, Phase
+from cronally.engine.takings import Takings
 from cronally.engine.timetable import Timetable
 from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs
 
@@ -75,23 +77,13 @@ def _awake(member: Member) -> Member:
     )
 
 
-class Withheld(NamedTuple):
-    """What a change finds when it begins, for each schedule it is about.
-
-    unsettled: fires of slots at or before the change which have no outcome on record. withdrawn: planned fires later
-    than the change; they will not go.
-    """
-
-    unsettled: list[Fire]
-    withdrawn: list[Fire]
-
-
 class Core(Holding):
     """State machine of one engine: what is due when, and (``Holding``) what it answers for. Instants are passed in."""
 
     def __init__(self) -> None:
         super().__init__()
         self.timetable = Timetable()
+        self.takings = Takings()
         self.planned_through = UtcMs(0)
         self.at_through = UtcMs(0)
         self.next_at: UtcMs | None = None
@@ -119,23 +111,26 @@ class Core(Holding):
         else:
             self._seat(member)
 
-    def begin_change(self, members: Mapping[int, Member], at: UtcMs) -> Withheld:
-        """Withhold the schedules *members* (as they are) for a change effective from *at*."""
+    def begin_change(self, members: Mapping[int, Member], at: UtcMs) -> list[Fire]:
+        """Withhold the schedules *members* (as they are) for a change effective from *at*.
+
+        Return the fires of slots at or before it which have no outcome on record; planned ones later than that are
+        withdrawn.
+        """
         unsettled: list[Fire] = []
-        withdrawn: list[Fire] = []
-        for key, held in list(self._held.items()):
-            if key.schedule_id not in members or key.kind is not Kind.SCHEDULED:
+        for held in self.held_of(members):
+            fire = held.fire
+            if fire.kind is not Kind.SCHEDULED:
                 continue
-            if key.fire_time <= at:
-                unsettled.append(held.fire)
+            if fire.fire_time <= at:
+                unsettled.append(fire)
             elif held.phase is Phase.PLANNED:
-                withdrawn.append(held.fire)
-                self._release_hold(key)
+                self._release_hold(fire)
         for member in members.values():
             first_untaken = self._first_untaken(member)
             unsettled += self._untaken_slots(member, first_untaken, at)
             self._changing[member.id] = UtcMs(min(at, first_untaken - 1))
-        return Withheld(unsettled, withdrawn)
+        return unsettled
 
     def end_change(self, id_: int, member: Member | None) -> list[Fire]:
         """End the change of a schedule, which is now *member* (None: removed); return the fires to send at once.
@@ -227,6 +222,8 @@ class Core(Holding):
             self._bounds[member.id] = (member.starts, member.ends)
 
     def _forget(self, id_: int) -> None:
+        if id_ in self.timetable:
+            self.takings.forget(self.timetable.entry(id_), id_)
         self.timetable.leave(id_)
         self._bounds.pop(id_, None)
         self._paused.pop(id_, None)
@@ -237,7 +234,8 @@ class Core(Holding):
         if member.paused_since is not None:
             return MAX_UTC_MS
         if member.id in self.timetable:
-            return self.timetable.entry(member.id).next_fire or MAX_UTC_MS
+            entry = self.timetable.entry(member.id)
+            return self.takings.first_slot(entry, member.id) or entry.next_fire or MAX_UTC_MS
         if member.recurrence.at_ms is not None:
             taken_through = self._at_read_after if self.is_reading_at else self.at_through
             return UtcMs(taken_through - member.offset_ms + 1)
@@ -361,23 +359,33 @@ class Core(Holding):
 
     # --- planning ---------------------------------------------------------------------------------------------------
 
-    def plan(self, through: UtcMs) -> list[Fire]:
-        """Take and hold every timetable slot due at or before *through*, and end the pauses that end by then."""
-        fires: list[Fire] = []
-        table = self.timetable
-        for entry, slots, ids in table.take(through):
+    def take(self, through: UtcMs) -> list[Fire]:
+        """Take every timetable slot due at or before *through*, for ``plan``, and end the pauses that end by then.
+
+        Return the fires of those, now held: their slots may have been taken before.
+        """
+        for entry, slots, ids in self.timetable.take(through):
             for slot in slots:
-                due = UtcMs(slot + entry.offset_ms)
+                self.takings.add(entry, slot, ids)
+        self.planned_through = UtcMs(max(self.planned_through, through))
+        return self.end_pauses(through)
+
+    def plan(self, now: UtcMs, most: int) -> list[Fire]:
+        """Hold and return the next fires of what was taken, about *most*; none when there is nothing left."""
+        fires: list[Fire] = []
+        table, changing, bounds = self.timetable, self._changing, self._bounds
+        while not fires and self.takings:
+            for crowd, ids in self.takings.take(now, most):
+                slot, due = crowd.slot, crowd.due_time
                 for id_ in ids:
-                    if table.effective_from(id_) >= slot or id_ in self._changing:
+                    if table.effective_from(id_) >= slot or id_ in changing:
                         continue
-                    if id_ in self._bounds and not self._is_in_bounds(id_, slot):
+                    if id_ in bounds and not self._is_in_bounds(id_, slot):
                         continue
                     fire = Fire(id_, table.revision_id(id_), slot, due)
                     if self.hold(fire):
                         fires.append(fire)
-        self.planned_through = UtcMs(max(self.planned_through, through))
-        return fires + self.end_pauses(through)
+        return fires
 
     def end_pauses(self, through: UtcMs) -> list[Fire]:
         """End the pauses that end at or before *through*; return the fires that were taken already, now held."""
@@ -387,7 +395,16 @@ class Core(Holding):
     def next_due(self) -> UtcMs | None:
         """Return the due time of the earliest slot, or end of a pause, that has not been planned, or None."""
         return min(
-            (at for at in (self.timetable.next_due(), self.next_pause_end(), self.next_at) if at is not None),
+            (
+                at
+                for at in (
+                    self.takings.earliest_due(),
+                    self.timetable.next_due(),
+                    self.next_pause_end(),
+                    self.next_at,
+                )
+                if at is not None
+            ),
             default=None,
         )
 
@@ -408,8 +425,9 @@ class Core(Holding):
         """
         planned = [held for held in self._held.values() if held.phase is Phase.PLANNED and not held.has_row]
         for held in planned:
-            self._release_hold(held.fire.key)
+            self._release_hold(held.fire)
             self.groups.give_up_head(held.fire)
+        self.takings.clear()
         self.timetable.restart(taken_through)
         self.planned_through = self.at_through = taken_through
         self.next_at = None
@@ -436,8 +454,8 @@ class Core(Holding):
             through = min(through, self.next_at - 1)
         if self.is_reading_at:
             through = min(through, self._at_read_after)
-        earliest = self.earliest_unsettled_due()
-        if earliest is not None:
-            through = min(through, earliest - 1)
+        for earliest in (self.earliest_unsettled_due(), self.takings.earliest_due()):
+            if earliest is not None:
+                through = min(through, earliest - 1)
         through = min((through, *self._changing.values(), *self._floors.values()))
         return UtcMs(through)

@@ -137,7 +137,7 @@ class Edits:
             at = UtcMs(at + 1)
         fire = Fire(stored.id, stored.revision_id, at, at, Kind.MANUAL)
         id_ = fire_id(stored.spec.name, at, Kind.MANUAL)
-        async with self._loop.sending_now(fire, stored.spec):
+        async with self._loop.retrying.sending_now(fire, stored.spec):
             await self._store.add_manual(
                 unsent_entry(fire, State.PENDING, next_attempt_at=at),
                 by=by,
@@ -248,9 +248,7 @@ class Edits:
                 return False
             some = {id_: members[id_] for id_ in ids[start : start + _SLICE]}
             old |= some
-            withheld = self._core.begin_change(some, at)
-            unsettled += withheld.unsettled
-            self._loop.withdraw(withheld.withdrawn)
+            unsettled += self._core.begin_change(some, at)
             await self._clock.sleep(0)
         return True
 
@@ -321,15 +319,14 @@ class Edits:
         effective_from = at if spec or is_resumed or change.is_removal else stored.effective_from
         old = _present(stored)
         withheld = self._core.begin_change({stored.id: old} if old else {}, at)
-        self._loop.withdraw(withheld.withdrawn)
         kept = self._loop.begin_drop(stored.id) if change.drop_pending else frozenset()
-        unsettled = withheld.unsettled
+        unsettled = withheld
         if change.drop_pending:
             unsettled = [fire for fire in unsettled if (fire.fire_time, fire.kind) in kept]
         rows = [_pending(fire) for fire in unsettled]
         rows += [
             unsent_entry(fire, State.SKIPPED, reason=SkipReason.DROPPED)
-            for fire in withheld.unsettled
+            for fire in withheld
             if fire not in unsettled
         ]
         winner = old
@@ -372,7 +369,7 @@ class Edits:
             elif winner:
                 self._loop.replan(self._core.end_creation(self._core.hold_watermark(at), [winner]))
         if stored.spec.is_fifo:
-            self._loop.expect_in_group(
+            self._loop.retrying.expect_in_group(
                 [fire for fire in unsettled if not self._core.note_row(fire)], stored.spec
             )
         else:
@@ -383,7 +380,7 @@ class Edits:
         """Fires of an old revision have pending rows now: those that nobody holds are sent from there."""
         held = [self._core.note_row(fire) for fire in unsettled]
         if not all(held):
-            self._loop.look_for_pending()
+            self._loop.retrying.look_for_pending()
 
 
 async def _to_its_end(change: Coroutine[Any, Any, _T]) -> _T:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+from cronally.engine.arming import DEFAULT_BUDGET_BYTES
 from cronally.engine.core import Core
 from cronally.engine.edits import Edits
 from cronally.engine.hooks import Hooks
@@ -34,6 +35,7 @@ class Engine:
         hooks: Hooks | None = None,
         *,
         jitter: Callable[[], float] = random.random,
+        armed_budget_bytes: int = DEFAULT_BUDGET_BYTES,
     ) -> None:
         hooks = hooks or Hooks()
         self._store = store
@@ -43,7 +45,15 @@ class Engine:
         self.settler = Settler(self.core, store, clock, hooks, on_committed=self._note_committed)
         self.recovery = Recovery(self.core, store, self.settler, clock, hooks)
         self.loop = Loop(
-            self.core, store, publisher, self.settler, self.recovery, clock, hooks, jitter=jitter
+            self.core,
+            store,
+            publisher,
+            self.settler,
+            self.recovery,
+            clock,
+            hooks,
+            jitter=jitter,
+            armed_budget_bytes=armed_budget_bytes,
         )
         self.edits = Edits(self.core, store, self.loop, clock, hooks)
 

@@ -6,16 +6,16 @@ While a scheduled one without a row is among them, the watermark stays before it
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cronally.domain.model import Fire, FireKey, JournalEntry, Kind, State
+from cronally.domain.model import Fire, JournalEntry, Kind, State
 from cronally.engine.fifo import FifoGroups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
+    from cronally.domain.message import Entry
     from cronally.instants import UtcMs
 
 
@@ -29,7 +29,13 @@ class Phase(Enum):
     SETTLED = "settled"  # its outcome is known and not yet committed
 
 
+_Key = tuple[int, "UtcMs", Kind]
+"""A ``FireKey`` in the form that is made fastest."""
+
+
 class _Held:
+    """A fire and where it is. A burst has a hundred thousand of them."""
+
     __slots__ = ("fire", "has_row", "phase")
 
     def __init__(self, fire: Fire, phase: Phase, *, has_row: bool) -> None:
@@ -47,8 +53,9 @@ class Holding:
     def __init__(self) -> None:
         self.groups = FifoGroups()
         self.next_pending: UtcMs | None = None
-        self._held: dict[FireKey, _Held] = {}
-        self._unsettled_dues: Counter[UtcMs] = Counter()
+        self._held: dict[_Key, _Held] = {}
+        self._in_flight_count = 0
+        self._unsettled_dues: dict[UtcMs, int] = {}
         self._due_heap: list[UtcMs] = []
         self._dropping: set[int] = set()
 
@@ -57,23 +64,49 @@ class Holding:
 
         False if it is held already, or if it is pending and its schedule's pending fires are being dropped.
         """
-        if fire.key in self._held or (has_row and fire.schedule_id in self._dropping):
+        key = (fire.schedule_id, fire.fire_time, fire.kind)
+        if key in self._held or (has_row and fire.schedule_id in self._dropping):
             return False
-        self._held[fire.key] = _Held(fire, Phase.PLANNED, has_row=has_row)
+        self._held[key] = _Held(fire, Phase.PLANNED, has_row=has_row)
         if not has_row and fire.kind is Kind.SCHEDULED:
-            if fire.due_time not in self._unsettled_dues:
-                heapq.heappush(self._due_heap, fire.due_time)
-            self._unsettled_dues[fire.due_time] += 1
+            due = fire.due_time
+            if due not in self._unsettled_dues:
+                heapq.heappush(self._due_heap, due)
+                self._unsettled_dues[due] = 1
+            else:
+                self._unsettled_dues[due] += 1
         return True
+
+    def held_of(self, schedule_ids: Container[int]) -> list[_Held]:
+        """Return what is held of some schedules."""
+        return [held for key, held in self._held.items() if key[0] in schedule_ids]
 
     def may_release(self, fire: Fire) -> bool:
         """Whether *fire* is still planned (a change may have withdrawn it since it was armed)."""
-        held = self._held.get(fire.key)
+        held = self._held.get((fire.schedule_id, fire.fire_time, fire.kind))
         return held is not None and held.phase is Phase.PLANNED and held.fire.revision_id == fire.revision_id
+
+    def launch(self, entries: Iterable[Entry], now: UtcMs) -> bool:
+        """Mark the fires of *entries* in flight if all of them may go *now*; else change nothing and return False."""
+        launched = []
+        get, planned = self._held.get, Phase.PLANNED
+        for entry in entries:
+            fire = entry.fire
+            held = get((fire.schedule_id, fire.fire_time, fire.kind))
+            if held is None or held.phase is not planned or held.fire.revision_id != fire.revision_id:
+                return False
+            if now > fire.deadline_at:
+                return False
+            launched.append(held)
+        for held in launched:
+            held.phase = Phase.IN_FLIGHT
+        self._in_flight_count += len(launched)
+        return True
 
     def mark_in_flight(self, fires: Iterable[Fire]) -> None:
         for fire in fires:
             self._held[fire.key].phase = Phase.IN_FLIGHT
+            self._in_flight_count += 1
 
     def mark_waiting(self, fire: Fire) -> None:
         """The fire waits in its FIFO group and its pending row is on the way to the store."""
@@ -101,7 +134,7 @@ class Holding:
         if held is None or held.phase is not Phase.WITHHELD:
             return False
         if not is_done:
-            self._release_hold(fire.key)
+            self._release_hold(fire)
         held.phase = Phase.PLANNED
         return is_done
 
@@ -111,19 +144,23 @@ class Holding:
 
     def mark_settled(self, fire: Fire) -> None:
         """The outcome is known; its row goes into the next commit."""
-        held = self._held[fire.key]
+        held = self._held[fire.schedule_id, fire.fire_time, fire.kind]
+        if held.phase is Phase.IN_FLIGHT:
+            self._in_flight_count -= 1
         held.phase = Phase.SETTLED
-        self._count_settled(held)
+        if not held.has_row:
+            self._count_settled(held)
 
     def mark_committed(self, entries: Iterable[JournalEntry]) -> None:
         """*entries* are durable: let go of the settled fires among them and remember when to retry the pending ones."""
         for entry in entries:
-            held = self._held.get(entry.key)
+            key = (entry.schedule_id, entry.fire_time, entry.kind)
+            held = self._held.get(key)
             if held is None:
                 continue
             held.has_row = True
             if held.phase is Phase.SETTLED:
-                del self._held[entry.key]
+                del self._held[key]
                 if entry.state is State.PENDING and entry.next_attempt_at is not None:
                     self.expect_pending(entry.next_attempt_at)
 
@@ -144,19 +181,18 @@ class Holding:
             self.next_pending = at
 
     def in_flight_count(self) -> int:
-        return sum(held.phase is Phase.IN_FLIGHT for held in self._held.values())
+        return self._in_flight_count
 
     def begin_drop(self, schedule_id: int) -> frozenset[tuple[UtcMs, Kind]]:
         """Withhold what is planned or pending of a schedule; return (fire time, kind) of what stays: it has been sent."""
         self._dropping.add(schedule_id)
         kept = set()
-        for key, held in list(self._held.items()):
-            if key.schedule_id != schedule_id:
-                continue
+        for held in self.held_of((schedule_id,)):
+            fire = held.fire
             if held.phase in (Phase.IN_FLIGHT, Phase.SETTLED):
-                kept.add((key.fire_time, key.kind))
+                kept.add((fire.fire_time, fire.kind))
             elif held.has_row:  # should the change fail, it is found by its row again
-                self._release_hold(key)
+                self._release_hold(fire)
             else:
                 held.phase = Phase.WITHHELD
         self.groups.forget(schedule_id, kept)
@@ -165,14 +201,10 @@ class Holding:
     def end_drop(self, schedule_id: int, *, is_done: bool) -> list[Fire]:
         """End what ``begin_drop`` began; return the fires to send after all, because the change failed."""
         self._dropping.discard(schedule_id)
-        withheld = [
-            held
-            for key, held in self._held.items()
-            if key.schedule_id == schedule_id and held.phase is Phase.WITHHELD
-        ]
+        withheld = [held for held in self.held_of((schedule_id,)) if held.phase is Phase.WITHHELD]
         for held in withheld:
             if is_done:
-                self._release_hold(held.fire.key)
+                self._release_hold(held.fire)
             else:
                 held.phase = Phase.PLANNED
         return [] if is_done else [held.fire for held in withheld]
@@ -180,8 +212,8 @@ class Holding:
     def held_slots(self) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         """Return per schedule the scheduled slots the core still answers for, sorted, as (slot, slot)."""
         slots: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
-        for key in sorted(key for key in self._held if key.kind is Kind.SCHEDULED):
-            slots.setdefault(key.schedule_id, []).append((key.fire_time, key.fire_time))
+        for schedule_id, fire_time, _ in sorted(key for key in self._held if key[2] is Kind.SCHEDULED):
+            slots.setdefault(schedule_id, []).append((fire_time, fire_time))
         return slots
 
     def earliest_unsettled_due(self) -> UtcMs | None:
@@ -190,14 +222,16 @@ class Holding:
             heapq.heappop(self._due_heap)
         return self._due_heap[0] if self._due_heap else None
 
-    def _release_hold(self, key: FireKey) -> None:
-        self._count_settled(self._held.pop(key))
+    def _release_hold(self, fire: Fire) -> None:
+        self._count_settled(self._held.pop(fire.key))
 
     def _count_settled(self, held: _Held) -> None:
         if held.has_row or held.fire.kind is not Kind.SCHEDULED:
             return
         held.has_row = True
         due = held.fire.due_time
-        self._unsettled_dues[due] -= 1
-        if self._unsettled_dues[due] <= 0:
+        left = self._unsettled_dues[due] - 1
+        if left:
+            self._unsettled_dues[due] = left
+        else:
             del self._unsettled_dues[due]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cronally.domain.batching import Batch
     from cronally.domain.model import Fire, JournalEntry
     from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
@@ -19,8 +20,8 @@ class Hooks:
     def planned(self, fires: Sequence[Fire]) -> None:
         """Fires were planned and will be armed."""
 
-    def released(self, fires: Sequence[Fire], late_us: int) -> None:
-        """Fires left; late_us: how long after the instant they were released for."""
+    def released(self, batch: Batch, late_us: int) -> None:
+        """A batch left; late_us: how long after the instant it was released for."""
 
     def committed(self, entries: Sequence[JournalEntry]) -> None:
         """Entries are durable."""

@@ -331,7 +331,7 @@ async def test_reads_that_fail_delay_pending_fires_and_lose_none():
                 topic = TOPIC if name == "a" else TOPIC + ".fifo"
                 await rig.add(name, "0 9 * * *", topic=topic)
             await clock.advance_to(at("09:00:01"))
-            rig.engine.loop.look_for_pending()
+            rig.engine.loop.retrying.look_for_pending()
             store.fail(failing)
             await clock.advance(30)
             store.fail()
@@ -349,7 +349,7 @@ async def test_a_fire_committed_while_pending_fires_are_read_is_not_sent_again()
         await clock.advance_to(at("09:00:00"))
         await rig.set("job", when="0 10 * * *")
         store.after_s["pending_due"] = 3.0
-        rig.engine.loop.look_for_pending()
+        rig.engine.loop.retrying.look_for_pending()
         await clock.advance(10)
         assert rig.sent == [NINE]
 

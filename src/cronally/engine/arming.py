@@ -1,0 +1,237 @@
+"""From fires to armed requests: their messages are read, composed, packed and armed, as far as memory and quota go.
+
+A fire that would wait for its region's quota longer than ``PATIENCE_MS`` becomes a pending row instead of a request
+(design §4): it is durable, costs no memory, and comes back when its turn is near. Not before it is due: until then a change
+may still withdraw it. So it is put by (``later``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from cronally.domain.batching import pack
+from cronally.domain.message import compose
+from cronally.domain.model import MISSED_AFTER_MS, State
+from cronally.engine.settle import unsent_entry
+from cronally.errors import StoreError
+from cronally.instants import MAX_UTC_MS, UtcMs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.batching import Batch
+    from cronally.domain.message import Entry
+    from cronally.domain.model import Fire
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.attempts import Attempts
+    from cronally.engine.core import Core
+    from cronally.engine.departures import Departures
+    from cronally.engine.hooks import Hooks
+    from cronally.engine.ports import Publisher, Store
+
+SLICE = 250  # fires composed and armed between two turns of the event loop: about 3 ms
+PATIENCE_MS = 10_000  # design §4: a longer wait for quota is spent in the store
+_FULL_MS = 5_000  # what has been due for so long and finds no memory will not leave within PATIENCE_MS
+_ENOUGH = 0.5  # of the budget: below this, planning goes on
+_LEAST_DEFER_MS = 1_000
+_MOST_LATER = 20_000  # fires put by, 350 bytes each
+_MOST_DEFER_MS = 300_000  # then the wait is estimated anew: a rate that had fallen may have risen again
+_STORE_RETRY_S = 0.2
+_BEFORE_INSTANT_MS = 8  # so close to an instant no slice is begun
+DEFAULT_BUDGET_BYTES = 32 << 20  # design §6: a quarter of the memory available at start, 32 to 160 MiB
+_FIRST_GUESS_BYTES = 1_500  # a request's share of one message; four attributes make 1.3 kB
+
+
+class Arming:
+    """Makes fires ready. note_memory: called when there is memory again, after there was none."""
+
+    def __init__(
+        self,
+        core: Core,
+        store: Store,
+        publisher: Publisher,
+        departures: Departures,
+        attempts: Attempts,
+        clock: Clock,
+        hooks: Hooks,
+        *,
+        budget_bytes: int,
+        note_memory: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self._store = store
+        self._publisher = publisher
+        self._departures = departures
+        self._attempts = attempts
+        self._clock = clock
+        self._hooks = hooks
+        self._budget_bytes = budget_bytes
+        self._note_memory = note_memory
+        self._is_full = False
+        self._bytes_per_fire = float(_FIRST_GUESS_BYTES)
+        self._later: list[tuple[UtcMs, Fire]] = []
+        self.has_armed = asyncio.Event()
+        """Set when something was armed."""
+
+    def room(self, first_due: UtcMs | None, now: UtcMs) -> int:
+        """Return how many fires may be armed now: up to ``SLICE``, 0 while memory is used up.
+
+        first_due: when the first of them is due. If that has come and nothing stands before it, it is armed in any case:
+        what takes up the memory is for later.
+        """
+        if first_due is not None and first_due <= now and not self._departures.has_due():
+            return SLICE
+        left = self._budget_bytes - self._departures.size_bytes
+        if left <= 0 or len(self._later) > _MOST_LATER:
+            self._is_full = True
+            return 0
+        return max(1, min(SLICE, int(left / self._bytes_per_fire)))
+
+    def note_left(self) -> None:
+        """Some of what was armed has left."""
+        if self._is_full and self._departures.size_bytes < self._budget_bytes * _ENOUGH:
+            self._is_full = False
+            self._note_memory()
+
+    def is_hopeless(self, due: UtcMs | None, now: UtcMs) -> bool:
+        """Whether what has been due since *due* shall not wait for memory any longer; ``send`` writes it down instead."""
+        return due is not None and now - due > _FULL_MS
+
+    async def send_planned(self, fires: Sequence[Fire]) -> bool:
+        """Read what *fires* publish, and ``send`` them; False if the store does not say until they count as missed."""
+        first = min(fire.due_time for fire in fires)
+        specs = await self.load_specs(fires, UtcMs(max(self._clock.wall(), first + MISSED_AFTER_MS)))
+        if specs is not None:
+            await self.send(fires, specs, is_planned=True)
+        return specs is not None
+
+    async def send(
+        self, fires: Sequence[Fire], specs: Mapping[int, ScheduleSpec], *, is_planned: bool = False
+    ) -> None:
+        """Compose, pack and arm *fires*, each for its due time; what is due already takes its turn at once.
+
+        is_planned: they have no row yet, and may get one instead if memory is used up.
+        """
+        by_instant: dict[UtcMs, list[Entry]] = {}
+        now = self._clock.wall()
+        for fire in fires:
+            entry = compose(specs[fire.revision_id], fire)
+            due = fire.due_time
+            instant = max(now, due)
+            entries = by_instant.get(instant)
+            if entries is None:
+                by_instant[instant] = [entry]
+            else:
+                entries.append(entry)
+        for instant in sorted(by_instant):
+            entries = by_instant[instant]
+            if len(entries) > 1:
+                entries.sort(key=_sending_order)
+            await self.arm(self._patient(pack(entries), instant, is_planned=is_planned), instant)
+
+    def _patient(self, batches: Sequence[Batch], instant: UtcMs, *, is_planned: bool) -> list[Batch]:
+        """Return the batches that need not wait too long; the fires of the others become pending."""
+        now = self._clock.wall()
+        is_full = is_planned and self._departures.size_bytes >= self._budget_bytes
+        before: Counter[tuple[str, int]] = Counter()
+        patient: list[Batch] = []
+        for batch in batches:
+            if batch.topic.endswith(".fifo"):  # its order is its group's, not the queue's
+                patient.append(batch)
+                continue
+            key = batch.topic, batch.priority
+            before[key] += len(batch.entries)
+            wait_ms = 1000 * self._publisher.wait_s(
+                batch.topic, self._departures.ahead(batch.topic, batch.priority) + before[key]
+            )
+            due = batch.entries[0].fire.due_time
+            if now + wait_ms <= instant + PATIENCE_MS and not (is_full and self.is_hopeless(due, now)):
+                patient.append(batch)
+            elif instant > now:
+                for entry in batch.entries:
+                    heapq.heappush(self._later, (instant, entry.fire))
+            else:
+                self.defer(batch, UtcMs(int(max(instant, now) + wait_ms)))
+        return patient
+
+    def next_later(self) -> UtcMs | None:
+        """Return when the first of the fires that were put by is due, or None."""
+        return self._later[0][0] if self._later else None
+
+    def take_later(self, now: UtcMs, most: int) -> list[Fire]:
+        """Return fires that were put by and are due."""
+        fires: list[Fire] = []
+        while self._later and self._later[0][0] <= now and len(fires) < most:
+            fires.append(heapq.heappop(self._later)[1])
+        if fires:
+            self.note_left()
+        return fires
+
+    def clear_later(self) -> list[Fire]:
+        """Return all fires that were put by, and forget them."""
+        later, self._later = self._later, []
+        return [fire for _, fire in later]
+
+    def defer(self, batch: Batch, until: UtcMs) -> None:
+        """Write down the fires of *batch* as pending until then, a second from now at least and five minutes at most."""
+        now = self._clock.wall()
+        until = UtcMs(min(max(until, now + _LEAST_DEFER_MS), now + _MOST_DEFER_MS))
+        for entry in batch.entries:
+            if self._core.may_release(entry.fire):
+                self._attempts.conclude(
+                    entry.fire, unsent_entry(entry.fire, State.PENDING, next_attempt_at=until)
+                )
+            else:
+                self._attempts.note_dropped(entry.fire)
+
+    async def arm(self, batches: Sequence[Batch], instant: UtcMs) -> None:
+        """Arm *batches*; those that lost an entry to a change meanwhile are rebuilt from the others."""
+        while batches:
+            await self._keep_clear(instant)
+            armed = await self._publisher.arm(batches, instant)
+            left: list[Entry] = []
+            for one in armed:
+                entries = one.batch.entries
+                held = [entry for entry in entries if self._core.may_release(entry.fire)]
+                if len(held) == len(entries):
+                    self._departures.add(one, instant)
+                    share = one.size_bytes / len(entries)
+                    self._bytes_per_fire += (share - self._bytes_per_fire) / 16
+                else:
+                    left += held
+                    for entry in entries:
+                        if entry not in held:
+                            self._attempts.note_dropped(entry.fire)
+            self.has_armed.set()
+            batches = pack(left)
+
+    async def _keep_clear(self, instant: UtcMs) -> None:
+        """Before something for *instant* is armed, let an earlier one pass that is about to come."""
+        sooner = self._departures.next_instant()
+        if sooner is not None and sooner < instant:
+            left_ms = sooner - self._clock.wall()
+            if 0 <= left_ms <= _BEFORE_INSTANT_MS:
+                await self._clock.sleep((left_ms + 1) / 1000)
+
+    async def load_specs(
+        self, fires: Sequence[Fire], until: UtcMs = MAX_UTC_MS
+    ) -> dict[int, ScheduleSpec] | None:
+        """Return the specs of *fires*; None if the store did not give them by *until*."""
+        wanted = list({fire.revision_id for fire in fires})
+        while True:
+            try:
+                return await self._store.specs(wanted)
+            except StoreError as exc:
+                self._hooks.store_failed(exc)
+                if self._clock.wall() > until:
+                    return None
+                await self._clock.sleep(_STORE_RETRY_S)
+
+
+def _sending_order(entry: Entry) -> tuple[int, UtcMs, UtcMs, str]:
+    fire = entry.fire
+    return (-entry.spec.priority, fire.due_time, fire.fire_time, entry.spec.name)

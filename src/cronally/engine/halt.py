@@ -1,0 +1,22 @@
+"""Why nothing may leave before recovery has decided anew what does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cronally.engine.settle import Settler
+
+
+class Halt:
+    """Shared by those who plan, release and retry. Attributes: reason: what recovery is to be told; None when all is well."""
+
+    def __init__(self, settler: Settler) -> None:
+        self.reason: str | None = None
+        self._settler = settler
+
+    def is_on(self) -> bool:
+        """Whether nothing may leave: recovery is asked for, or the store takes no commits (design §8)."""
+        if self.reason is None and self._settler.is_blocked:
+            self.reason = "store"
+        return self.reason is not None

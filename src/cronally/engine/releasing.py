@@ -1,0 +1,175 @@
+"""The instant itself: wait for it, and write what is armed, as fast as there is room.
+
+Between the instant and the wire there is no query, no encoding and no turn of the event loop; only a look whether every fire
+of a batch is still to go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cronally.domain.batching import pack
+from cronally.domain.model import MISSED_AFTER_MS, State
+from cronally.engine.arming import PATIENCE_MS
+from cronally.engine.fifo import GroupKey, place_of
+from cronally.engine.settle import unsent_entry
+from cronally.instants import UtcMs
+
+if TYPE_CHECKING:
+    from cronally.clock import Clock
+    from cronally.domain.message import Entry
+    from cronally.engine.arming import Arming
+    from cronally.engine.attempts import Attempts
+    from cronally.engine.core import Core
+    from cronally.engine.departures import Departure, Departures
+    from cronally.engine.halt import Halt
+    from cronally.engine.hooks import Hooks
+    from cronally.engine.ports import Publisher
+    from cronally.engine.settle import Settler
+
+_LOOK_EVERY = 16  # batches written between two looks at the clock
+_SLICE_S = 0.004  # batches are written for so long before the event loop gets a turn
+
+
+class Releasing:
+    """Sends what is armed. Attributes: wants_release: set when something was armed, or may leave again."""
+
+    def __init__(
+        self,
+        core: Core,
+        publisher: Publisher,
+        departures: Departures,
+        arming: Arming,
+        attempts: Attempts,
+        settler: Settler,
+        halt: Halt,
+        clock: Clock,
+        hooks: Hooks,
+        *,
+        wants_plan: asyncio.Event,
+    ) -> None:
+        self._core = core
+        self._publisher = publisher
+        self._departures = departures
+        self._arming = arming
+        self._attempts = attempts
+        self._settler = settler
+        self._halt = halt
+        self._clock = clock
+        self._hooks = hooks
+        self._wants_plan = wants_plan
+        self._tasks: asyncio.TaskGroup | None = None
+        self._is_stopping = False
+        self._is_pumping_soon = False
+        self.wants_release = arming.has_armed
+        publisher.on_room = self._pump
+
+    async def run(self) -> None:
+        """Release everything at its instant, until ``stop``."""
+        clock, departures = self._clock, self._departures
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            while not self._is_stopping:
+                if self._halt.is_on():
+                    await clock.wait(None, self.wants_release)
+                    continue
+                instant = departures.next_instant()
+                await clock.wait(instant, self.wants_release, precise=True)
+                now = clock.wall()
+                instant = departures.next_instant()
+                if instant is not None and now - instant > MISSED_AFTER_MS:
+                    self._halt.reason = self._halt.reason or "stall"
+                if self._halt.is_on():
+                    self._wants_plan.set()
+                    continue
+                for departure in departures.advance(now):
+                    if self._is_whole(departure, now):
+                        departures.put(departure)
+                self._pump()
+                self._put_off(now)
+
+    def stop(self) -> None:
+        """Release nothing more."""
+        self._is_stopping = True
+        self.wants_release.set()
+
+    def _pump(self) -> None:
+        """Release what is due as far as there is room; the rest when there is room again."""
+        self._is_pumping_soon = False
+        ways = self._departures.due()
+        if not ways or self._is_stopping or self._halt.is_on():
+            return
+        publisher, departures = self._publisher, self._departures
+        now, began = self._clock.wall(), self._clock.mono()
+        released = 0
+        for turns in ways:
+            while queue := turns.queue():
+                first = queue[0]
+                batch = first.armed.batch
+                # A clock that was set back makes what was due early again.
+                if first.instant > now or not publisher.has_room(batch.topic, len(batch.entries)):
+                    break
+                self._release(departures.pop(turns), now)
+                released += 1
+                if released % _LOOK_EVERY == 0 and self._clock.mono() - began > _SLICE_S:
+                    self._pump_soon()
+                    return
+        if released:
+            self._arming.note_left()
+
+    def _pump_soon(self) -> None:
+        if not self._is_pumping_soon:
+            self._is_pumping_soon = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _release(self, departure: Departure, now: UtcMs) -> None:
+        armed = departure.armed
+        entries = armed.batch.entries
+        if not self._core.launch(entries, now):
+            if not self._is_whole(departure, now):
+                return
+            self._core.mark_in_flight(entry.fire for entry in entries)
+        self._publisher.release((armed,), self._attempts.settle)
+        self._hooks.released(armed.batch, self._clock.wall_us() - departure.instant * 1000)
+
+    def _is_whole(self, departure: Departure, now: UtcMs) -> bool:
+        """Whether all entries of a batch may go; if not, those that may are armed anew."""
+        entries = departure.armed.batch.entries
+        going = [entry for entry in entries if self._may_go(entry, now)]
+        if len(going) == len(entries):
+            return True
+        if going and self._tasks is not None:
+            self._tasks.create_task(self._arming.arm(pack(going), now), name="rearm")
+        return False
+
+    def _may_go(self, entry: Entry, now: UtcMs) -> bool:
+        """Check a fire at the last moment; False if it does not go now, and then it is seen to otherwise."""
+        fire = entry.fire
+        if not self._core.may_release(fire):
+            self._attempts.note_dropped(fire)
+            return False
+        if now > fire.deadline_at:
+            self._attempts.conclude(fire, unsent_entry(fire, State.EXPIRED))
+            return False
+        if entry.deduplication is None or self._core.groups.head_of(fire) is not None:
+            return True
+        key, place = GroupKey(entry.topic, entry.group or ""), place_of(fire, entry.name)
+        if self._core.groups.enter(key, place):
+            return True
+        if self._core.groups.is_waiting(key, place):
+            self._core.mark_waiting(fire)
+        else:
+            self._core.mark_settled(fire)
+        self._settler.add([unsent_entry(fire, State.PENDING, next_attempt_at=fire.due_time)])
+        self._attempts.note_dropped(fire)
+        return False
+
+    def _put_off(self, now: UtcMs) -> None:
+        """What has waited for its turn too long waits in the store."""
+        for departure in self._departures.overstayed(UtcMs(now - PATIENCE_MS)):
+            batch = departure.armed.batch
+            wait_ms = 1000 * self._publisher.wait_s(
+                batch.topic, self._departures.ahead(batch.topic, batch.priority)
+            )
+            self._arming.defer(batch, UtcMs(int(now + wait_ms)))

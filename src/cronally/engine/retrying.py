@@ -1,0 +1,231 @@
+"""Pending fires, sent when their time has come.
+
+Those of standard topics go by their next attempt, those of FIFO topics as their group's turn comes.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from cronally.domain.model import MISSED_AFTER_MS, CatchUp, Kind, SkipReason, State
+from cronally.engine.fifo import GroupKey, place_of
+from cronally.engine.settle import unsent_entry
+from cronally.errors import StoreError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.model import Fire
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.arming import Arming
+    from cronally.engine.attempts import Attempts
+    from cronally.engine.core import Core
+    from cronally.engine.halt import Halt
+    from cronally.engine.hooks import Hooks
+    from cronally.engine.ports import Store
+    from cronally.engine.recovery import Recovery
+    from cronally.engine.settle import Settler
+    from cronally.instants import UtcMs
+
+_PAGE = 500  # pending fires sent together
+_MAX_RETRYING = 2_000  # pending fires on their way at once
+_STORE_RETRY_S = 0.2
+
+
+class Retrying:
+    """Sends what is pending."""
+
+    def __init__(
+        self,
+        core: Core,
+        store: Store,
+        arming: Arming,
+        attempts: Attempts,
+        settler: Settler,
+        recovery: Recovery,
+        halt: Halt,
+        clock: Clock,
+        hooks: Hooks,
+        *,
+        wants_plan: asyncio.Event,
+    ) -> None:
+        self._core = core
+        self._store = store
+        self._arming = arming
+        self._attempts = attempts
+        self._settler = settler
+        self._recovery = recovery
+        self._halt = halt
+        self._clock = clock
+        self._hooks = hooks
+        self._wants_plan = wants_plan
+        self._wants_groups = False
+        self._is_stopping = False
+
+    async def run(self) -> None:
+        """Retry what is pending, until ``stop``."""
+        core, clock, attempts = self._core, self._clock, self._attempts
+        while not self._is_stopping:
+            now = clock.wall()
+            if self._halt.is_on():
+                self._wants_plan.set()
+                await clock.wait(None, attempts.wants_retry)
+                continue
+            try:
+                if self._wants_groups:
+                    await self._recovery.find_groups()
+                    self._wants_groups = False
+                is_waiting_for_plan = core.is_overdue(now)
+                if not is_waiting_for_plan:
+                    await self._retry_groups(now)
+                await self._retry_pending(now)
+            except StoreError as exc:
+                self._hooks.store_failed(exc)
+                core.expect_pending(now)
+                await clock.sleep(_STORE_RETRY_S)
+                continue
+            if is_waiting_for_plan:
+                self._wants_plan.set()
+                await clock.wait(core.next_pending, attempts.wants_retry)
+            elif not attempts.ready:
+                instants = (core.next_pending, core.groups.next_retry())
+                await clock.wait(
+                    min((at for at in instants if at is not None), default=None), attempts.wants_retry
+                )
+
+    def stop(self) -> None:
+        """Retry nothing more."""
+        self._is_stopping = True
+        self._attempts.wants_retry.set()
+
+    # --- what others call -------------------------------------------------------------------------------------------
+
+    def look_for_pending(self) -> None:
+        """Pending rows were written, or let go of: find those that nobody holds."""
+        self._wants_groups = True
+        self._core.expect_pending(self._clock.wall())
+        self._attempts.wants_retry.set()
+
+    @asynccontextmanager
+    async def sending_now(self, fire: Fire, spec: ScheduleSpec) -> AsyncIterator[None]:
+        """For writing the pending row of a manual fire: once it is durable the fire is sent, or waits in its group."""
+        self._core.begin_manual(fire)
+        is_done = False
+        try:
+            yield
+            is_done = True
+        finally:
+            if self._core.end_manual(fire, is_done=is_done):
+                if not spec.is_fifo or self._takes_its_place(fire, spec):
+                    self._attempts.ready.append(fire)
+                else:
+                    self._core.mark_waiting(fire)
+                self._attempts.wants_retry.set()
+
+    def _takes_its_place(self, fire: Fire, spec: ScheduleSpec) -> bool:
+        """Let a manual fire into its group; whether it is the head."""
+        key = GroupKey(spec.topic, spec.group_id or "")
+        # While slots are due that are not planned yet, it is not known what comes first in the group.
+        if self._halt.is_on() or self._core.is_overdue(self._clock.wall()):
+            self._core.groups.mark_busy(key)
+            return False
+        return self._core.groups.enter(key, place_of(fire, spec.name))
+
+    def expect_in_group(self, fires: Iterable[Fire], spec: ScheduleSpec) -> None:
+        """*fires* of a FIFO schedule are pending and nobody holds them: their group takes them when they are due."""
+        for fire in fires:
+            self._core.groups.open_at(GroupKey(spec.topic, spec.group_id or ""), fire.due_time)
+        self._attempts.wants_retry.set()
+
+    # --- one pass ---------------------------------------------------------------------------------------------------
+
+    async def _retry_groups(self, now: UtcMs) -> None:
+        groups = self._core.groups
+        wanting = groups.wanting(now)
+        for key in wanting:
+            groups.begin_refill(key)
+        try:
+            if wanting:
+                await self._settler.flush()
+            while wanting:
+                await self._refill(wanting[-1], now)
+                wanting.pop()
+        except StoreError:
+            for key in wanting:
+                groups.mark_busy(key)
+            raise
+        fires = []
+        for fire in self._attempts.ready + groups.retries_due(now):
+            if self._core.mark_planned(fire):
+                fires.append(fire)
+            elif not self._core.is_in_flight(fire):
+                groups.give_up_head(fire)
+        self._attempts.ready = []
+        await self._attempt(fires, now)
+
+    async def _refill(self, key: GroupKey, now: UtcMs) -> None:
+        groups = self._core.groups
+        page = await self._store.group_pending(key.topic, key.group, limit=_PAGE)
+        specs = await self._store.specs([pending.fire.revision_id for pending in page])
+        due = [pending for pending in page if pending.fire.due_time <= now]
+        if len(due) < len(page):
+            groups.open_at(key, page[len(due)].fire.due_time)
+        places = [place_of(p.fire, specs[p.fire.revision_id].name) for p in due]
+        head = groups.refill(key, places, is_all=len(due) < _PAGE)
+        if head is not None:
+            next_attempts = {p.fire.key: p.next_attempt_at for p in due}
+            groups.retry_head(head, next_attempts.get(head.key, now))
+
+    async def _retry_pending(self, now: UtcMs) -> None:
+        core, attempts = self._core, self._attempts
+        if core.next_pending is None or core.next_pending > now:
+            return
+        core.next_pending = None
+        after: tuple[UtcMs, int, UtcMs, str] | None = None
+        while True:
+            # During a commit a fire may seem to be pending that is settled.
+            async with self._settler.committing:
+                page = await self._store.pending_due(now, after=after, limit=_PAGE)
+                fires = [p.fire for p in page if core.hold(p.fire, has_row=True)]
+            await self._attempt(fires, now)
+            if len(page) < _PAGE:
+                break
+            last = page[-1]
+            after = (last.next_attempt_at, last.fire.schedule_id, last.fire.fire_time, str(last.fire.kind))
+            while len(attempts.retrying) > _MAX_RETRYING - _PAGE:
+                attempts.has_room.clear()
+                await attempts.has_room.wait()
+        following = await self._store.next_pending(now)
+        if following is not None:
+            core.expect_pending(following)
+
+    async def _attempt(self, fires: Sequence[Fire], now: UtcMs) -> None:
+        """Send pending fires that are held, less those a newer slot makes needless."""
+        if not fires:
+            return
+        specs = await self._arming.load_specs(fires)
+        assert specs is not None
+        going = []
+        for fire in fires:
+            if not self._core.may_release(fire):  # dropped meanwhile
+                continue
+            if self._is_superseded(fire, specs[fire.revision_id], now):
+                row = unsent_entry(fire, State.SKIPPED, reason=SkipReason.SUPERSEDED)
+                self._attempts.conclude(fire, row)
+            else:
+                going.append(fire)
+        self._attempts.retrying.update(fire.key for fire in going)
+        if going:
+            await self._arming.send(going, specs)
+
+    def _is_superseded(self, fire: Fire, spec: ScheduleSpec, now: UtcMs) -> bool:
+        """Design §4, ``latest``: a slot over 10 s late goes no more once a newer one is due."""
+        if spec.catch_up is not CatchUp.LATEST or fire.kind is not Kind.SCHEDULED:
+            return False
+        if now - fire.due_time <= MISSED_AFTER_MS:
+            return False
+        newest = self._core.newest_due_slot(fire.schedule_id, now)
+        return newest is not None and newest > fire.fire_time
