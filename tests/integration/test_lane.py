@@ -101,6 +101,26 @@ async def test_a_release_writes_at_once(sns, clock, make):
     assert sns.connections == 5
 
 
+async def test_the_bytes_have_left_when_release_returns(clock, make):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        publisher = make(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        armed = await publisher.arm([batch(10)], clock.wall())
+        [one] = publisher._lanes.values()
+        while not one._idle:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        peer, _ = listening.accept()
+        with peer:
+            publisher.release(armed, Settled())
+            peer.settimeout(5)  # the loop gets no turn meanwhile
+            received = b""
+            while len(received) < len(armed[0].data):
+                received += peer.recv(65_536)
+        assert received == armed[0].data
+        await publisher.close()
+
+
 async def test_the_signature_has_the_date_of_the_instant(sns, clock, make):
     at = clock.wall() + 60_000
     [armed] = await make(sns.url).arm([batch(1)], at)

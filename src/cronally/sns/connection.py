@@ -123,6 +123,7 @@ class Connection(asyncio.Protocol):
         why = "ConnectionClosedError: the connection was closed before the answer came"
         if exc is not None:
             why = f"{type(exc).__name__}: the connection broke before the answer came: {exc}"
+        self._parser = None  # it holds our methods, and so us
         self._on_end(self, request, why)
 
     def _answer(self) -> None:

@@ -29,7 +29,9 @@ ATTEMPT_TIMEOUT_S = 15.0  # also for what takes long to write
 MAX_IDLE_S = 12.0  # aiobotocore's, for the 20 s after which AWS closes
 OPEN_AHEAD_S = 3.0
 _MAX_IDLE_ARMED_S = MAX_IDLE_S + OPEN_AHEAD_S
-_MAX_OPENING = 32  # at a time: a TLS handshake takes about a millisecond of CPU
+_MAX_OPENING = (
+    16  # at a time: a TLS handshake takes about a millisecond of CPU, and the loop should not stand still
+)
 _LEAST = 8  # connections for a burst
 _DRAIN_S = 0.1  # what is armed for one instant should be on its way within this
 _ROUND_TRIP_S = 0.020  # until one is known

@@ -255,7 +255,8 @@ class SnsPublisher:
     def has_room(self, topic: str, messages: int) -> bool:
         target = self._targets.get(_region(topic))
         has_room = target is None or target.lane.has_room
-        self._is_waited_for = not has_room
+        if not has_room:
+            self._is_waited_for = True
         if not has_room or self._pacing is None:
             return has_room
         wait_s = self._pacing.room_in_s(topic, messages, self.clock.mono())
