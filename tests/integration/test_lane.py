@@ -22,6 +22,9 @@ from support.settled import Settled, publish, release
 
 PUBLISHED, RETRY, HOLD, REJECTED = OutcomeClass
 UNKNOWN, KNOWN = True, False
+CREDENTIALS = Credentials.fixed(
+    SystemClock(), ACCESS_KEY, SECRET_KEY
+)  # shared: botocore reads its models once
 
 
 class Clock(SystemClock):
@@ -53,8 +56,7 @@ async def make(clock):
     made = []
 
     def maker(url, *, credentials=None, **options):
-        credentials = credentials or Credentials.fixed(clock, ACCESS_KEY, SECRET_KEY)
-        made.append(SnsPublisher(credentials, clock, endpoint_url=url, **options))
+        made.append(SnsPublisher(credentials or CREDENTIALS, clock, endpoint_url=url, **options))
         return made[-1]
 
     yield maker

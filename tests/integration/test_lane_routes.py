@@ -20,6 +20,7 @@ from support.settled import publish
 
 PUBLISHED, RETRY, HOLD, REJECTED = OutcomeClass
 CLOCK = SystemClock()
+CREDENTIALS = Credentials.fixed(CLOCK, ACCESS_KEY, SECRET_KEY)  # shared: botocore reads its models once
 VARIABLES = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"]
 
 
@@ -48,10 +49,9 @@ async def send(monkeypatch):
     """Return a function that publishes *count* messages to whatever the environment names, and gives one outcome."""
     made = []
 
-    async def sender(url=None, *, given=None, count=1):
+    async def sender(url=None, *, given=None, count=1, credentials=CREDENTIALS):
         if url is not None:
             monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", url)
-        credentials = Credentials.fixed(CLOCK, ACCESS_KEY, SECRET_KEY)
         publisher = SnsPublisher(credentials, CLOCK, endpoint_url=given, connect_timeout_s=2)
         made.append(publisher)
         outcomes = await publish(publisher, CLOCK, *(batch(1, first=number) for number in range(count)))
@@ -75,7 +75,8 @@ async def test_the_ca_bundle_of_every_aws_tool_is_trusted(
     else:
         monkeypatch.setenv(where, str(authority.bundle))
     async with FakeSns(tls=localhost) as sns:
-        outcome = await send(sns.url, count=3)
+        fresh = Credentials.fixed(CLOCK, ACCESS_KEY, SECRET_KEY)  # profiles are read once
+        outcome = await send(sns.url, count=3, credentials=fresh)
         assert (outcome.outcome, outcome.error) == (PUBLISHED, None)
         assert len(sns.received) == 3
 
@@ -123,7 +124,7 @@ async def test_a_server_that_speaks_no_tls_is_retried_and_known(send):
 async def test_a_handshake_that_is_never_answered_ends_in_time():
     async with RawServer(never) as server:
         publisher = SnsPublisher(
-            Credentials.fixed(CLOCK, ACCESS_KEY, SECRET_KEY),
+            CREDENTIALS,
             CLOCK,
             endpoint_url=f"https://127.0.0.1:{server.port}",
             connect_timeout_s=0.1,
