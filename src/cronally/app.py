@@ -20,6 +20,7 @@ from cronally.admin.server import AdminServer
 from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
 from cronally.domain.zones import tzdata_version
+from cronally.engine.arming import armed_budget
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
 from cronally.engine.service import Service
@@ -46,6 +47,10 @@ _MOST_NAMES = 20  # schedules that a log line names
 _STAND_IN_CALLS = 8  # more at once make moto's server slower
 _MAX_AHEAD_MS = 86_400_000  # design §9: an unsynchronised clock a day ahead of the journal is not believed
 
+_COLLECT_EVERY_S = 60.0
+_QUIET_MS = 250  # nothing in flight and nothing due for so long: a collection takes some 10 ms
+_MOST_POSTPONED = 2_400  # ten minutes; then it is collected all the same
+
 _log = logging.getLogger("cronally")
 
 Messages: TypeAlias = "AsyncIterator[Received]"
@@ -71,6 +76,18 @@ def run(main: Coroutine[Any, Any, int]) -> int:
             return runner.run(main)
     except BaseExceptionGroup as group:
         raise _first(group) from group
+
+
+def available_memory() -> int | None:
+    """Return how many bytes this process may still take: what Linux calls available, or what its cgroup leaves; None elsewhere."""
+    found: list[int] = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) << 10)
+    with suppress(OSError, ValueError):
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())  # "max" where there is none
+        found.append(max(0, limit - int(Path("/sys/fs/cgroup/memory.current").read_text())))
+    return min(found, default=None)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -107,7 +124,9 @@ class _Daemon:
             stack.push_async_callback(self._close, store)
             lateness = _Journalist()
             publisher, stand_in, credentials = await self._publisher(stack)
-            engine = Engine(store, publisher, self._clock, lateness)
+            engine = Engine(
+                store, publisher, self._clock, lateness, armed_budget_bytes=armed_budget(available_memory())
+            )
             zone_watch = ZoneWatch(engine.core, store, self._clock, lateness)
             service = Service(
                 engine.core,
@@ -136,6 +155,7 @@ class _Daemon:
                     self._clean_watermark = None
                     running.append(tasks.create_task(engine.run(first), name="engine"))
                     running.append(tasks.create_task(zone_watch.run(), name="zones"))
+                    running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
                     service.set_ready()
                     self._announce(stand_in)
                     await self._is_stopping.wait()
@@ -185,8 +205,22 @@ class _Daemon:
                 return None
         first = await engine.recover(opened)
         gc.collect()
-        gc.freeze()  # what is loaded now stays: the collector need not walk it again and again (design §4)
+        gc.freeze()  # what is loaded now stays: the collector need not walk it (design §4)
         return first
+
+    async def _collect_garbage(self, engine: Engine) -> None:
+        """Collect garbage between instants only: in a burst it would cost a quarter more, and hold the loop for long."""
+        gc.disable()
+        try:
+            while True:
+                await self._clock.sleep(_COLLECT_EVERY_S)
+                for _ in range(_MOST_POSTPONED):
+                    if engine.loop.is_quiet(_QUIET_MS):
+                        break
+                    await self._clock.sleep(_QUIET_MS / 1000)
+                gc.collect()
+        finally:
+            gc.enable()
 
     def _clock_doubt(self, watermark: UtcMs | None) -> str | None:
         """Say why the wall clock cannot be right, or None (design §9)."""

@@ -42,8 +42,16 @@ _MOST_LATER = 20_000  # fires put by, 350 bytes each
 _MOST_DEFER_MS = 300_000  # then the wait is estimated anew: a rate that had fallen may have risen again
 _STORE_RETRY_S = 0.2
 _BEFORE_INSTANT_MS = 8  # so close to an instant no slice is begun
-DEFAULT_BUDGET_BYTES = 32 << 20  # design §6: a quarter of the memory available at start, 32 to 160 MiB
+DEFAULT_BUDGET_BYTES = 32 << 20
+_MOST_BUDGET_BYTES = 160 << 20
 _FIRST_GUESS_BYTES = 1_500  # a request's share of one message; four attributes make 1.3 kB
+
+
+def armed_budget(available_bytes: int | None) -> int:
+    """Return how much memory armed requests may take: a quarter of what is available, 32 to 160 MiB (design §6)."""
+    if available_bytes is None:
+        return DEFAULT_BUDGET_BYTES
+    return min(max(available_bytes // 4, DEFAULT_BUDGET_BYTES), _MOST_BUDGET_BYTES)
 
 
 class Arming:

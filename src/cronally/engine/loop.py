@@ -155,6 +155,13 @@ class Loop:
         self._attempts.wants_retry.set()
         self._attempts.note_idle()
 
+    def is_quiet(self, duration_ms: int) -> bool:
+        """Whether nothing is in flight or waits to leave, and nothing that is armed leaves within *duration_ms*."""
+        instant = self._departures.next_instant()
+        if self._departures.has_due() or self._core.in_flight_count():
+            return False
+        return instant is None or instant - self._clock.wall() > duration_ms
+
     def stop(self) -> None:
         """Release nothing more."""
         self._is_stopping = True

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
@@ -43,16 +44,34 @@ _ROW: Final = (
     # only a pending row needs the look-up
     "CASE WHEN ? THEN (SELECT fifo_group FROM revision WHERE id = ?) END)"
 )
+# Nearly all rows: a scheduled fire that was published, its other columns being the same for all of them. A statement of
+# these takes SQLite a third of the time of one with every column, and Python too.
+_PLAIN: Final = (
+    "schedule_id",
+    "fire_time",
+    "revision_id",
+    "due_time",
+    "attempts",
+    "released_at",
+    "published_at",
+    "lateness_us",
+    "last_due",
+)
+_PLAIN_ROW: Final = f"('scheduled', 'published', 0, 1, 0, {', '.join('?' * len(_PLAIN))})"
 _REPLACED: Final = ", ".join(f"{column} = excluded.{column}" for column in (*_VALUES, "fifo_group"))
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=MOST_ROWS.bit_length())
-def _upsert(rows: int) -> str:
+@lru_cache(maxsize=2 * MOST_ROWS.bit_length())
+def _upsert(rows: int, *, is_plain: bool) -> str:
+    columns: tuple[str, ...] = (*_KEY, *_VALUES, "fifo_group")
+    row = _ROW
+    if is_plain:
+        columns, row = ("kind", "state", "maybe_published", "count", "is_open", *_PLAIN), _PLAIN_ROW
     return (
-        f"INSERT INTO journal ({', '.join((*_KEY, *_VALUES))}, fifo_group) VALUES {', '.join([_ROW] * rows)} "
+        f"INSERT INTO journal ({', '.join(columns)}) VALUES {', '.join([row] * rows)} "
         f"ON CONFLICT DO UPDATE SET {_REPLACED} WHERE journal.state = 'pending'"
     )
 
@@ -63,14 +82,39 @@ def upserts(entries: Sequence[JournalEntry]) -> Iterator[tuple[str, list[object]
     A statement has a power of two of rows, so that there are few and SQLite keeps them compiled. The last entry fills up
     the last statement: writing an entry again changes nothing.
     """
-    for start in range(0, len(entries), MOST_ROWS):
-        chunk = entries[start : start + MOST_ROWS]
-        rows = 1 << (len(chunk) - 1).bit_length()
-        values: list[object] = []
-        for entry in chunk:
-            values += _values(entry)
-        values += values[-len(values) // len(chunk) :] * (rows - len(chunk))
-        yield _upsert(rows), values
+    for is_plain, alike in groupby(entries, _is_plain):
+        while chunk := list(islice(alike, MOST_ROWS)):
+            rows = 1 << (len(chunk) - 1).bit_length()
+            values: list[object] = []
+            for entry in chunk:
+                values += _plain_values(entry) if is_plain else _values(entry)
+            values += values[-len(values) // len(chunk) :] * (rows - len(chunk))
+            yield _upsert(rows, is_plain=is_plain), values
+
+
+def _is_plain(entry: JournalEntry) -> bool:
+    return (
+        entry.state is State.PUBLISHED
+        and entry.kind is Kind.SCHEDULED
+        and entry.last_error is None
+        and entry.last_fire_time is None
+        and not entry.maybe_published
+    )
+
+
+def _plain_values(entry: JournalEntry) -> tuple[object, ...]:
+    fire_time, due_time = entry.fire_time, entry.due_time
+    return (
+        entry.schedule_id,
+        fire_time,
+        entry.revision_id,
+        due_time,
+        entry.attempts,
+        entry.released_at,
+        entry.published_at,
+        entry.lateness_us,
+        None if due_time == fire_time else due_time,
+    )
 
 
 def _values(entry: JournalEntry) -> tuple[object, ...]:

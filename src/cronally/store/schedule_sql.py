@@ -68,6 +68,17 @@ FLIPPED: Final = _slice(
     "revision_id",
 )
 
+# Of up to some hundred revisions; what they hold has neither tabs nor line ends (JSON escapes them). As text to be split
+# this takes a third of the time of JSON in JSON.
+SPECS_BYTES: Final = "SELECT total(size) FROM revision WHERE id IN (SELECT value FROM json_each(?))"
+SPECS_TEXT: Final = """
+    SELECT group_concat(id || char(9) || name || char(9) || document, char(10)) FROM (
+        SELECT revision.id AS id, name, document
+        FROM json_each(?) AS wanted JOIN revision ON revision.id = wanted.value
+    )
+"""
+
+# The same for many bytes.
 SPECS: Final = _slice(
     f"revision_id, name, {_DOCUMENT}",
     """

@@ -128,15 +128,27 @@ class SqliteStore:
         wanted = sorted(set(revision_ids))
         for start in range(0, len(wanted), _MOST_SPECS):
             some = wanted[start : start + _MOST_SPECS]
-            marked, after = json.dumps(some), 0
-            while after < some[-1]:
-                rows = await reader.json(schedule_sql.SPECS, (marked, after, _MOST_SPECS))
-                if not rows:
-                    break
-                for revision_id, name, document in rows:
-                    found[revision_id] = from_canonical(name, document)
-                after = rows[-1][0]
+            marked = json.dumps(some)
+            [[size]] = await reader.rows(schedule_sql.SPECS_BYTES, (marked,))
+            if size > schedule_sql.MOST_BYTES:
+                await self._add_large_specs(found, marked, some[-1])
+                continue
+            [[text]] = await reader.rows(schedule_sql.SPECS_TEXT, (marked,))
+            for line in text.split("\n") if text else ():
+                revision_id, name, document = line.split("\t")
+                found[int(revision_id)] = from_canonical(name, document)
         return found
+
+    async def _add_large_specs(self, found: dict[int, ScheduleSpec], marked: str, last: int) -> None:
+        """Read *marked* revisions up to the id *last* a few megabytes at a time."""
+        after = 0
+        while after < last:
+            rows = await self._database.reader.json(schedule_sql.SPECS, (marked, after, _MOST_SPECS))
+            if not rows:
+                break
+            for revision_id, name, document in rows:
+                found[revision_id] = from_canonical(name, document)
+            after = rows[-1][0]
 
     async def change(self, change: ScheduleChange) -> Revised:
         async with self._database.transaction() as writer:
