@@ -52,8 +52,9 @@ async def sns():
 
 @pytest.fixture
 async def make(clock):
-    """Return a maker of publishers, which are closed at the end."""
-    made = []
+    """Return a maker of publishers, which are closed at the end; nothing of theirs may have failed unseen."""
+    made, failures = [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
 
     def maker(url, *, credentials=None, **options):
         made.append(SnsPublisher(credentials or CREDENTIALS, clock, endpoint_url=url, **options))
@@ -62,6 +63,7 @@ async def make(clock):
     yield maker
     for publisher in made:
         await publisher.close()
+    assert failures == []
 
 
 def batches(count):
@@ -397,9 +399,18 @@ async def test_a_request_that_cannot_be_written_is_given_up_and_unknown(clock, m
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         port = listening.getsockname()[1]
-        publisher = make(f"http://127.0.0.1:{port}", answer_timeout_s=60, attempt_timeout_s=0.2)
-        [outcome] = await publish(publisher, clock, batch(1, message='"' * 262_000))
+        publisher = make(f"http://127.0.0.1:{port}", answer_timeout_s=0.05, attempt_timeout_s=0.25)
+        armed = await publisher.arm([batch(10, message='"' * 26_000)], clock.wall())
+        [one] = publisher._lanes.values()
+        while not one._idle:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        peer = one._idle[0]._transport.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        settled = Settled()
+        publisher.release(armed, settled)
+        outcome, *_ = await settled.wait_for(10)
         assert (outcome.outcome, outcome.is_unknown) == (RETRY, UNKNOWN)
+        assert outcome.finished_at - outcome.released_us // 1000 >= 249  # writing has longer than answering
         await publisher.close()
 
 
@@ -578,6 +589,30 @@ async def test_an_answer_that_is_none_is_unknown(clock, make, data):
         assert all(o.error for o in outcomes)
         assert len(server.requests) == 1
         await server.wait_for_open(0)
+
+
+@pytest.mark.parametrize("name", ["no end", "an endless head"])
+async def test_an_answer_that_does_not_end_is_not_read_for_ever(clock, make, name):
+    async def answer(_request, writer):
+        writer.write(BAD[name])
+
+    async with RawServer(answer) as server:
+        [outcome] = await publish(make(server.url), clock, batch(1))
+        assert (outcome.outcome, outcome.is_unknown) == (RETRY, UNKNOWN)
+        assert outcome.error.startswith("BadReplyError: ")
+        await server.wait_for_open(0)
+
+
+async def test_a_connection_that_is_about_to_close_is_passed_over(sns, clock, make):
+    publisher = make(sns.url)
+    await publish(publisher, clock, batch(1))
+    [one] = publisher._lanes.values()
+    armed = await publisher.arm([batch(1)], clock.wall())
+    one._idle[-1]._transport.close()
+    settled = Settled()
+    publisher.release(armed, settled)
+    assert [o.outcome for o in await settled.wait_for(1)] == [PUBLISHED]
+    assert sns.connections == 2
 
 
 async def test_nothing_is_left_to_say_when_a_reply_is_late(sns, clock, make):
