@@ -203,9 +203,13 @@ class _Daemon:
                 _log.warning("the clock is not believed: %s; waiting (--trust-clock believes it)", doubt)
             if await self._clock.wait(None, self._is_stopping) is WaitResult.WOKEN:
                 return None
-        first = await engine.recover(opened)
         gc.collect()
-        gc.freeze()  # what is loaded now stays: the collector need not walk it (design §4)
+        gc.disable()  # nothing that is loaded is garbage: to look for some takes longer than loading
+        try:
+            first = await engine.recover(opened)
+        finally:
+            gc.freeze()  # what is loaded now stays: the collector need not walk it again and again (design §4)
+            gc.enable()
         return first
 
     async def _collect_garbage(self, engine: Engine) -> None:

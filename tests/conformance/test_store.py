@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import suppress
 
@@ -9,16 +10,16 @@ import pytest
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State
-from cronally.domain.spec import canonical_document, from_document
+from cronally.domain.spec import canonical_document, from_document, rule_document
 from cronally.engine.ports import (
     JournalFilter,
     PendingFire,
     Revised,
-    RuleFires,
     ScheduleChange,
     StagedChange,
     StagedRow,
     StoredSchedule,
+    ZoneRecord,
 )
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound, StoreError
 from cronally.instants import parse_rfc3339
@@ -310,13 +311,46 @@ async def test_the_timetable_comes_in_the_order_of_ids(store):
         b.id,
         b.revision_id,
         "b",
-        canonical_document(spec("b", note="new")),
+        rule_document(canonical_document(spec("b", note="new"))),
         T,
         T + 1,
         T + 9,
         None,
     )
     assert rows[1][4:] == (T + 5, None, None, 1_798_761_600_000)
+
+
+async def test_the_timetable_has_the_rule_and_not_the_message(store):
+    """Whatever a document holds: its rule as text, to the letter that of another schedule with the same rule."""
+    rich = {
+        "when": "H 9 * * mon",
+        "tz": "Europe/Zurich",
+        "dialect": "unix",
+        "spread": "1m30s",
+        "priority": 7,
+        "on_gap": "skip",
+        "on_repeat": "both",
+        "starts": "2026-01-01T00:00:00Z",
+        "ends": "2027-01-01T00:00:00Z",
+    }
+    rest = {
+        "message": 'say "grüezi", "tz": 1 \u2028 \U0001f600 <cronally.fire-id>',
+        "subject": "s",
+        "attributes": {"when": "x", "message": "y"},
+        "catch_up": "all",
+        "deadline": "1h",
+        "late_after": "10s",
+        "tags": ["a", "b"],
+        "note": "n",
+    }
+    for name, document in (("a", rich | rest), ("b", rich), ("c", {"when": "0 9 * * *", "note": "only"})):
+        await store.change(creation(from_document(name, {"topic": TOPIC, **document})))
+    a, b, c = await timetable(store)
+    assert a.rule == b.rule != c.rule
+    assert json.loads(a.rule) == {key: value for key, value in rich.items() if key != "dialect"} | {
+        "topic": TOPIC
+    }
+    assert json.loads(c.rule) == {"when": "0 9 * * *", "topic": TOPIC}
 
 
 async def test_long_lists_come_whole(store):
@@ -332,7 +366,9 @@ async def test_long_lists_come_whole(store):
     await store.stage(rows[2000:])
     assert [change.name for change in await store.staged_changes()] == [row.name for row in rows]
     flipped = await store.flip(at=T, by="uid 0", owner="default", unsettled=[])
-    assert [(row.name, row.document) for row in flipped] == [(row.name, row.document) for row in rows]
+    assert [(row.name, row.rule) for row in flipped] == [
+        (row.name, rule_document(row.document)) for row in rows
+    ]
     assert await timetable(store) == flipped
     listed = await store.schedules(limit=10_000)
     assert [s.spec.name for s in listed] == [row.name for row in rows]
@@ -958,23 +994,28 @@ async def test_counts_say_how_much_there_is(store):
 # --- next fires under a version of tzdata ------------------------------------------------------------------------
 
 
-async def test_the_next_fires_of_rules_are_kept_by_rule(house, store):
-    london = RuleFires("Europe/London x", "2026a", ((T, T + MINUTE), (T + DAY_MS, None)))
-    tokyo = RuleFires("Asia/Tokyo x", "2026a", ((T, T),))
-    assert await store.rule_fires([london.key]) == {}
-    await store.keep_rule_fires([london, tokyo])
-    assert await store.rule_fires([london.key, "unknown"]) == {london.key: london}
-    later = london._replace(tzdata="2026b", fires=((T, T + 2 * MINUTE),))
-    await store.keep_rule_fires([later])
+async def test_zones_are_kept_by_name_and_version(house, store):
+    london = ZoneRecord("Europe/London", "2026a", (-(1 << 60), T // 1000), (0, 3600))
+    tokyo = ZoneRecord("Asia/Tokyo", "2026a", (-(1 << 60),), (32_400,))
+    assert await store.zone_records([london.name]) == {}
+    await store.keep_zone_records([london, tokyo])
+    assert await store.zone_records([london.name, "unknown"]) == {london.name: london}
+    later = london._replace(tzdata="2026b", offsets=(0, 7200))
+    await store.keep_zone_records([later])
     await house.crash()
-    assert await house.store.rule_fires([tokyo.key, london.key]) == {london.key: later, tokyo.key: tokyo}
+    assert await house.store.zone_records([tokyo.name, london.name]) == {
+        london.name: later,
+        tokyo.name: tokyo,
+    }
 
 
-async def test_the_next_fires_under_other_versions_are_forgotten(store):
-    rows = [RuleFires(f"UTC {number}", f"2026{letter}", ((T, T),)) for number, letter in enumerate("aba")]
-    await store.keep_rule_fires(rows)
-    await store.forget_rule_fires(but="2026a")
-    assert await store.rule_fires([row.key for row in rows]) == {row.key: row for row in rows[::2]}
+async def test_zones_of_another_version_are_forgotten(store):
+    rows = [
+        ZoneRecord(f"Z/{number}", f"2026{letter}", (0,), (number,)) for number, letter in enumerate("aba")
+    ]
+    await store.keep_zone_records(rows)
+    await store.forget_zone_records(but="2026a")
+    assert await store.zone_records([row.name for row in rows]) == {row.name: row for row in rows[::2]}
 
 
 # --- apply ------------------------------------------------------------------------------------------------------
@@ -1011,7 +1052,7 @@ async def test_a_staged_line_of_the_same_length_is_a_change(store):
     await store.stage([staged(spec(note="new"))])
     assert [change.id for change in await store.staged_changes()] == [old.id]
     [row] = await store.flip(at=T, by="uid 1000", owner="default", unsettled=[])
-    assert row.document == canonical_document(spec(note="new"))
+    assert row.rule == rule_document(canonical_document(spec()))
 
 
 async def test_a_name_cannot_be_staged_twice(store):
@@ -1043,7 +1084,7 @@ async def test_a_flip_makes_every_staged_change(store):
             now.id,
             now.revision_id,
             now.spec.name,
-            canonical_document(now.spec),
+            rule_document(canonical_document(now.spec)),
             T + 1000,
             None,
             None,

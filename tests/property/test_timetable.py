@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cronally.domain.recurrence import Recurrence
 from cronally.engine.timetable import Timetable
+from support.work import count_calls
 
 START = 1_795_420_800_000
 RULES = [
-    Recurrence.parse(when) for when in ("@every 3s", "@every 7s", "@every 1m", "* * * * *", "0 12 * * *")
-] + [Recurrence.parse("@at 2026-11-23T08:00:20Z")]
+    Recurrence.parse(when).slots
+    for when in ("@every 3s", "@every 7s", "@every 1m", "* * * * *", "0 12 * * *")
+] + [Recurrence.parse("@at 2026-11-23T08:00:20Z").slots]
 
 
 class HeapEqualsSortedList(RuleBasedStateMachine):
@@ -75,6 +79,31 @@ class HeapEqualsSortedList(RuleBasedStateMachine):
         self.taken_through += step
         self.table.restart(self.taken_through)
 
+    @rule(step=st.sampled_from([0, 5_000]), since=st.sampled_from([-90_000, -7_000, 0]))
+    def restart_and_find_what_was_due(self, step, since):
+        self.taken_through += step
+        since += self.taken_through
+        found = [
+            id_
+            for entries in self.table.restart_in_slices(self.taken_through, since)
+            for entry in entries
+            for id_ in entry.ids
+        ]
+        assert sorted(found) == [
+            id_
+            for id_, (recurrence, offset, _, _) in sorted(self.members.items())
+            if any(recurrence.between_ms(since - offset, self.taken_through - offset))
+        ]
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def join_beside_another(self, data):
+        neighbour = data.draw(st.sampled_from(sorted(self.members)))
+        id_ = self.next_id
+        self.next_id += 1
+        self.table.join_entry(self.table.entry(neighbour), id_, id_ * 10, START + id_)
+        self.members[id_] = self.members[neighbour]
+
     @invariant()
     def next_due_is_the_earliest(self):
         dues = [
@@ -100,3 +129,34 @@ class HeapEqualsSortedList(RuleBasedStateMachine):
 
 TestHeapEqualsSortedList = HeapEqualsSortedList.TestCase
 TestHeapEqualsSortedList.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_thousands_of_rules_are_told_apart_whoever_comes_and_goes():
+    table, chance = Timetable(), Random(5)
+    rules = [Recurrence.parse(f"@every {seconds}s").slots for seconds in range(1, 6_001)]
+    living = {}
+    for id_ in range(1, 20_001):
+        number = chance.randrange(len(rules))
+        if id_ % 3 == 0:
+            gone = chance.choice(list(living))
+            table.leave(gone)
+            del living[gone]
+        table.join(id_, id_, START, rules[number], 0, topic="a", priority=5, taken_through=START)
+        living[id_] = number
+    by_rule = {}
+    for id_, number in living.items():
+        by_rule.setdefault(number, []).append(id_)
+    number_of = {rule: number for number, rule in enumerate(rules)}
+    entries = {number_of[entry.recurrence]: [*entry.ids] for entry in table.entries()}
+    assert entries == by_rule
+    assert len(table) == len(living)
+
+
+def test_a_restart_looks_at_each_rule_once_if_nothing_was_due():
+    table = Timetable()
+    for id_ in range(1, 2_001):
+        rule = Recurrence.parse(f"{id_ % 60} {id_ // 60 % 24} 1 1 *", tz="Europe/London").slots
+        table.join(id_, id_, START, rule, 0, topic="a", priority=5, taken_through=None)
+    steps = count_calls(lambda: [*table.restart_in_slices(START, START - 60_000)])
+    assert steps < 25 * 1_440
+    assert table.next_due() == min(entry.next_fire for entry in table.entries())

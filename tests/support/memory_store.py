@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Fire, FireKey, Kind, SkipReason, State
-from cronally.domain.spec import canonical_document, from_canonical
+from cronally.domain.spec import canonical_document, from_canonical, rule_document
 from cronally.engine.ports import (
     JournalRow,
     Opened,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.ports import JournalFilter, RuleFires, ScheduleChange, StagedRow
+    from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow, ZoneRecord
 
 _SLICE_ROWS = 2_000
 
@@ -66,7 +66,7 @@ class MemoryStore:
         self._pending: dict[FireKey, JournalEntry] = {}  # those of the journal whose state is pending
         self._runs: dict[str, tuple[str, UtcMs]] = {}
         self._staged: dict[str, StagedRow] = {}
-        self._rule_fires: dict[str, RuleFires] = {}
+        self._zones: dict[str, ZoneRecord] = {}
         self._last_id = 0
         self._watermark: UtcMs | None = None
         self._was_clean = True
@@ -323,14 +323,14 @@ class MemoryStore:
 
     # next fires under a version of tzdata
 
-    async def rule_fires(self, keys: Sequence[str]) -> dict[str, RuleFires]:
-        return {key: self._rule_fires[key] for key in keys if key in self._rule_fires}
+    async def zone_records(self, names: Sequence[str]) -> dict[str, ZoneRecord]:
+        return {name: self._zones[name] for name in names if name in self._zones}
 
-    async def keep_rule_fires(self, rows: Sequence[RuleFires]) -> None:
-        self._rule_fires |= {row.key: row for row in rows}
+    async def keep_zone_records(self, rows: Sequence[ZoneRecord]) -> None:
+        self._zones |= {row.name: row for row in rows}
 
-    async def forget_rule_fires(self, *, but: str) -> None:
-        self._rule_fires = {key: row for key, row in self._rule_fires.items() if row.tzdata == but}
+    async def forget_zone_records(self, *, but: str) -> None:
+        self._zones = {name: row for name, row in self._zones.items() if row.tzdata == but}
 
     # apply
 
@@ -420,7 +420,7 @@ class MemoryStore:
             id=id_,
             revision_id=schedule.revision_id,
             name=schedule.spec.name,
-            document=self._revisions[schedule.revision_id].document,
+            rule=rule_document(self._revisions[schedule.revision_id].document),
             effective_from=schedule.effective_from,
             paused_since=schedule.pause.since if schedule.pause else None,
             paused_until=schedule.pause.until if schedule.pause else None,

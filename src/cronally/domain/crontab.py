@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from cronally.domain import spelling
 from cronally.domain.fields import DAY, FieldSpec
+from cronally.errors import WhenError
 
 LAST_HASHED_DAY: Final = 28  # a plain H in day-of-month: a day that every month has
 
@@ -110,6 +111,20 @@ def parse_field(text: str, spec: FieldSpec, *, column: int, name: str | None, op
         open_steps: ``a/n`` means ``a-max/n`` (Quartz, EventBridge) instead of being refused.
     Errors: WhenError with the right spelling.
     """
+    if "h" in text or "H" in text:
+        return _parsed(text, spec, column, name, open_steps=open_steps)
+    try:
+        return _shared(text, spec, open_steps=open_steps)
+    except WhenError:  # once more, for the column
+        return _parsed(text, spec, column, name, open_steps=open_steps)
+
+
+@lru_cache(maxsize=4096)
+def _shared(text: str, spec: FieldSpec, *, open_steps: bool) -> FieldSet:
+    return _parsed(text, spec, 1, None, open_steps=open_steps)
+
+
+def _parsed(text: str, spec: FieldSpec, column: int, name: str | None, *, open_steps: bool) -> FieldSet:
     if text == "*" or (text == "?" and spec.is_day):
         return FieldSet(values=spec.full, is_starred=True)
     known, values, at = spec.values, 0, column
@@ -168,6 +183,32 @@ def _steps(low: int, high: int, step: int) -> int:
 def _hashed(match: re.Match[str], item: str, spec: FieldSpec, at: int, name: str | None) -> int:
     if name is None:
         raise spelling.hash_without_name(item, spec, at)
+    low, high, step = _hash_range(match, item, spec, at)
+    share = name_hash(name) >> _HASH_SHIFT[spec.name]
+    if not step:
+        return 1 << (low + share % _hash_divisor(low, high, step))
+    return _steps(low + share % _hash_divisor(low, high, step), high, step)
+
+
+def name_shares(text: str, spec: FieldSpec) -> list[tuple[int, int]]:
+    """Return a (shift, divisor) for each ``H`` in a field that ``parse_field`` accepts.
+
+    Two names with the same ``name_hash(name) >> shift`` modulo divisor make the same set of it.
+    """
+    return [
+        (_HASH_SHIFT[spec.name], _hash_divisor(*_hash_range(match, item, spec, 1)))
+        for item in text.split(",")
+        if (match := _HASHED.fullmatch(item)) is not None
+    ]
+
+
+def _hash_divisor(low: int, high: int, step: int) -> int:
+    size = high - low + 1
+    return min(step, size) if step else size
+
+
+def _hash_range(match: re.Match[str], item: str, spec: FieldSpec, at: int) -> tuple[int, int, int]:
+    """Return the lowest and highest value that ``H`` chooses from, and its step or 0."""
     low, high = spec.low, spec.last
     step = int(match["step"]) if match["step"] else 0
     if match["step"] and not step:
@@ -178,11 +219,7 @@ def _hashed(match: re.Match[str], item: str, spec: FieldSpec, at: int, name: str
             raise spelling.backwards(match, low, high, spec, at)
     elif spec is DAY and not step:
         high = LAST_HASHED_DAY
-    share = name_hash(name) >> _HASH_SHIFT[spec.name]
-    size = high - low + 1
-    if not step:
-        return 1 << (low + share % size)
-    return _steps(low + share % min(step, size), high, step)
+    return low, high, step
 
 
 def _day_rule(item: str, spec: FieldSpec, at: int) -> DayRule | None:

@@ -14,7 +14,7 @@ from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cronally.domain.recurrence import Recurrence
+    from cronally.domain.slots import Slots
 
 CATCH_UP_ALL_MOST = 1_000  # design §4: `all` fires the newest 1,000
 BACKOFF_FIRST_MS = 200
@@ -55,13 +55,13 @@ def clip(window: Window, *, after: UtcMs = MIN_UTC_MS, through: UtcMs = MAX_UTC_
     return Window(UtcMs(max(window.after, after)), UtcMs(min(window.through, through)))
 
 
-def next_slot(recurrence: Recurrence, window: Window, after: UtcMs) -> UtcMs | None:
+def next_slot(recurrence: Slots, window: Window, after: UtcMs) -> UtcMs | None:
     """Return the first slot in *window* later than *after*, or None."""
     slot = recurrence.next_ms(UtcMs(max(after, window.after)))
     return slot if slot is not None and slot <= window.through else None
 
 
-def range_in(recurrence: Recurrence, window: Window) -> SlotRange | None:
+def range_in(recurrence: Slots, window: Window) -> SlotRange | None:
     """Return the slots of *recurrence* in *window* as one range, or None if there are none."""
     if window.after >= window.through:
         return None
@@ -74,7 +74,7 @@ def range_in(recurrence: Recurrence, window: Window) -> SlotRange | None:
 
 
 def catch_up(
-    recurrence: Recurrence,
+    recurrence: Slots,
     window: Window,
     settled: Sequence[tuple[UtcMs, UtcMs]],
     *,

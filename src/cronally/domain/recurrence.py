@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cronally.domain.slots import Slots
 
 _EPOCH: Final = UtcMs(0)
+_ON_GAP: Final[tuple[str, ...]] = get_args(OnGap)
+_ON_REPEAT: Final[tuple[str, ...]] = get_args(OnRepeat)
 _WALL_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - local time is naive by nature
 
 
@@ -38,27 +40,25 @@ class Recurrence:
     """A compiled rule. Immutable; equal to another one with the same ``key``.
 
     Attributes: when: the text as written. tz: the zone's name. dialect: ``unix``, ``quartz`` or ``eventbridge``.
-        on_gap, on_repeat: the DST choice as given. key: hashable; equal keys have equal slots.
+        on_gap, on_repeat: the DST choice as given. slots: the function alone, without the text it was written as.
         at_ms: the instant of an ``@at`` rule, else None; it is no slot if it lies before *starts*. is_wild: rule 2 above; False for ``@every`` and ``@at``.
         warnings: sentences for the person who creates the schedule. fields: of a crontab rule, else None.
         period_ms: of an ``@every`` rule, else None. starts_ms: no slot lies before it, or None.
         zone: compiled. times: the wall-clock times of a crontab rule, else None. fills_gaps, repeats: what the DST
-        choice comes to for this rule (see ``Zone.floors``).
+        choice comes to for this rule (see ``Zone.course``).
     """
 
     __slots__ = (
-        "_hash",
-        "_slots",
         "at_ms",
         "dialect",
         "fields",
         "fills_gaps",
         "is_wild",
-        "key",
         "on_gap",
         "on_repeat",
         "period_ms",
         "repeats",
+        "slots",
         "starts_ms",
         "times",
         "tz",
@@ -72,7 +72,6 @@ class Recurrence:
     dialect: str
     on_gap: OnGap
     on_repeat: OnRepeat
-    key: Hashable
     at_ms: UtcMs | None
     is_wild: bool
     warnings: tuple[str, ...]
@@ -83,14 +82,13 @@ class Recurrence:
     times: WallTimes | None
     fills_gaps: bool
     repeats: bool
-    _slots: Slots
-    _hash: int
+    slots: Slots
 
     def __init__(self, **attributes: object) -> None:
         """Use ``Recurrence.parse``."""
+        put = object.__setattr__
         for name, value in attributes.items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "_hash", hash(self.key))
+            put(self, name, value)
 
     @classmethod
     def parse(
@@ -112,22 +110,18 @@ class Recurrence:
         Errors: WhenError, ZoneError; ValueError if *starts* is naive.
         """
         zone = load_zone(tz)
-        for option, value, choices in (("on_gap", on_gap, OnGap), ("on_repeat", on_repeat, OnRepeat)):
-            if value not in get_args(choices):
-                raise WhenError(
-                    f"{option} cannot be {value!r}", hint=f"write one of {', '.join(get_args(choices))}"
-                )
+        for option, value, choices in (("on_gap", on_gap, _ON_GAP), ("on_repeat", on_repeat, _ON_REPEAT)):
+            if value not in choices:
+                raise WhenError(f"{option} cannot be {value!r}", hint=f"write one of {', '.join(choices)}")
         rule = parse_when(when, dialect=dialect, name=name)
         starts_ms = None if starts is None else _rounded_up(starts)
         at_ms: UtcMs | None = None
         slots: Slots
-        key: tuple[object, ...]
         times: WallTimes | None = None
         fills_gaps, repeats = on_gap == "run", on_repeat == "both"
         if isinstance(rule, EveryRule):
             anchor = _EPOCH if starts_ms is None else starts_ms
             slots = Every(rule.period_ms, anchor)
-            key = ("every", rule.period_ms)
         elif isinstance(rule, AtRule):
             at_ms = rule.utc if rule.utc is not None else _resolve(rule.local_ms, zone, on_gap)
             if not MIN_UTC_MS <= at_ms <= MAX_UTC_MS:
@@ -135,18 +129,15 @@ class Recurrence:
                     f"{when[:40]!r} lies outside the years 1 to 9999", hint="write a time within them"
                 )
             slots = Once(at_ms)
-            key = ("at", at_ms)
         else:
             if not can_match(rule):
                 raise spelling.never(rule)
             times = WallTimes(rule)
             if rule.is_wild:
                 fills_gaps, repeats = False, True
-            slots = Crontab(times, zone, fills_gaps=fills_gaps, repeats=repeats)
-            key = ("crontab", times.key, zone.name, fills_gaps, repeats)
+            slots = Crontab(times, zone.course(fills_gaps=fills_gaps, repeats=repeats))
         if starts_ms is not None:
             slots = Since(slots, starts_ms)
-            key += (starts_ms,)
         crontab = rule if isinstance(rule, CrontabFields) else None
         return cls(
             when=when,
@@ -154,7 +145,6 @@ class Recurrence:
             dialect=dialect,
             on_gap=on_gap,
             on_repeat=on_repeat,
-            key=key,
             at_ms=at_ms,
             is_wild=crontab is not None and crontab.is_wild,
             warnings=crontab.warnings if crontab is not None else (),
@@ -165,28 +155,29 @@ class Recurrence:
             times=times,
             fills_gaps=fills_gaps,
             repeats=repeats,
-            _slots=slots,
+            slots=slots,
         )
+
+    @property
+    def key(self) -> Hashable:
+        """Equal keys have equal slots."""
+        return self.slots.key
 
     def next_ms(self, after: UtcMs) -> UtcMs | None:
         """Return the first slot strictly later than *after* (UTC ms, any value), or None if there is none."""
-        return self._slots.next_ms(after)
+        return self.slots.next_ms(after)
 
     def latest_ms(self, before: UtcMs) -> UtcMs | None:
         """Return the newest slot strictly earlier than *before* (UTC ms, any value), or None if there is none."""
-        return self._slots.latest_ms(before)
+        return self.slots.latest_ms(before)
 
     def count_ms(self, a: UtcMs, b: UtcMs) -> int:
         """Return how many slots lie in a < slot <= b (UTC ms): closed form for ``@every``, by months for crontabs."""
-        return self._slots.count_ms(a, b)
+        return self.slots.count_ms(a, b)
 
     def between_ms(self, a: UtcMs, b: UtcMs) -> Iterator[UtcMs]:
-        """Yield the slots in a < slot <= b (UTC ms), in order, each computed when it is asked for."""
-        step = self._slots.next_ms
-        slot = step(a)
-        while slot is not None and slot <= b:
-            yield slot
-            slot = step(slot)
+        """Return an iterator over the slots in a < slot <= b (UTC ms), in order, each computed when it is asked for."""
+        return self.slots.between_ms(a, b)
 
     def next_after(self, instant: datetime) -> datetime | None:
         """Return the first slot strictly later than *instant*, in UTC, or None.
@@ -236,7 +227,7 @@ class Recurrence:
         return self.key == other.key if isinstance(other, Recurrence) else NotImplemented
 
     def __hash__(self) -> int:
-        return self._hash
+        return hash(self.key)
 
     def __repr__(self) -> str:
         return f"Recurrence({self.when!r}, tz={self.tz!r})"

@@ -15,7 +15,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cronally.domain.crontab import name_hash
+from cronally.domain.crontab import name_hash, name_shares
+from cronally.domain.dialects import written_fields
 from cronally.domain.durations import DAY_MS, format_duration, parse_duration
 from cronally.domain.model import CatchUp
 from cronally.domain.recurrence import Recurrence
@@ -96,6 +97,19 @@ class ScheduleSpec(NamedTuple):
     def group_id(self) -> str | None:
         """The MessageGroupId: the user's; on a FIFO topic, by default, the schedule's name."""
         return self.group or (self.name if self.is_fifo else None)
+
+    def name_shares(self) -> tuple[tuple[int, int], ...]:
+        """Return what its name decides of when it is due, by ``H`` or spread, as (shift, divisor).
+
+        Schedules that differ in nothing but their names are due together if ``name_hash(name) >> shift`` modulo divisor is
+        the same for each of these.
+        """
+        shares = [(0, self.spread // 1000)] if self.spread >= 1000 else []
+        if _HASHED.search(self.when) is not None:
+            fields = written_fields(self.when, self.dialect)
+            hashed = [share for field, text in fields for share in name_shares(text, field)]
+            shares += hashed or [(0, 1 << 64)]
+        return tuple(shares)
 
     def recurrence(self) -> Recurrence:
         """Return the compiled rule, shared by all schedules with the same text. Errors: WhenError, ZoneError."""
@@ -334,6 +348,12 @@ _READERS: dict[str, Any] = {
 DOCUMENT_KEYS = (*_READERS, "paused")
 """The keys a document may have. ``paused`` is not part of the spec; ``parse_paused`` reads it."""
 
+RULE_KEYS = ("when", "tz", "dialect", "topic", "on_gap", "on_repeat", "spread", "priority", "starts", "ends")
+"""What of a document says when a schedule is due, and in which crowd."""
+
+MESSAGE_KEYS = tuple(key for key in _READERS if key not in RULE_KEYS)
+"""The other keys: without them, a document is that of thousands of schedules."""
+
 _DEFAULTS = ScheduleSpec._field_defaults | dict.fromkeys(("when", "topic"))
 
 
@@ -396,6 +416,13 @@ def canonical_document(spec: ScheduleSpec) -> str:
     return json.dumps(to_document(spec), ensure_ascii=False, separators=(",", ":"))
 
 
+def rule_document(text: str) -> str:
+    """Return what ``canonical_document`` wrote without the keys of MESSAGE_KEYS; ``from_canonical`` reads it, too."""
+    document = json.loads(text)
+    rule = {key: value for key, value in document.items() if key not in MESSAGE_KEYS}
+    return json.dumps(rule, ensure_ascii=False, separators=(",", ":"))
+
+
 def from_canonical(name: str, text: str) -> ScheduleSpec:
     """Return the spec of a text that ``canonical_document`` wrote; it is trusted, not checked again.
 
@@ -403,7 +430,7 @@ def from_canonical(name: str, text: str) -> ScheduleSpec:
     """
     begin = text.find(_MESSAGE_KEY)
     # An attribute may have that name, too; attributes come after the message.
-    if begin < 0 or begin > text.find(_ATTRIBUTES_KEY) >= 0:
+    if begin < 0 or text.find(_ATTRIBUTES_KEY, 0, begin) >= 0:
         shared = _shared(text) if len(text) <= _MOST_SHARED_CHARS else _nameless(text)
         return ScheduleSpec._make((name, *shared))
     message, end = _read_string(text, begin + len(_MESSAGE_KEY))

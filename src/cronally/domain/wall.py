@@ -21,6 +21,7 @@ LAST_DAY: Final = date(9999, 12, 30).toordinal() - _EPOCH
 _DAY: Final = 86_400
 _MONTH_LENGTHS: Final = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _EVERY_MONTH: Final = 0b1_1111_1111_1110
+_SECONDS: Final = tuple(range(3600))  # of an hour: one object for each, whoever counts them
 _WEEKS: Final = sum(1 << 7 * week for week in range(6))  # copies seven bits into every week of a month
 
 
@@ -247,7 +248,10 @@ def _marks(minutes: int, seconds: int) -> tuple[int, ...]:
     """Return the matching seconds of an hour."""
     in_minute = [second for second in range(60) if seconds >> second & 1]
     return tuple(
-        minute * 60 + second for minute in range(60) if minutes >> minute & 1 for second in in_minute
+        _SECONDS[minute * 60 + second]
+        for minute in range(60)
+        if minutes >> minute & 1
+        for second in in_minute
     )
 
 

@@ -62,7 +62,7 @@ class Zone:
     ``starts[-1] == FAR`` has no offset.
     """
 
-    __slots__ = ("_floors", "high", "name", "offsets", "starts")
+    __slots__ = ("_courses", "high", "name", "offsets", "starts")
 
     def __init__(self, name: str, starts: list[int], offsets: list[int]) -> None:
         """Take the segments in order; neighbours with one offset are joined by the caller."""
@@ -71,7 +71,7 @@ class Zone:
         self.offsets = offsets
         ends = (end + offset for end, offset in zip(self.starts[1:-1], offsets[:-1], strict=True))
         self.high = list(accumulate(ends, max, initial=-FAR))
-        self._floors: dict[tuple[bool, bool], tuple[list[int], list[int]]] = {}
+        self._courses: dict[tuple[bool, bool], Course] = {}
 
     def __repr__(self) -> str:
         return f"Zone({self.name!r})"
@@ -80,26 +80,15 @@ class Zone:
         """Return the wall clock's reading (local seconds) at the first instant of *segment*."""
         return self.starts[segment] + self.offsets[segment]
 
-    def floors(self, *, fills_gaps: bool, repeats: bool) -> tuple[list[int], list[int]]:
-        """Return, per segment, the first local second that counts there, and the lowest of it and all later ones.
-
-        The whole DST rule is in this array. A local time below the segment's start on the wall clock, but not below
-        its floor, fell into a gap and counts at the segment's first instant; one at or above the start, but below the
-        floor, was passed before and does not count again.
+    def course(self, *, fills_gaps: bool, repeats: bool) -> Course:
+        """Return the zone as rules with this DST choice go by it; one object for all of them.
 
         Args: fills_gaps: local times that never come count at the first instant after the gap. repeats: local times
             that come twice count twice.
         """
-        found = self._floors.get((fills_gaps, repeats))
+        found = self._courses.get((fills_gaps, repeats))
         if found is None:
-            local = [start + offset for start, offset in zip(self.starts[:-1], self.offsets, strict=True)]
-            local[0] = -FAR
-            if not repeats:
-                floor = self.high if fills_gaps else list(map(max, local, self.high))
-            else:
-                floor = list(map(min, local, self.high)) if fills_gaps else local
-            lowest = list(accumulate(reversed(floor), min))[::-1]
-            found = self._floors[fills_gaps, repeats] = floor, lowest
+            found = self._courses[fills_gaps, repeats] = Course(self, fills_gaps=fills_gaps, repeats=repeats)
         return found
 
     def segment_at(self, utc: int) -> int:
@@ -123,6 +112,41 @@ class Zone:
         if following < len(self.offsets) and self.local_start(following) <= local:
             return utc, "repeat"
         return utc, "once"
+
+
+class Course:
+    """A zone and a DST choice: what all rules that share both need of them.
+
+    Attributes: starts, offsets, high: the zone's. floors: per segment, the first local second that counts there.
+        lowest_floors: the lowest of it and all later ones.
+
+    The whole DST rule is in ``floors``. A local time below the segment's start on the wall clock, but not below its floor,
+    fell into a gap and counts at the segment's first instant; one at or above the start, but below the floor, was passed
+    before and does not count again.
+    """
+
+    __slots__ = (
+        "fills_gaps",
+        "floors",
+        "high",
+        "lowest_floors",
+        "offsets",
+        "repeats",
+        "starts",
+        "zone",
+    )
+
+    def __init__(self, zone: Zone, *, fills_gaps: bool, repeats: bool) -> None:
+        """Use ``Zone.course``."""
+        self.zone, self.fills_gaps, self.repeats = zone, fills_gaps, repeats
+        self.starts, self.offsets, self.high = zone.starts, zone.offsets, zone.high
+        local = [start + offset for start, offset in zip(zone.starts[:-1], zone.offsets, strict=True)]
+        local[0] = -FAR
+        if not repeats:
+            self.floors = zone.high if fills_gaps else list(map(max, local, zone.high))
+        else:
+            self.floors = list(map(min, local, zone.high)) if fills_gaps else local
+        self.lowest_floors = list(accumulate(reversed(self.floors), min))[::-1]
 
 
 @cache

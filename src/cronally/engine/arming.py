@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Publisher, Store
 
-SLICE = 250  # fires composed and armed between two turns of the event loop: about 3 ms
+SLICE = 500  # fires read, composed and armed together; no step of that takes longer than 2 ms
 PATIENCE_MS = 10_000  # design §4: a longer wait for quota is spent in the store
 _FULL_MS = 5_000  # what has been due for so long and finds no memory will not leave within PATIENCE_MS
 _ENOUGH = 0.5  # of the budget: below this, planning goes on
@@ -197,25 +197,15 @@ class Arming:
                 self._attempts.note_dropped(entry.fire)
 
     async def arm(self, batches: Sequence[Batch], instant: UtcMs) -> None:
-        """Arm *batches*; those that lost an entry to a change meanwhile are rebuilt from the others."""
-        while batches:
-            await self._keep_clear(instant)
-            armed = await self._publisher.arm(batches, instant)
-            left: list[Entry] = []
-            for one in armed:
-                entries = one.batch.entries
-                held = [entry for entry in entries if self._core.may_release(entry.fire)]
-                if len(held) == len(entries):
-                    self._departures.add(one, instant)
-                    share = one.size_bytes / len(entries)
-                    self._bytes_per_fire += (share - self._bytes_per_fire) / 16
-                else:
-                    left += held
-                    for entry in entries:
-                        if entry not in held:
-                            self._attempts.note_dropped(entry.fire)
-            self.has_armed.set()
-            batches = pack(left)
+        """Arm *batches* to leave at *instant*. An entry that is withdrawn meanwhile is missed when they leave."""
+        if not batches:
+            return
+        await self._keep_clear(instant)
+        for armed in await self._publisher.arm(batches, instant):
+            self._departures.add(armed, instant)
+            share = armed.size_bytes / len(armed.batch.entries)
+            self._bytes_per_fire += (share - self._bytes_per_fire) / 16
+        self.has_armed.set()
 
     async def _keep_clear(self, instant: UtcMs) -> None:
         """Before something for *instant* is armed, let an earlier one pass that is about to come."""

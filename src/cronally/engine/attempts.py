@@ -39,25 +39,23 @@ class Attempts:
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Take the outcomes of attempts, as the publisher reports them."""
-        rows = []
-        core = self._core
-        is_plain = not self.retrying and not core.groups
-        for outcome in outcomes:
-            fire = outcome.fire
-            if outcome.outcome is OutcomeClass.PUBLISHED:
-                row = published_entry(outcome)
-            else:
-                row = entry_for(outcome, deadline_at=fire.deadline_at, jitter=self._jitter())
-            core.mark_settled(fire)
-            if not is_plain:
-                self._after(fire, row)
-            rows.append(row)
+        published = OutcomeClass.PUBLISHED
+        rows = [
+            published_entry(outcome)
+            if outcome.outcome is published
+            else entry_for(outcome, deadline_at=outcome.fire.deadline_at, jitter=self._jitter())
+            for outcome in outcomes
+        ]
+        self._core.mark_settled([outcome.fire for outcome in outcomes])
+        if self.retrying or self._core.groups:
+            for outcome, row in zip(outcomes, rows, strict=True):
+                self._after(outcome.fire, row)
         self._settler.add(rows)
         self.note_idle()
 
     def conclude(self, fire: Fire, row: JournalEntry) -> None:
         """Settle a fire without an attempt."""
-        self._core.mark_settled(fire)
+        self._core.mark_settled((fire,))
         self._after(fire, row)
         self._settler.add([row])
 

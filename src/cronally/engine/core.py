@@ -13,19 +13,21 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, NamedTuple
 
-from cronally.domain.model import MISSED_AFTER_MS, Fire, FireKey, Kind
+from cronally.domain.model import MISSED_AFTER_MS, Fire, FireKey, Kind, Pause
 from cronally.domain.policy import Window, clip, slot_window
+from cronally.domain.spec import from_canonical
 from cronally.engine.holding import Holding, Phase
 from cronally.engine.takings import Takings
 from cronally.engine.timetable import Timetable
 from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from cronally.domain.model import Pause
-    from cronally.domain.recurrence import Recurrence
+    from cronally.domain.slots import Slots
     from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.ports import TimetableRow
+    from cronally.engine.timetable import TimetableEntry
 
 
 class Member(NamedTuple):
@@ -34,7 +36,7 @@ class Member(NamedTuple):
     id: int
     revision_id: int
     effective_from: UtcMs
-    recurrence: Recurrence
+    recurrence: Slots
     offset_ms: int
     topic: str
     priority: int
@@ -56,7 +58,7 @@ def member_of(
         id=id_,
         revision_id=revision_id,
         effective_from=effective_from,
-        recurrence=spec.recurrence(),
+        recurrence=spec.recurrence().slots,
         offset_ms=spec.offset_ms(),
         topic=spec.topic,
         priority=spec.priority,
@@ -65,6 +67,12 @@ def member_of(
         paused_since=pause.since if pause else None,
         paused_until=pause.until if pause else None,
     )
+
+
+def member_of_row(row: TimetableRow) -> Member:
+    """Return the member that a row of the store's timetable makes. Errors: WhenError, ZoneError (tzdata lost a zone)."""
+    pause = None if row.paused_since is None else Pause(since=row.paused_since, until=row.paused_until)
+    return member_of(row.id, row.revision_id, from_canonical(row.name, row.rule), row.effective_from, pause)
 
 
 def _awake(member: Member) -> Member:
@@ -103,13 +111,17 @@ class Core(Holding):
     # --- membership ---------------------------------------------------------------------------------------------
 
     def load(self, member: Member) -> None:
-        """Take in a schedule at start, before anything is planned. Its past slots are recovery's."""
+        """Take in a schedule at start; a ``restart`` follows before anything is planned. Its past slots are recovery's."""
         if member.paused_since is not None:
             self._rest(member)
         elif member.recurrence.at_ms is not None:
             self._expect_at(member)
         else:
-            self._seat(member)
+            self._seat(member, taken_through=None)
+
+    def is_plain(self, member: Member) -> bool:
+        """Whether nothing but its entry tells a schedule in the timetable from the others that share its rule."""
+        return member.id in self.timetable and member.starts is None and member.ends is None
 
     def begin_change(self, members: Mapping[int, Member], at: UtcMs) -> list[Fire]:
         """Withhold the schedules *members* (as they are) for a change effective from *at*.
@@ -165,7 +177,7 @@ class Core(Holding):
             self._rest(member)
             return []
         if member.recurrence.at_ms is None:
-            self._seat(member)
+            self._seat(member, taken_through=self.planned_through)
         return self._plan_taken(member, after)
 
     def _plan_taken(self, member: Member, after: UtcMs) -> list[Fire]:
@@ -194,7 +206,7 @@ class Core(Holding):
         if id_ not in self.timetable:
             return None
         entry = self.timetable.entry(id_)
-        starts, ends = self._bounds.get(id_, (None, None))
+        _, ends = self._bounds.get(id_, (None, None))
         return Member(
             id=id_,
             revision_id=self.timetable.revision_id(id_),
@@ -203,23 +215,24 @@ class Core(Holding):
             offset_ms=entry.offset_ms,
             topic=entry.topic,
             priority=entry.priority,
-            starts=starts,
+            starts=None,  # effective from covers it
             ends=ends,
         )
 
-    def _seat(self, member: Member) -> None:
+    def _seat(self, member: Member, *, taken_through: UtcMs | None) -> None:
+        window = member.window
         self.timetable.join(
             member.id,
             member.revision_id,
-            member.effective_from,
+            window.after,
             member.recurrence,
             member.offset_ms,
             topic=member.topic,
             priority=member.priority,
-            taken_through=self.planned_through,
+            taken_through=taken_through,
         )
-        if member.starts is not None or member.ends is not None:
-            self._bounds[member.id] = (member.starts, member.ends)
+        if member.ends is not None:
+            self._bounds[member.id] = (None, member.ends)
 
     def _forget(self, id_: int) -> None:
         if id_ in self.timetable:
@@ -292,7 +305,7 @@ class Core(Holding):
                 member = _awake(self._paused[id_])
                 awake.append(member)
                 if member.recurrence.at_ms is None:
-                    self._seat(member)
+                    self._seat(member, taken_through=self.planned_through)
         return awake
 
     def awake_single_instants(self, after: UtcMs, through: UtcMs) -> list[Fire]:
@@ -373,18 +386,20 @@ class Core(Holding):
     def plan(self, now: UtcMs, most: int) -> list[Fire]:
         """Hold and return the next fires of what was taken, about *most*; none when there is nothing left."""
         fires: list[Fire] = []
-        table, changing, bounds = self.timetable, self._changing, self._bounds
+        changing, bounds = self._changing, self._bounds
+        effective_from, revision_id = self.timetable.effective_from, self.timetable.revision_id
         while not fires and self.takings:
             for crowd, ids in self.takings.take(now, most):
                 slot, due = crowd.slot, crowd.due_time
-                for id_ in ids:
-                    if table.effective_from(id_) >= slot or id_ in changing:
-                        continue
-                    if id_ in bounds and not self._is_in_bounds(id_, slot):
-                        continue
-                    fire = Fire(id_, table.revision_id(id_), slot, due)
-                    if self.hold(fire):
-                        fires.append(fire)
+                fires += self.hold_new(
+                    [
+                        Fire(id_, revision_id(id_), slot, due)
+                        for id_ in ids
+                        if effective_from(id_) < slot
+                        and id_ not in changing
+                        and (id_ not in bounds or self._is_in_bounds(id_, slot))
+                    ]
+                )
         return fires
 
     def end_pauses(self, through: UtcMs) -> list[Fire]:
@@ -418,19 +433,21 @@ class Core(Holding):
         due = self.next_due()
         return due is not None and due < now - MISSED_AFTER_MS
 
-    def restart(self, taken_through: UtcMs) -> None:
+    def restart(self, taken_through: UtcMs, since: UtcMs) -> Iterator[list[TimetableEntry]]:
         """Begin anew after *taken_through*: slots up to there are recovery's, and what was planned is let go.
 
-        Planned fires that have a pending row stay: whoever carries them sends them.
+        Planned fires that have a pending row stay: whoever carries them sends them. What is due next is known once the
+        iterator has come to its end (see ``Timetable.restart_in_slices``); it yields the entries with slots that were due
+        after *since*, in slices.
         """
         planned = [held for held in self._held.values() if held.phase is Phase.PLANNED and not held.has_row]
         for held in planned:
             self._release_hold(held.fire)
             self.groups.give_up_head(held.fire)
         self.takings.clear()
-        self.timetable.restart(taken_through)
         self.planned_through = self.at_through = taken_through
         self.next_at = None
+        return self.timetable.restart_in_slices(taken_through, since)
 
     def newest_due_slot(self, id_: int, now: UtcMs) -> UtcMs | None:
         """Return the newest slot of a schedule's present rule that is due, or None; a schedule at rest has none."""

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State, fire_id
 from cronally.domain.policy import clip, next_slot, range_in
-from cronally.domain.spec import from_canonical
-from cronally.engine.core import Member, member_of
+from cronally.engine.core import Member, member_of, member_of_row
 from cronally.engine.ports import ScheduleChange
 from cronally.engine.settle import unsent_entry
 from cronally.errors import StoreError, UsageError
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from cronally.engine.core import Core
     from cronally.engine.hooks import Hooks
     from cronally.engine.loop import Loop
-    from cronally.engine.ports import Revised, StagedChange, Store, StoredSchedule, TimetableRow
+    from cronally.engine.ports import Revised, StagedChange, Store, StoredSchedule
 
 _SLICE = 200  # schedules taken in between two yields to the event loop
 _AHEAD_US = 40  # a bulk change takes effect this much later per schedule, so that it is committed by then
@@ -224,7 +223,7 @@ class Edits:
                 at=at, by=by, owner=owner, unsettled=[_pending(fire) for fire in unsettled]
             )
             for start in range(0, len(rows), _SLICE):
-                for member in map(_member_of_row, rows[start : start + _SLICE]):
+                for member in map(member_of_row, rows[start : start + _SLICE]):
                     if member.id in old:
                         del old[member.id]
                         self._loop.replan(self._core.end_change(member.id, member))
@@ -417,12 +416,6 @@ def _present(stored: StoredSchedule) -> Member | None:
         return member_of(stored.id, stored.revision_id, stored.spec, stored.effective_from, stored.pause)
     except UsageError:
         return None
-
-
-def _member_of_row(row: TimetableRow) -> Member:
-    spec = from_canonical(row.name, row.document)
-    pause = None if row.paused_since is None else Pause(since=row.paused_since, until=row.paused_until)
-    return member_of(row.id, row.revision_id, spec, row.effective_from, pause)
 
 
 def _pending(fire: Fire) -> JournalEntry:

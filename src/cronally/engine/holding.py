@@ -13,7 +13,7 @@ from cronally.domain.model import Fire, JournalEntry, Kind, State
 from cronally.engine.fifo import FifoGroups
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Sequence
 
     from cronally.domain.message import Entry
     from cronally.instants import UtcMs
@@ -38,7 +38,7 @@ class _Held:
 
     __slots__ = ("fire", "has_row", "phase")
 
-    def __init__(self, fire: Fire, phase: Phase, *, has_row: bool) -> None:
+    def __init__(self, fire: Fire, phase: Phase, has_row: bool) -> None:  # noqa: FBT001 - by name it takes longer
         self.fire = fire
         self.phase = phase
         self.has_row = has_row
@@ -67,7 +67,7 @@ class Holding:
         key = (fire.schedule_id, fire.fire_time, fire.kind)
         if key in self._held or (has_row and fire.schedule_id in self._dropping):
             return False
-        self._held[key] = _Held(fire, Phase.PLANNED, has_row=has_row)
+        self._held[key] = _Held(fire, Phase.PLANNED, has_row)
         if not has_row and fire.kind is Kind.SCHEDULED:
             due = fire.due_time
             if due not in self._unsettled_dues:
@@ -76,6 +76,22 @@ class Holding:
             else:
                 self._unsettled_dues[due] += 1
         return True
+
+    def hold_new(self, fires: Sequence[Fire]) -> list[Fire]:
+        """Hold scheduled fires that share one due time and have no rows; return those that were not held already."""
+        held, planned = self._held, Phase.PLANNED
+        new = []
+        for fire in fires:
+            key = (fire.schedule_id, fire.fire_time, fire.kind)
+            if key not in held:
+                held[key] = _Held(fire, planned, False)
+                new.append(fire)
+        if new:
+            due = new[0].due_time
+            if due not in self._unsettled_dues:
+                heapq.heappush(self._due_heap, due)
+            self._unsettled_dues[due] = self._unsettled_dues.get(due, 0) + len(new)
+        return new
 
     def held_of(self, schedule_ids: Container[int]) -> list[_Held]:
         """Return what is held of some schedules."""
@@ -142,14 +158,25 @@ class Holding:
         held = self._held.get(fire.key)
         return held is not None and held.phase is Phase.IN_FLIGHT
 
-    def mark_settled(self, fire: Fire) -> None:
-        """The outcome is known; its row goes into the next commit."""
-        held = self._held[fire.schedule_id, fire.fire_time, fire.kind]
-        if held.phase is Phase.IN_FLIGHT:
-            self._in_flight_count -= 1
-        held.phase = Phase.SETTLED
-        if not held.has_row:
-            self._count_settled(held)
+    def mark_settled(self, fires: Iterable[Fire]) -> None:
+        """The outcomes are known; their rows go into the next commit."""
+        all_held, dues = self._held, self._unsettled_dues
+        in_flight, settled = Phase.IN_FLIGHT, Phase.SETTLED
+        for fire in fires:
+            held = all_held[fire.schedule_id, fire.fire_time, fire.kind]
+            if held.phase is in_flight:
+                self._in_flight_count -= 1
+            held.phase = settled
+            if (
+                not held.has_row and fire.kind is Kind.SCHEDULED
+            ):  # as _count_settled, in which a burst is slower
+                held.has_row = True
+                due = held.fire.due_time
+                left = dues[due] - 1
+                if left:
+                    dues[due] = left
+                else:
+                    del dues[due]
 
     def mark_committed(self, entries: Iterable[JournalEntry]) -> None:
         """*entries* are durable: let go of the settled fires among them and remember when to retry the pending ones."""

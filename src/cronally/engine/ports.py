@@ -188,15 +188,16 @@ class Revised(NamedTuple):
 
 
 class TimetableRow(NamedTuple):
-    """What the timetable needs of one schedule at start. document: canonical JSON of the spec.
+    """What the timetable needs of one schedule at start.
 
-    slot_time: the one slot of an ``@at`` rule as it was computed when it was written; None for other rules.
+    rule: canonical JSON of the spec, the message left out (``domain.spec.rule_document``): the same text for all
+    schedules that differ in nothing else, so that it is read once. slot_time: the one slot of an ``@at`` rule as it was computed when it was written; None for other rules.
     """
 
     id: int
     revision_id: int
     name: str
-    document: str
+    rule: str
     effective_from: UtcMs
     paused_since: UtcMs | None
     paused_until: UtcMs | None
@@ -234,15 +235,17 @@ class StagedChange(NamedTuple):
     document: str
 
 
-class RuleFires(NamedTuple):
-    """The next fires of a rule under one version of tzdata.
+class ZoneRecord(NamedTuple):
+    """A time zone as it was under one version of tzdata.
 
-    Fields: key: equal for rules with the same slots. fires: (instant, first slot later than it or None), at least one.
+    Fields: starts, offsets: of its segments, as in ``domain.zones.Zone``: UTC seconds at which each begins, and seconds to
+        add to UTC there.
     """
 
-    key: str
+    name: str
     tzdata: str
-    fires: tuple[tuple[UtcMs, UtcMs | None], ...]
+    starts: tuple[int, ...]
+    offsets: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,18 +406,18 @@ class Store(Protocol):
 
     async def counts(self) -> StoreCounts: ...
 
-    # next fires under a version of tzdata
+    # zones under a version of tzdata
 
-    async def rule_fires(self, keys: Sequence[str]) -> dict[str, RuleFires]:
-        """Return what is kept of the rules *keys* (up to 1,000), by key; unknown ones are left out."""
+    async def zone_records(self, names: Sequence[str]) -> dict[str, ZoneRecord]:
+        """Return what is kept of the zones *names* (up to 100), by name; unknown ones are left out."""
         ...
 
-    async def keep_rule_fires(self, rows: Sequence[RuleFires]) -> None:
-        """Keep *rows* (up to 1,000) in the place of what is kept of their rules."""
+    async def keep_zone_records(self, rows: Sequence[ZoneRecord]) -> None:
+        """Keep *rows* (up to 100) in the place of what is kept of their zones."""
         ...
 
-    async def forget_rule_fires(self, *, but: str) -> None:
-        """Forget what was computed under any other version of tzdata than *but*."""
+    async def forget_zone_records(self, *, but: str) -> None:
+        """Forget the zones of any other version of tzdata than *but*."""
         ...
 
     # apply: lines are staged, compared, and flipped in one short transaction

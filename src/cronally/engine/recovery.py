@@ -6,12 +6,14 @@ still holds, then the catch-up policy. Running it twice decides nothing twice: w
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from cronally.domain.model import Fire, JournalEntry, Pause, SkipReason, State
+from cronally.domain.crontab import name_hash
+from cronally.domain.model import Fire, JournalEntry, SkipReason, State
 from cronally.domain.policy import CaughtUp, catch_up, clip, slot_window
 from cronally.domain.spec import from_canonical
-from cronally.engine.core import Core, Member, member_of
+from cronally.engine.core import Core, Member, member_of_row
 from cronally.engine.fifo import GroupKey
 from cronally.engine.settle import unsent_entry
 from cronally.errors import UsageError
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cronally.clock import Clock
-    from cronally.domain.recurrence import Recurrence
+    from cronally.domain.slots import Slots
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Store, TimetableRow
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from cronally.engine.timetable import TimetableEntry
 
 _SLICE = 500  # schedules decided between two yields to the event loop
+
+_LOADED_AT_ONCE = 250  # schedules; 10 ms if each has a rule of its own
+_MOST_RULES = 100_000  # texts that are remembered while loading: 30 MB
 
 _T = TypeVar("_T")
 _Settled = dict[
@@ -52,12 +57,12 @@ class Recovery:
         now = self._clock.wall()
         self._core.planned_through = self._core.at_through = now
         moved: dict[str, tuple[int, UtcMs]] = {}
+        known = _Known()
         async for rows in self._store.timetable():
-            for row in rows:
-                member = self._load_row(row)
-                if member is not None and _is_moved(row, member, now):
-                    moved[row.name] = (row.id, UtcMs(member.recurrence.at_ms or 0))
-            await self._clock.sleep(0)
+            for start in range(0, len(rows), _LOADED_AT_ONCE):
+                self._load_rows(rows[start : start + _LOADED_AT_ONCE], now, known, moved)
+                known.forget_old()
+                await self._clock.sleep(0)
         if moved:
             await self._store.move_single_slots(list(moved.values()))
             self._hooks.instants_moved(sorted(moved))
@@ -65,11 +70,34 @@ class Recovery:
         self._core.expect_pending(now)
         await self.find_groups()
 
+    def _load_rows(
+        self,
+        rows: Sequence[TimetableRow],
+        now: UtcMs,
+        known: _Known,
+        moved: dict[str, tuple[int, UtcMs]],
+    ) -> None:
+        """Take *rows* in.
+
+        moved: by name, the id and the new instant of ``@at`` schedules that another tzdata has moved.
+        """
+        core = self._core
+        for row in rows:
+            entry = known.entry(row)
+            if entry is not None and row.paused_since is None:
+                core.timetable.join_entry(entry, row.id, row.revision_id, row.effective_from)
+                continue
+            member = self._load_row(row)
+            if member is None:
+                continue
+            if _is_moved(row, member, now):
+                moved[row.name] = (row.id, UtcMs(member.recurrence.at_ms or 0))
+            elif core.is_plain(member):
+                known.add(row, core.timetable.entry(row.id))
+
     def _load_row(self, row: TimetableRow) -> Member | None:
-        spec = from_canonical(row.name, row.document)
-        pause = None if row.paused_since is None else Pause(since=row.paused_since, until=row.paused_until)
         try:
-            member = member_of(row.id, row.revision_id, spec, row.effective_from, pause)
+            member = member_of_row(row)
         except UsageError as exc:  # its zone has left tzdata, say: the others go on without it
             self._core.failing.add(row.id)
             self.parked[row.name] = str(exc)
@@ -91,11 +119,12 @@ class Recovery:
             now = self._clock.wall()
             core.wake_paused(now)
             decision = _Decision(now, after_crash=after_crash)
-            core.restart(now)
+            late = core.restart(now, watermark)
             settled = await self._settled(watermark)
-            for entry in list(core.timetable.entries()):
-                if _has_slot(entry, watermark, now):
+            for entries in late:
+                for entry in entries:
                     await self._decide_entry(entry, watermark, settled, decision)
+                await self._clock.sleep(0)
             await self._decide_single_instants(watermark, settled, decision)
             core.expect_next_at(await self._store.next_at(now))
             await self._flush(decision)
@@ -142,7 +171,7 @@ class Recovery:
                     fire.schedule_id,
                     fire.revision_id,
                     specs[fire.revision_id],
-                    specs[fire.revision_id].recurrence(),
+                    specs[fire.revision_id].recurrence().slots,
                     fire.due_time - fire.fire_time,
                     after=UtcMs(fire.fire_time - 1),
                     settled=settled.get(fire.schedule_id, ()),
@@ -166,6 +195,37 @@ class Recovery:
             self._core.groups.mark_busy(GroupKey(topic, group))
 
 
+class _Known:
+    """Where the schedules of a rule go, as far as its text and what their names decide of it say so."""
+
+    def __init__(self) -> None:
+        self._shares: dict[str, tuple[tuple[int, int], ...]] = {}  # of rules that the name decides
+        self._entries: dict[object, TimetableEntry] = {}  # by the rule, or by (rule, what the name decides)
+
+    def entry(self, row: TimetableRow) -> TimetableEntry | None:
+        found = self._entries.get(row.rule)
+        if found is None and (shares := self._shares.get(row.rule)) is not None:
+            found = self._entries.get(_by_name(row, shares))
+        return found
+
+    def add(self, row: TimetableRow, entry: TimetableEntry) -> None:
+        shares = from_canonical(row.name, row.rule).name_shares()
+        if shares:
+            self._shares[row.rule] = shares
+        self._entries[_by_name(row, shares) if shares else row.rule] = entry
+
+    def forget_old(self) -> None:
+        for known in (self._entries, self._shares):
+            if len(known) > _MOST_RULES:
+                for key in list(islice(known, _LOADED_AT_ONCE)):
+                    del known[key]  # type: ignore[arg-type]  # it is one of its own
+
+
+def _by_name(row: TimetableRow, shares: tuple[tuple[int, int], ...]) -> tuple[object, ...]:
+    hash_ = name_hash(row.name)
+    return row.rule, *[(hash_ >> shift) % divisor for shift, divisor in shares]
+
+
 class _Decision:
     """What recovery has decided so far."""
 
@@ -182,7 +242,7 @@ class _Decision:
         id_: int,
         revision_id: int,
         spec: ScheduleSpec,
-        recurrence: Recurrence,
+        recurrence: Slots,
         offset_ms: int,
         *,
         after: UtcMs,
@@ -236,11 +296,6 @@ def _is_moved(row: TimetableRow, member: Member, now: UtcMs) -> bool:
     if at is None or row.slot_time is None or at == row.slot_time:
         return False
     return min(at, row.slot_time) + member.offset_ms > now
-
-
-def _has_slot(entry: TimetableEntry, watermark: UtcMs, now: UtcMs) -> bool:
-    latest = entry.recurrence.latest_ms(UtcMs(now - entry.offset_ms + 1))
-    return latest is not None and latest + entry.offset_ms > watermark
 
 
 def _slices(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

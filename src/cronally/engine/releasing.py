@@ -160,7 +160,7 @@ class Releasing:
         if self._core.groups.is_waiting(key, place):
             self._core.mark_waiting(fire)
         else:
-            self._core.mark_settled(fire)
+            self._core.mark_settled((fire,))
         self._settler.add([unsent_entry(fire, State.PENDING, next_attempt_at=fire.due_time)])
         self._attempts.note_dropped(fire)
         return False

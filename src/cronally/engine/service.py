@@ -367,7 +367,7 @@ class Service:
 def next_slots(spec: ScheduleSpec, after: UtcMs, count: int) -> list[UtcMs]:
     """Return the next *count* slots of a schedule later than *after*, within its bounds; none if its rule is parked."""
     try:
-        recurrence = spec.recurrence()
+        recurrence = spec.recurrence().slots
     except UsageError:
         return []
     window = slot_window(MIN_UTC_MS, spec.starts, spec.ends)

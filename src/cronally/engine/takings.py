@@ -27,14 +27,14 @@ _TURN = 50  # slots of a topic in a row: five full batches
 
 
 class Crowd:
-    """The schedules that share one slot."""
+    """The schedules that share one slot. number: of their entry in the timetable, which others may have afterwards."""
 
-    __slots__ = ("_ids", "_left", "_position", "due_time", "entry", "slot")
+    __slots__ = ("_ids", "_left", "_position", "due_time", "number", "slot")
 
-    def __init__(self, entry: TimetableEntry, slot: UtcMs, ids: array[int]) -> None:
-        self.entry = entry
+    def __init__(self, number: int, slot: UtcMs, due_time: UtcMs, ids: array[int]) -> None:
+        self.number = number
         self.slot = slot
-        self.due_time = UtcMs(slot + entry.offset_ms)
+        self.due_time = due_time
         self._ids = ids
         self._position = 0
         self._left: set[int] | None = None  # made when somebody asks for a schedule, which is seldom
@@ -78,7 +78,7 @@ class Takings:
         self._to_come: dict[UtcMs, Turns[Crowd]] = {}
         self._instants: list[UtcMs] = []
         self._due: Turns[Crowd] = Turns()
-        self._of_entry: dict[TimetableEntry, list[Crowd]] = {}
+        self._of_entry: dict[int, list[Crowd]] = {}
         self._by_due: list[tuple[UtcMs, int, Crowd]] = []
         self._numbers = count()
 
@@ -87,13 +87,13 @@ class Takings:
 
     def add(self, entry: TimetableEntry, slot: UtcMs, ids: array[int]) -> None:
         """Take in the slot that *ids* share. No two calls name the same entry and slot."""
-        crowd = Crowd(entry, slot, ids)
+        crowd = Crowd(entry.number, slot, UtcMs(slot + entry.offset_ms), ids)
         turns = self._to_come.get(crowd.due_time)
         if turns is None:
             turns = self._to_come[crowd.due_time] = Turns()
             heapq.heappush(self._instants, crowd.due_time)
         turns.add(entry.priority, entry.topic, crowd)
-        self._of_entry.setdefault(entry, []).append(crowd)
+        self._of_entry.setdefault(entry.number, []).append(crowd)
         heapq.heappush(self._by_due, (crowd.due_time, next(self._numbers), crowd))
 
     def take(self, now: UtcMs, most: int) -> list[Portion]:
@@ -130,12 +130,12 @@ class Takings:
 
     def first_slot(self, entry: TimetableEntry, id_: int) -> UtcMs | None:
         """Return the first slot here of a schedule that shares *entry*, or None."""
-        slots = (crowd.slot for crowd in self._of_entry.get(entry, ()) if crowd.has(id_))
+        slots = (crowd.slot for crowd in self._of_entry.get(entry.number, ()) if crowd.has(id_))
         return min(slots, default=None)
 
     def forget(self, entry: TimetableEntry, id_: int) -> None:
         """A schedule leaves *entry*: its slots here are gone."""
-        for crowd in self._of_entry.get(entry, ()):
+        for crowd in self._of_entry.get(entry.number, ()):
             crowd.forget(id_)
 
     def clear(self) -> None:
@@ -147,7 +147,7 @@ class Takings:
         self._by_due.clear()
 
     def _end(self, crowd: Crowd) -> None:
-        crowds = self._of_entry[crowd.entry]
+        crowds = self._of_entry[crowd.number]
         crowds.remove(crowd)
         if not crowds:
-            del self._of_entry[crowd.entry]
+            del self._of_entry[crowd.number]

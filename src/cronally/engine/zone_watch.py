@@ -1,8 +1,9 @@
 """What a new version of the time zone data does to the rules that are stored.
 
-For each distinct crontab rule in a zone of its own the store keeps the next fires, sampled over two years, with the tzdata
-version they were computed under. Under another version they are computed again from the same instants, and the
-schedules for which a fire to come has moved are reported.
+For each zone that a crontab rule goes by, the store keeps the zone itself, with the tzdata version it is of. Under another
+version the two are compared, and where they differ in the next two years, each rule of the zone is computed under both:
+the schedules for which a fire to come has moved are reported. What is kept and compared grows with the zones, of which
+there are a few hundred, and not with the rules.
 
 1. Nothing here decides when a fire is: the timetable has been computed afresh at start, under the present version.
 2. It runs beside the engine, a slice at a time, and a store that refuses only makes it try again later.
@@ -11,35 +12,36 @@ schedules for which a fire to come has moved are reported.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
+from heapq import nsmallest
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Final
 
 from cronally.domain.durations import DAY_MS
-from cronally.domain.zones import tzdata_version
-from cronally.engine.ports import RuleFires
+from cronally.domain.zones import Zone, tzdata_version
+from cronally.engine.ports import ZoneRecord
 from cronally.errors import StoreError
 from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cronally.clock import Clock
-    from cronally.domain.recurrence import Recurrence
+    from cronally.domain.slots import Slots
     from cronally.engine.core import Core
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Store
     from cronally.engine.timetable import TimetableEntry
 
 MOST_NAMES: Final = 20  # schedules that a report names; it counts all
-_SLICE: Final = 16  # rules between two yields to the event loop: 3 ms, or 6 if their fires are compared
-_SCANNED_AT_ONCE: Final = 5_000  # entries of the timetable between two yields
-_WRITTEN_AT_ONCE: Final = 200  # rules of a transaction: writing them out takes 2 ms
-_PROBES: Final = 25  # next fires that are kept of a rule, the first slot after every 30 days
+_SCANNED_AT_ONCE: Final = 2_000  # entries of the timetable between two yields to the event loop: 2 ms
+_WRITTEN_AT_ONCE: Final = 5  # zones of a transaction: each has up to 10 KB, and takes 0.3 ms to write out
+_HORIZON_MS: Final = 730 * DAY_MS
 _PROBE_MS: Final = 30 * DAY_MS
-_STALE_MS: Final = (
-    180 * DAY_MS
-)  # fires older than this are computed anew, so that a year and a half stays ahead
-_INTERVAL_S: Final = 600.0  # how often rules that are new are put on record
+_MOST_SLOTS: Final = 1_500  # of a rule that are compared one by one: more than a day of minutes; 3 ms
+_REMEMBERED: Final = 10_000  # rules of which it is known whether they moved
+_INTERVAL_S: Final = 600.0  # how often zones that are new are put on record
+
+Span = tuple[UtcMs, UtcMs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,15 @@ class ZoneChange:
     old: str
     new: str
     names: tuple[str, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """What moved in one zone. first: (id, revision id) of the first MOST_NAMES schedules. count: of all."""
+
+    old: str
+    first: tuple[tuple[int, int], ...]
     count: int
 
 
@@ -65,13 +76,12 @@ class ZoneWatch:
         self._clock = clock
         self._hooks = hooks
         self._version = tzdata_version() if version is None else version
-        self._known: set[Recurrence] = set()
-        self._old: set[str] = set()
-        self._moved: dict[int, int] = {}  # schedule id to revision id
+        self._known: set[str] = set()
+        self._moved: dict[str, _Moved] = {}
         self._is_reported = False
 
     async def run(self) -> None:
-        """Compare, then keep the record of new rules, until cancelled."""
+        """Compare, then keep the record of new zones, until cancelled."""
         while True:
             try:
                 await self.look()
@@ -80,78 +90,121 @@ class ZoneWatch:
             await self._clock.sleep(_INTERVAL_S)
 
     async def look(self) -> None:
-        """Put every rule on record that is not yet, and report once what moved since another version. Errors: StoreError."""
-        rules = await self._new_rules()
-        fresh: list[RuleFires] = []
-        looked_at: list[Recurrence] = []
-        for start in range(0, len(rules), _SLICE):
-            some = rules[start : start + _SLICE]
-            fresh += await self._look_at(some)
-            looked_at += [rule for rule, _ in some]
-            if len(fresh) >= _WRITTEN_AT_ONCE or start + _SLICE >= len(rules):
-                if fresh:
-                    await self._store.keep_rule_fires(fresh)
-                self._known.update(looked_at)  # not before: what is not kept is looked at again
-                fresh, looked_at = [], []
-            await self._clock.sleep(0)
+        """Put every zone on record that is not yet, and report once what moved since another version. Errors: StoreError."""
+        zones = await self._new_zones()
+        names = sorted(zones)
+        for start in range(0, len(names), _WRITTEN_AT_ONCE):
+            some = names[start : start + _WRITTEN_AT_ONCE]
+            stored = await self._store.zone_records(some)
+            fresh = []
+            for name in some:
+                record = stored.get(name)
+                if record is None or record.tzdata != self._version:
+                    fresh.append(_record(zones[name], self._version))
+                    if record is not None:
+                        await self._compare(record, zones[name])
+            if fresh:
+                await self._store.keep_zone_records(fresh)
+            self._known.update(some)  # not before: what is not kept is looked at again
         if not self._is_reported:
             await self._report()
-            await self._store.forget_rule_fires(but=self._version)
+            await self._store.forget_zone_records(but=self._version)
             self._is_reported = True
 
-    async def _new_rules(self) -> list[tuple[Recurrence, list[TimetableEntry]]]:
-        """Return the rules that are not on record yet, each with its entries: one per spread offset."""
-        found: dict[Recurrence, list[TimetableEntry]] = {}
-        for number, entry in enumerate(list(self._core.timetable.entries()), start=1):
-            rule = entry.recurrence
-            if rule.fields is not None and rule.tz != "UTC" and rule not in self._known:
-                found.setdefault(rule, []).append(entry)
+    async def _new_zones(self) -> dict[str, Zone]:
+        """Return the zones that rules go by and that are not on record yet, by name."""
+        found: dict[str, Zone] = {}
+        for number, entry in enumerate(self._core.timetable.entries(), start=1):
+            zone = entry.recurrence.zone
+            if zone is not None and zone.name != "UTC" and zone.name not in self._known:
+                found[zone.name] = zone
             if number % _SCANNED_AT_ONCE == 0:
                 await self._clock.sleep(0)
-        return list(found.items())
+        return found
 
-    async def _look_at(self, rules: Sequence[tuple[Recurrence, list[TimetableEntry]]]) -> list[RuleFires]:
-        """Note which of *rules* have moved; return what is to be kept of them."""
-        now = self._clock.wall()
-        keys = [rule_key(rule) for rule, _ in rules]
-        stored = await self._store.rule_fires(keys)
-        fresh = []
-        for key, (rule, entries) in zip(keys, rules, strict=True):
-            row = stored.get(key)
-            is_current = row is not None and row.tzdata == self._version
-            if row is not None and not is_current and has_moved(rule, row, now):
-                self._old.add(row.tzdata)
-                table = self._core.timetable
-                self._moved |= {id_: table.revision_id(id_) for entry in entries for id_ in entry.ids}
-            if row is None or not is_current or row.fires[0][0] < now - _STALE_MS:
-                fresh.append(RuleFires(key, self._version, next_fires(rule, now)))
-        return fresh
+    async def _compare(self, record: ZoneRecord, new: Zone) -> None:
+        """Note which schedules another version of a zone has moved."""
+        old, now = Zone(record.name, [*record.starts], [*record.offsets]), self._clock.wall()
+        spans = differing(old, new, now, UtcMs(now + _HORIZON_MS))
+        self._moved.pop(record.name, None)
+        if not spans:
+            return
+        found: dict[Slots, bool] = {}
+        moved: list[TimetableEntry] = []
+        for number, entry in enumerate(self._core.timetable.entries(), start=1):
+            rule = entry.recurrence
+            if rule.zone is new:
+                if rule not in found:
+                    found = found if len(found) < _REMEMBERED else {}
+                    found[rule] = has_moved(rule, old, spans)
+                    await self._clock.sleep(0)
+                if found[rule]:
+                    moved.append(entry)
+            if number % _SCANNED_AT_ONCE == 0:
+                await self._clock.sleep(0)
+        table = self._core.timetable
+        first: list[tuple[int, int]] = []
+        count = 0
+        for entry in moved:
+            ids = entry.ids
+            count += len(ids)
+            first = nsmallest(MOST_NAMES, [*first, *((id_, table.revision_id(id_)) for id_ in ids)])
+            await self._clock.sleep(0)
+        self._moved[record.name] = _Moved(record.tzdata, tuple(first), count)
 
     async def _report(self) -> None:
-        if not self._moved:
+        count = sum(moved.count for moved in self._moved.values())
+        if not count:
             return
-        first = sorted(self._moved)[:MOST_NAMES]
-        specs = await self._store.specs([self._moved[id_] for id_ in first])
+        first = nsmallest(MOST_NAMES, (one for moved in self._moved.values() for one in moved.first))
+        specs = await self._store.specs([revision_id for _, revision_id in first])
+        old = ", ".join(sorted({moved.old for moved in self._moved.values() if moved.count}))
         names = tuple(sorted(spec.name for spec in specs.values()))
-        self.change = ZoneChange(", ".join(sorted(self._old)), self._version, names, len(self._moved))
+        self.change = ZoneChange(old, self._version, names, count)
         self._hooks.zones_changed(self.change)
 
 
-def rule_key(rule: Recurrence) -> str:
-    """Return a text that is equal for two rules only if they have the same slots: the zone, and a digest of the rest."""
-    return f"{rule.tz} {sha256(repr(rule.key).encode()).hexdigest()[:32]}"
+def _record(zone: Zone, version: str) -> ZoneRecord:
+    return ZoneRecord(zone.name, version, tuple(zone.starts[:-1]), tuple(zone.offsets))
 
 
-def next_fires(rule: Recurrence, now: UtcMs) -> tuple[tuple[UtcMs, UtcMs | None], ...]:
-    """Return (instant, first slot later than it) for *now* and every 30 days after it, two years long."""
-    probes = (UtcMs(now + number * _PROBE_MS) for number in range(_PROBES))
-    return tuple((probe, rule.next_ms(probe)) for probe in probes)
+def differing(old: Zone, new: Zone, start: UtcMs, end: UtcMs) -> list[Span]:
+    """Return the spans within [*start*, *end*) in which the two zones have different offsets, in order."""
+    first, last = start // 1000, end // 1000
+    changes = {second for zone in (old, new) for second in zone.starts if first < second < last}
+    instants = sorted({first, *changes, last})
+    spans: list[tuple[int, int]] = []
+    for begin, stop in pairwise(instants):
+        if old.offset_at(begin) == new.offset_at(begin):
+            continue
+        if spans and spans[-1][1] == begin:
+            begin = spans.pop()[0]  # noqa: PLW2901 - one span with the one before
+        spans.append((begin, stop))
+    return [(UtcMs(begin * 1000), UtcMs(stop * 1000)) for begin, stop in spans]
 
 
-def has_moved(rule: Recurrence, row: RuleFires, now: UtcMs) -> bool:
-    """Whether a fire to come is elsewhere than it was when *row* was written."""
-    for probe, fire in row.fires:
-        found = rule.next_ms(probe)
-        if found != fire and max(found or now, fire or now) > now:
+def has_moved(rule: Slots, old: Zone, spans: Sequence[Span]) -> bool:
+    """Whether *rule* has, in *spans*, other slots than it had by the *old* clock.
+
+    At the beginning of each span they are compared one by one, for up to two days; then the next one of every 30 days.
+    """
+    before = rule.in_zone(old)
+    for start, end in spans:
+        after, until = UtcMs(start - 1), UtcMs(min(start + 2 * DAY_MS, end + DAY_MS))
+        if any(slot != was for slot, was in _pairs(rule, before, after, until)):
             return True
+        for probe in range(after + _PROBE_MS, end, _PROBE_MS):
+            if rule.next_ms(UtcMs(probe)) != before.next_ms(UtcMs(probe)):
+                return True
     return False
+
+
+def _pairs(
+    rule: Slots, before: Slots, after: UtcMs, until: UtcMs
+) -> Iterator[tuple[UtcMs | None, UtcMs | None]]:
+    """Yield the slots of both beside each other: the first, however late it is, and those up to *until*."""
+    yield rule.next_ms(after), before.next_ms(after)
+    slots = list(islice(rule.between_ms(after, until), _MOST_SLOTS))
+    were = list(islice(before.between_ms(after, until), _MOST_SLOTS))
+    yield from zip(slots, were, strict=False)
+    yield UtcMs(len(slots)), UtcMs(len(were))

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain.model import Pause
-from cronally.domain.spec import from_canonical
+from cronally.domain.spec import MESSAGE_KEYS, from_canonical
 from cronally.engine.ports import StoredSchedule
 from cronally.store.base import fifo_group, staged_slot
 
@@ -40,43 +40,58 @@ _DOCUMENT: Final = "(SELECT document FROM revision WHERE revision.id = revision_
 
 # --- schedules --------------------------------------------------------------------------------------------------
 
-_TIMETABLE_COLUMNS: Final = (
-    f"id, revision_id, name, {_DOCUMENT}, effective_from, paused_since, paused_until, slot_time"
-)
+_NO_MESSAGE: Final = ", ".join(f"'$.{key}'" for key in MESSAGE_KEYS)
+_RULE: Final = f"json_remove(document, {_NO_MESSAGE})"
 
-_TIMETABLE_ROW: Final = """
-    SELECT schedule.id AS id, revision.id AS revision_id, schedule.name AS name, effective_from, paused_since, paused_until,
-    schedule.slot_time AS slot_time, size
-"""
+
+def _timetable(source: str, order: str) -> str:
+    """Return a statement for a slice of TimetableRows. A rule has at most 3 KB, so that rows are all that has to be counted.
+
+    ``|| ''`` makes a text of what would otherwise become a part of the row's JSON.
+    """
+    return f"""
+        SELECT json_group_array(json_array(
+            id, revision_id, name, rule || '', effective_from, paused_since, paused_until, slot_time
+        )) FROM (
+            SELECT schedule.id AS id, revision.id AS revision_id, schedule.name AS name, {_RULE} AS rule, effective_from,
+                paused_since, paused_until, schedule.slot_time AS slot_time
+            FROM {source} ORDER BY {order} LIMIT ?
+        )
+    """
+
 
 MOVE_SINGLE_SLOTS: Final = """
     UPDATE schedule SET slot_due = slot_due - slot_time + (moved.value ->> 1), slot_time = moved.value ->> 1
     FROM json_each(?) AS moved WHERE schedule.id = moved.value ->> 0 AND slot_time IS NOT NULL
 """
 
-TIMETABLE: Final = _slice(
-    _TIMETABLE_COLUMNS,
-    f"""{_TIMETABLE_ROW} FROM schedule CROSS JOIN revision ON revision.id = schedule.revision_id
-    WHERE removed_at IS NULL AND schedule.id > ?""",
-    "id",
+TIMETABLE: Final = _timetable(
+    """
+    schedule CROSS JOIN revision ON revision.id = schedule.revision_id
+    WHERE removed_at IS NULL AND schedule.id > ?
+    """,
+    "schedule.id",
 )
 
-FLIPPED: Final = _slice(
-    _TIMETABLE_COLUMNS,
-    f"""{_TIMETABLE_ROW} FROM revision CROSS JOIN schedule ON schedule.id = schedule_id AND schedule.revision_id = revision.id
-    WHERE revision.id > ?""",
-    "revision_id",
+FLIPPED: Final = _timetable(
+    """
+    revision CROSS JOIN schedule ON schedule.id = schedule_id AND schedule.revision_id = revision.id
+    WHERE revision.id > ?
+    """,
+    "revision.id",
 )
 
 # Of up to some hundred revisions; what they hold has neither tabs nor line ends (JSON escapes them). As text to be split
 # this takes a third of the time of JSON in JSON.
-SPECS_BYTES: Final = "SELECT total(size) FROM revision WHERE id IN (SELECT value FROM json_each(?))"
-SPECS_TEXT: Final = """
-    SELECT group_concat(id || char(9) || name || char(9) || document, char(10)) FROM (
-        SELECT revision.id AS id, name, document
-        FROM json_each(?) AS wanted JOIN revision ON revision.id = wanted.value
-    )
+SPECS_TEXT: Final = f"""
+    SELECT CASE WHEN total(size) <= {MOST_BYTES} THEN (
+        SELECT group_concat(id || char(9) || name || char(9) || document, char(10)) FROM (
+            SELECT revision.id AS id, name, document
+            FROM json_each(?1) AS wanted JOIN revision ON revision.id = wanted.value
+        )
+    ) END, total(size) FROM json_each(?1) AS wanted JOIN revision ON revision.id = wanted.value
 """
+"""A line for each: id, name, document; NULL if these are too many bytes for one answer. And how many bytes they are."""
 
 # The same for many bytes.
 SPECS: Final = _slice(
@@ -158,11 +173,16 @@ NEXT_SINGLE: Final = """
     ORDER BY slot_due LIMIT 1
 """
 
+# Counted in indexes: of all rows without a look at any, of the others in those that hold no more than these few.
 COUNT_SCHEDULES: Final = """
-    SELECT count(*), count(paused_since), count(error) FROM schedule WHERE removed_at IS NULL
+    SELECT
+        (SELECT count(*) FROM schedule)
+        - (SELECT count(*) FROM schedule INDEXED BY schedule_removed WHERE removed_at IS NOT NULL),
+        (SELECT count(*) FROM schedule INDEXED BY schedule_paused WHERE paused_since IS NOT NULL AND removed_at IS NULL),
+        (SELECT count(*) FROM schedule INDEXED BY schedule_failing WHERE error IS NOT NULL AND removed_at IS NULL)
 """
 
-FAILING: Final = "SELECT json_group_array(id) FROM schedule WHERE error IS NOT NULL AND removed_at IS NULL"
+FAILING: Final = "SELECT json_group_array(id) FROM schedule INDEXED BY schedule_failing WHERE error IS NOT NULL AND removed_at IS NULL"
 
 SET_ERRORS: Final = """
     UPDATE schedule SET error = said.error
@@ -226,20 +246,20 @@ def pause_detail(pause: Pause | None) -> str | None:
     return json.dumps({key: value for key, value in said.items() if value is not None}, ensure_ascii=False)
 
 
-# --- next fires under a version of tzdata ------------------------------------------------------------------------
+# --- zones under a version of tzdata ------------------------------------------------------------------------------
 
-RULE_FIRES: Final = """
-    SELECT json_group_array(json_array(recurrence.key, tzdata, json(fires)))
-    FROM json_each(?) AS wanted JOIN recurrence ON recurrence.key = wanted.value
+ZONE_RECORDS: Final = """
+    SELECT json_group_array(json_array(zone.name, tzdata, json(starts), json(offsets)))
+    FROM json_each(?) AS wanted JOIN zone ON zone.name = wanted.value
 """
 
-KEEP_RULE_FIRES: Final = """
-    INSERT INTO recurrence (key, tzdata, fires)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?)
-    WHERE true ON CONFLICT DO UPDATE SET tzdata = excluded.tzdata, fires = excluded.fires
+KEEP_ZONE_RECORDS: Final = """
+    INSERT INTO zone (name, tzdata, starts, offsets)
+    SELECT value ->> 0, value ->> 1, value -> 2, value -> 3 FROM json_each(?)
+    WHERE true ON CONFLICT DO UPDATE SET tzdata = excluded.tzdata, starts = excluded.starts, offsets = excluded.offsets
 """
 
-FORGET_RULE_FIRES: Final = "DELETE FROM recurrence WHERE tzdata <> ?"
+FORGET_ZONE_RECORDS: Final = "DELETE FROM zone WHERE tzdata <> ?"
 
 
 # --- apply ------------------------------------------------------------------------------------------------------

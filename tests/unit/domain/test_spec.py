@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from cronally.domain.crontab import name_hash
 from cronally.domain.spec import (
     Attribute,
     PauseWish,
@@ -195,3 +196,27 @@ def test_equal_specs_have_one_canonical_text():
     other = from_document("job", dict(reversed(FULL.items())))
     assert canonical_document(one) == canonical_document(other)
     assert json.loads(canonical_document(one)) == to_document(one)
+
+
+@pytest.mark.parametrize(
+    ("when", "keys", "shares"),
+    [
+        ("0 9 * * *", {}, ()),
+        ("0 9 * * thu", {}, ()),
+        ("0 9 * * *", {"spread": "5m"}, ((0, 300),)),
+        ("H 9 * * *", {"spread": "5m"}, ((0, 300), (0, 60))),
+        ("H(0-9),H/15 h H * H", {}, ((0, 10), (0, 15), (8, 24), (16, 28), (32, 7))),
+        ("H/90 9 * * *", {}, ((0, 60),)),
+        ("cron(0 H * * ? *)", {"dialect": "eventbridge"}, ((8, 24),)),
+        ("0 H 9 * * ?", {"dialect": "quartz"}, ((0, 60),)),
+    ],
+)
+def test_what_a_name_decides(when, keys, shares):
+    spec = from_document("job", {"when": when, "topic": TOPIC, **keys})
+    assert spec.name_shares() == shares
+    by_share = {}
+    for number in range(3_000):
+        other = spec._replace(name=f"job-{number}")
+        share = tuple((name_hash(other.name) >> shift) % divisor for shift, divisor in shares)
+        same = by_share.setdefault(share, other)
+        assert (same.recurrence(), same.offset_ms()) == (other.recurrence(), other.offset_ms())

@@ -125,15 +125,15 @@ def test_times_already_passed_are_not_passed_again_by_a_gap_inside_a_repeat():
     assert local_starts == [9_400, 14_800]
     assert zone.resolve(12_000) == (9_000, "repeat")
     assert zone.resolve(13_500) == (11_800, "gap")
-    fixed, _ = zone.floors(fills_gaps=True, repeats=False)
-    assert fixed == [-FAR, 13_000, 13_000]
-    skipping, _ = zone.floors(fills_gaps=False, repeats=False)
-    assert skipping == [-FAR, 13_000, 14_800]
-    wild, lowest = zone.floors(fills_gaps=False, repeats=True)
-    assert wild == [-FAR, 9_400, 14_800]
-    assert lowest == [-FAR, 9_400, 14_800]
-    both, _ = zone.floors(fills_gaps=True, repeats=True)
-    assert both == [-FAR, 9_400, 13_000]
+    fixed = zone.course(fills_gaps=True, repeats=False)
+    assert fixed.floors == [-FAR, 13_000, 13_000]
+    skipping = zone.course(fills_gaps=False, repeats=False)
+    assert skipping.floors == [-FAR, 13_000, 14_800]
+    wild = zone.course(fills_gaps=False, repeats=True)
+    assert wild.floors == [-FAR, 9_400, 14_800]
+    assert wild.lowest_floors == [-FAR, 9_400, 14_800]
+    both = zone.course(fills_gaps=True, repeats=True)
+    assert both.floors == [-FAR, 9_400, 13_000]
 
 
 def tzif(footer: str, times: list[int], kinds: list[int], offsets: list[int]) -> bytes:

@@ -32,7 +32,7 @@ def test_the_watermark_stays_before_what_is_held_without_a_row():
     assert core.watermark(5000) == 999
     core.note_row(FIRE)
     assert core.watermark(5000) == 2999
-    core.mark_settled(FIRE._replace(schedule_id=2))
+    core.mark_settled([FIRE._replace(schedule_id=2)])
     assert core.watermark(5000) == 5000
     assert core.watermark(20_000) == 10_000
 

@@ -541,11 +541,14 @@ async def test_a_schedule_whose_zone_has_left_tzdata_is_parked_and_the_others_go
         await rig.add("lost", "* * * * *", tz="Europe/London")
         await rig.add("kept", "* * * * *")
         await rig.add("late", "* * * * *", tz="Europe/London", paused=True)
+        await rig.add("too", "* * * * *", tz="Europe/London")
     lose_zone(monkeypatch, "Europe/London")
     async with running_engine(clock=clock, store=store) as rig:
         await clock.advance(MINUTE)
         assert rig.sent == ["kept@2026-11-23T09:00:00Z"]
-        assert set(rig.engine.recovery.parked) == {"lost", "late"}
+        parked = rig.engine.recovery.parked
+        assert set(parked) == {"lost", "late", "too"}
+        assert all("Europe/London" in error for error in parked.values())
         assert (await rig.service.get("lost")).next_fires == ()
         await rig.service.remove("late", by="t")
         await rig.set("lost", when="* * * * *", tz="UTC")
