@@ -29,6 +29,7 @@ from cronally.errors import CredentialsInvalid, PublishError
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from cronally.sns.credentials import Credentials
 from cronally.sns.local import LocalPublisher, Received, StandIn, find_stand_in
+from cronally.sns.pacing import Pacing
 from cronally.sns.publisher import SnsPublisher
 from cronally.store.sqlite import SqliteStore
 
@@ -176,7 +177,7 @@ class _Daemon:
         config = self._config
         if not config.is_local:
             credentials = Credentials(self._clock)
-            publisher = SnsPublisher(credentials, self._clock)
+            publisher = SnsPublisher(credentials, self._clock, pacing=Pacing(config.sns_quota))
             stack.push_async_callback(publisher.close)
             return publisher, None, credentials
         stand_in = await find_stand_in(

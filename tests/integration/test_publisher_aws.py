@@ -425,6 +425,7 @@ async def test_moto_delivers_body_and_attributes(moto, make):
 # --- topics ---
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # the server remembers them
 async def test_topics_are_found_and_made(moto):
     topics = Topics(LOCAL, endpoint_url=moto)
     for name in ("made-here", "made-here.fifo"):

@@ -31,12 +31,14 @@ import uuid
 from collections import Counter, deque
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from urllib.parse import parse_qs, parse_qsl, quote, unquote_plus, urlsplit
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
 ACCESS_KEY = "AKIDFAKESNS"
@@ -90,7 +92,8 @@ class Faults:
         fault. quota: messages a second, a bucket of one second, else ``Throttling``. delay_s: before each answer.
         fail_entries: text in a message to [code, is sender's fault]; that entry fails, the others go. poison: text in a
         message; the whole call is refused as InvalidParameter. missing: ARNs that do not exist. idle_close_s: a connection
-        without a request for so long is closed. skew_s: added to the clock that judges signatures.
+        without a request for so long is closed. skew_s: added to the clock that judges signatures and is
+        sent as Date.
     """
 
     next: list[str] = field(default_factory=list)
@@ -159,9 +162,11 @@ class FakeSns:
     connections: made so far. open_connections: now. gate: clear it to hold every answer back until it is set.
     """
 
-    def __init__(self, *, is_lean: bool = False) -> None:
+    def __init__(self, *, is_lean: bool = False, tls: ssl.SSLContext | None = None) -> None:
+        """tls: to be spoken to over HTTPS, as localhost."""
         self.faults = Faults()
         self.is_lean = is_lean
+        self._tls = tls
         self.requests = 0
         self.refusals: Counter[str] = Counter()
         self.connections = 0
@@ -184,7 +189,7 @@ class FakeSns:
 
     async def start(self, port: int = 0) -> None:
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self), "127.0.0.1", port, backlog=1024
+            lambda: _Connection(self), "127.0.0.1", port, backlog=1024, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -208,7 +213,7 @@ class FakeSns:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
 
     @property
     def received(self) -> list[Message]:
@@ -236,6 +241,15 @@ class FakeSns:
     async def wait_for_connections(self, count: int) -> None:
         """Return once exactly *count* connections are open."""
         await self._wait(lambda: len(self.open_connections) == count)
+
+    async def wait_for_opened(self, count: int) -> None:
+        """Return once *count* connections have been made, whatever became of them."""
+        await self._wait(lambda: self.connections >= count)
+
+    def close_connections(self) -> None:
+        """Close all connections, in order."""
+        for connection in list(self.open_connections):
+            connection.close()
 
     async def _wait(self, is_true: Callable[[], bool]) -> None:
         self._waiters += 1
@@ -300,6 +314,8 @@ class FakeSns:
         except _Refusal as refusal:
             self.refusals[refusal.code] += 1
             reply = _error(refusal.status, refusal.code, refusal.message)
+        date = formatdate(time.time() + self.faults.skew_s, usegmt=True)
+        reply = reply.replace(b"\r\n", f"\r\nDate: {date}\r\n".encode(), 1)
         self._busy += 1
         self.most_at_once = max(self.most_at_once, self._busy)
         if self.gate.is_set() and not self.faults.delay_s:
@@ -638,7 +654,8 @@ class _Connection(asyncio.Protocol):
         if self._transport is None:
             return
         sock = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
+        # Under TLS uvloop may have none any more when the client was quicker.
+        with contextlib.suppress(OSError, AttributeError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 

@@ -22,7 +22,7 @@ MAX_REPLY_BYTES = 1_048_576  # a reply of ten members takes 2 KB
 class Connection(asyncio.Protocol):
     """A connection. Attributes: request: the one that is not answered, an object of the owner's, or None.
 
-    written_at, idle_since: the owner's notes, seconds of its clock. is_slow: its request did not go in one piece.
+    written_at, idle_since: the owner's notes, seconds of its clock. is_slow: the peer was slow to take its request.
     """
 
     __slots__ = (
@@ -90,9 +90,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, not the class
-        if transport.get_extra_info("sslcontext") is None:
-            # uvloop writes at once only what is above its high-water mark; the rest waits for the end of the turn.
-            self._transport.set_write_buffer_limits(high=0)
 
     def pause_writing(self) -> None:
         self.is_slow = True
@@ -104,7 +101,7 @@ class Connection(asyncio.Protocol):
         self._received += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             if not self._is_complete:
                 self.abort(f"BadReplyError: the answer is not one of HTTP: {exc}")
                 return
@@ -123,6 +120,7 @@ class Connection(asyncio.Protocol):
         why = "ConnectionClosedError: the connection was closed before the answer came"
         if exc is not None:
             why = f"{type(exc).__name__}: the connection broke before the answer came: {exc}"
+        self._parser = None  # it holds our methods, and so us
         self._on_end(self, request, why)
 
     def _answer(self) -> None:

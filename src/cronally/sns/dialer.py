@@ -130,6 +130,7 @@ class Dialer:
             return self._addresses
         if self._resolving is None:
             self._resolving = asyncio.create_task(self._resolve())
+            self._resolving.add_done_callback(_seen)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.shield(self._resolving)
@@ -156,6 +157,12 @@ class Dialer:
         if self._resolving is not None:
             self._resolving.cancel()
             await asyncio.gather(self._resolving, return_exceptions=True)
+
+
+def _seen(task: asyncio.Task[list[str]]) -> None:
+    """Look at how *task* ended: those who waited for it may have given up before."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Tunnel(asyncio.Protocol):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from cronally.sns.connection import Connection
-from cronally.sns.dialer import CannotConnect, Dialer
+from cronally.sns.dialer import CONNECT_TIMEOUT_S, CannotConnect, Dialer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,9 @@ ATTEMPT_TIMEOUT_S = 15.0  # also for what takes long to write
 MAX_IDLE_S = 12.0  # aiobotocore's, for the 20 s after which AWS closes
 OPEN_AHEAD_S = 3.0
 _MAX_IDLE_ARMED_S = MAX_IDLE_S + OPEN_AHEAD_S
-_MAX_OPENING = 32  # at a time: a TLS handshake takes about a millisecond of CPU
+_MAX_OPENING = (
+    16  # at a time: a TLS handshake takes about a millisecond of CPU, and the loop should not stand still
+)
 _LEAST = 8  # connections for a burst
 _DRAIN_S = 0.1  # what is armed for one instant should be on its way within this
 _ROUND_TRIP_S = 0.020  # until one is known
@@ -64,16 +67,18 @@ class Lane:
         *,
         on_free: Callable[[], None],
         max_connections: int = MAX_CONNECTIONS,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
     ) -> None:
         self.on_free = on_free
         self._clock = clock
-        self._dialer = Dialer(route, clock)
+        self._dialer = Dialer(route, clock, timeout_s=connect_timeout_s)
         self._max_connections = max_connections
         self._answer_timeout_s = min(answer_timeout_s, attempt_timeout_s)
         self._attempt_timeout_s = attempt_timeout_s
-        self._connections: set[Connection] = set()
+        self._connections: set[Connection] = set()  # those that carry requests
+        self._leaving: set[Connection] = set()  # those that are closed, and not yet gone
         self._idle: list[Connection] = []  # the one used last at the end
         self._busy: dict[Connection, None] = {}  # in order of writing
         self._queue: deque[Request] = deque()
@@ -151,18 +156,16 @@ class Lane:
         for task in self._opening:
             task.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)
+        self._opening.clear()
         await self._dialer.close()
         self._fail_queue("the publisher was closed before this was sent")
         for connection in list(self._connections):
+            self._leave(connection)
             connection.abort("given up while waiting for the answer of SNS")
-        if self._connections:
-            try:
+        if self._leaving:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                     await self._all_gone.wait()
-            except (
-                TimeoutError
-            ):  # the loop tells late, or never, of a connection that is aborted in its handshake
-                self._connections.clear()
 
     # --- requests on their way --------------------------------------------------------------------------------------
 
@@ -186,6 +189,7 @@ class Lane:
         self._note_round_trip(now - connection.written_at, now)
         request.answered(reply)
         if not connection.is_open:
+            self._leave(connection)
             if self._queue:
                 self._open_more(now)
         elif self._queue:
@@ -195,9 +199,10 @@ class Lane:
         self.on_free()
 
     def _ended(self, connection: Connection, request: Request | None, why: str) -> None:
+        self._leave(connection)
         if connection.is_lost:
-            self._connections.discard(connection)
-            if not self._connections:
+            self._leaving.discard(connection)
+            if not self._leaving:
                 self._all_gone.set()
         if request is not None:
             del self._busy[connection]
@@ -207,6 +212,12 @@ class Lane:
             self._idle.remove(connection)
         if self._queue and not self._is_closed:
             self._open_more(self._clock.mono())
+
+    def _leave(self, connection: Connection) -> None:
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._leaving.add(connection)
+            self._all_gone.clear()
 
     def _rest(self, connection: Connection) -> None:
         connection.idle_since = self._clock.mono()
@@ -258,6 +269,7 @@ class Lane:
         if old:
             self._idle = [connection for connection in self._idle if connection.idle_since > before]
             for connection in old:
+                self._leave(connection)
                 connection.abort("")
 
     # --- opening ----------------------------------------------------------------------------------------------------
@@ -284,6 +296,8 @@ class Lane:
         self._open_towards(self._wanted(max(armed, len(self._busy) + len(self._queue))))
 
     def _open_towards(self, wanted: int) -> None:
+        if self._is_closed:
+            return
         while len(self._connections) + len(self._opening) < wanted and len(self._opening) < _MAX_OPENING:
             task = asyncio.get_running_loop().create_task(self._open())
             self._opening.add(task)
@@ -304,7 +318,6 @@ class Lane:
                 self._fail_queue(problem)
             return
         self._connections.add(connection)
-        self._all_gone.clear()
         if self._queue:
             self._write(connection, self._queue.popleft())
         else:

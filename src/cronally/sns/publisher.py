@@ -12,14 +12,16 @@ import asyncio
 from collections import deque
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.errors import InternalError
+from cronally.sns.dialer import CONNECT_TIMEOUT_S
 from cronally.sns.endpoint import Endpoints, NoEndpoint
 from cronally.sns.lane import ANSWER_TIMEOUT_S, ATTEMPT_TIMEOUT_S, MAX_CONNECTIONS, Lane
 from cronally.sns.outcome import Verdict
-from cronally.sns.reply import Reply, reply_verdicts
+from cronally.sns.reply import ALL_PUBLISHED, Reply, reply_verdicts
 from cronally.sns.request import Signer, encode
 
 if TYPE_CHECKING:
@@ -160,6 +162,7 @@ class SnsPublisher:
         endpoint_url: str | None = None,
         pacing: Pacing | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
     ) -> None:
@@ -171,9 +174,15 @@ class SnsPublisher:
         self.clock = clock
         self.on_room: Callable[[], None] = _nobody
         self._pacing = pacing
-        self._max_connections = max_connections
-        self._answer_timeout_s = answer_timeout_s
-        self._attempt_timeout_s = attempt_timeout_s
+        self._make_lane = partial(
+            Lane,
+            clock=clock,
+            on_free=self._note_free,
+            max_connections=max_connections,
+            connect_timeout_s=connect_timeout_s,
+            answer_timeout_s=answer_timeout_s,
+            attempt_timeout_s=attempt_timeout_s,
+        )
         self._endpoints = Endpoints(credentials, endpoint_url=endpoint_url)
         self._targets: dict[str, _Target] = {}
         self._lanes: dict[Route, Lane] = {}
@@ -212,14 +221,7 @@ class SnsPublisher:
         if region not in self._targets:
             lane = self._lanes.get(endpoint.route)
             if lane is None:
-                lane = self._lanes[endpoint.route] = Lane(
-                    endpoint.route,
-                    self.clock,
-                    on_free=self._note_free,
-                    max_connections=self._max_connections,
-                    answer_timeout_s=self._answer_timeout_s,
-                    attempt_timeout_s=self._attempt_timeout_s,
-                )
+                lane = self._lanes[endpoint.route] = self._make_lane(endpoint.route)
             self._targets[region] = _Target(endpoint.site, lane)
         return self._targets[region]
 
@@ -253,7 +255,8 @@ class SnsPublisher:
     def has_room(self, topic: str, messages: int) -> bool:
         target = self._targets.get(_region(topic))
         has_room = target is None or target.lane.has_room
-        self._is_waited_for = not has_room
+        if not has_room:
+            self._is_waited_for = True
         if not has_room or self._pacing is None:
             return has_room
         wait_s = self._pacing.room_in_s(topic, messages, self.clock.mono())
@@ -356,6 +359,10 @@ class SnsPublisher:
                 self._send_singly(call)
                 return
             verdicts = (verdicts,) * len(entries)
+        elif verdicts is not ALL_PUBLISHED[len(entries)]:
+            throttled = next((verdict for verdict in verdicts if verdict.is_throttled), None)
+            if throttled is not None:
+                self._learn(call, throttled, end)
         released_us = call.released_us or self.clock.wall_us()
         assert call.settle is not None
         call.settle(

@@ -9,7 +9,8 @@ from xml.parsers import expat
 from cronally.engine.ports import OutcomeClass
 from cronally.sns.outcome import NOT_NAMED, PUBLISHED, Verdict, call_verdict, entry_verdict
 
-_ALL_PUBLISHED = tuple((PUBLISHED,) * count for count in range(11))
+ALL_PUBLISHED = tuple((PUBLISHED,) * count for count in range(11))
+"""By the number of entries: what ``reply_verdicts`` returns when all went."""
 _IDS = tuple(frozenset(b"%d" % place for place in range(count)) for count in range(11))
 _ID = re.compile(rb"<Id>(\d)</Id>")
 _UNREADABLE = Verdict(OutcomeClass.RETRY, "the reply of SNS cannot be read", is_unknown=True)
@@ -32,7 +33,7 @@ def reply_verdicts(reply: Reply, count: int) -> tuple[Verdict, ...] | Verdict:
     if reply.status == 200 and _names_only_successes(body):
         ids = _ID.findall(body)
         if len(ids) == count and _IDS[count].issuperset(ids) and len(set(ids)) == count:
-            return _ALL_PUBLISHED[count]
+            return ALL_PUBLISHED[count]
     found = _read(body)
     if reply.status != 200:
         code, message = ("", "") if found is None else found.error
