@@ -99,6 +99,7 @@ def status_answer(status: Status) -> wire.Status:
         next_fire=_instant(status.next_fire),
         in_flight=status.in_flight,
         lateness_us=status.lateness_us,
+        lateness_histogram=[{"le_us": bound, "count": count} for bound, count in status.lateness_histogram],
         stand_in=status.stand_in,
         zone_change=None if status.zone_change is None else _zone_change(status.zone_change),
     )

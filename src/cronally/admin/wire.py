@@ -222,6 +222,8 @@ class ApplyReply:
 class Status:
     """How the daemon is. journal: slots per state. lateness_us: p50, p99, max; None before the first fire.
 
+    lateness_histogram: ``{"le_us", "count"}`` for each bucket: scheduled fires since the start that left at the first attempt, at
+    most so many microseconds late and more than the bucket before; the last bucket has no bound (null).
     zone_change: ``{"old", "new", "names", "count"}``: the schedules whose next fires another version of tzdata moved (the
     first 20 names), as found when the daemon started; None if there are none.
     """
@@ -242,6 +244,7 @@ class Status:
     next_fire: str | None = None
     in_flight: int = 0
     lateness_us: dict[str, int] | None = None
+    lateness_histogram: list[dict[str, int | None]] = field(default_factory=list)
     stand_in: str | None = None
     zone_change: dict[str, Any] | None = None
 

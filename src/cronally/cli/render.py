@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from cronally.instants import UtcMs, parse_rfc3339, to_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import tzinfo
 
     from cronally.admin.wire import Fire, Schedule, Status
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WIDEST: Final = 48  # characters of a column; --json has everything
 _SHOWN_MESSAGE: Final = 400
+_BAR_CHARS: Final = 30
 _UNPRINTABLE: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
@@ -263,6 +264,7 @@ def status_text(status: Status) -> str:
     if status.lateness_us:
         words = [f"{key} {late_text(status.lateness_us[key])}" for key in ("p50", "p99", "max")]
         lines.append(("lateness", f"{', '.join(words)} (last {status.lateness_us['count']:,} fires)"))
+        lines += [("", line) for line in histogram_lines(status.lateness_histogram)]
     if status.zone_change:
         change = status.zone_change
         more = "" if change["count"] <= len(change["names"]) else ", …"
@@ -270,6 +272,27 @@ def status_text(status: Status) -> str:
         moved = f"of {change['count']:,} by tzdata {change['new']} (before: {change['old']}): {names}"
         lines.append(("moved fires", printable(moved)))
     return "\n".join(f"{key:<15}{text}".rstrip() for key, text in lines)
+
+
+def histogram_lines(buckets: Sequence[Mapping[str, int | None]]) -> list[str]:
+    """Return a line for each bucket from the first to the last that is not empty: its bound, a bar, its share and count."""
+    counts = [bucket["count"] or 0 for bucket in buckets]
+    total = sum(counts)
+    filled = [place for place, count in enumerate(counts) if count]
+    if not total:
+        return []
+    lines = []
+    for place in range(filled[0], filled[-1] + 1):
+        bound = buckets[place]["le_us"]
+        name = f"<= {_bound_text(bound)}" if bound is not None else "more"
+        share = counts[place] / total
+        bar = "#" * max(round(share * _BAR_CHARS), 1 if counts[place] else 0)
+        lines.append(f"{name:<11}{bar:<{_BAR_CHARS + 1}}{share:6.1%}  {counts[place]:,}")
+    return lines
+
+
+def _bound_text(us: int) -> str:
+    return f"{us / 1_000_000:g} s" if us >= 1_000_000 else f"{us / 1_000:g} ms"
 
 
 # --- text -------------------------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
-"""How late fires leave, measured over the recent ones."""
+"""How late fires leave: of the recent ones exactly, of all since the start as a histogram.
+
+Counted are scheduled fires that went out at the first attempt: how late a retry is says more of SNS than of us.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cronally.domain.model import Kind, State
 from cronally.engine.hooks import Hooks
@@ -15,22 +19,33 @@ if TYPE_CHECKING:
 
 _RECENT = 10_000
 
+BOUNDS_US: Final = (
+    *(100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000),
+    *(100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000),
+)
+"""Upper bounds of the histogram's buckets, inclusive, microseconds; the last bucket has none."""
+
 
 class Lateness(Hooks):
-    """Keeps the lateness of the last 10,000 scheduled fires that went out at the first attempt."""
+    """Keeps the lateness of the last 10,000 fires, and how many fell into each bucket since the start."""
 
     def __init__(self) -> None:
         self._recent_us: deque[int] = deque(maxlen=_RECENT)
+        self._counts = [0] * (len(BOUNDS_US) + 1)
 
     def committed(self, entries: Sequence[JournalEntry]) -> None:
-        self._recent_us.extend(
+        published, scheduled = State.PUBLISHED, Kind.SCHEDULED
+        late_us = [
             entry.lateness_us
             for entry in entries
-            if entry.state is State.PUBLISHED
-            and entry.kind is Kind.SCHEDULED
+            if entry.state is published
             and entry.attempts == 1
+            and entry.kind is scheduled
             and entry.lateness_us is not None
-        )
+        ]
+        self._recent_us.extend(late_us)
+        for lateness_us in late_us:
+            self._counts[bisect_left(BOUNDS_US, lateness_us)] += 1
 
     def summary_us(self) -> dict[str, int] | None:
         """Return ``p50``, ``p99`` and ``max`` in microseconds, and ``count``; None before the first fire."""
@@ -44,3 +59,7 @@ class Lateness(Hooks):
             "max": ordered[last],
             "count": len(ordered),
         }
+
+    def histogram(self) -> list[tuple[int | None, int]]:
+        """Return (upper bound in microseconds or None, fires since the start) for each bucket, by bound."""
+        return list(zip((*BOUNDS_US, None), self._counts, strict=True))

@@ -60,7 +60,8 @@ class PutResult(NamedTuple):
 class Status:
     """How the daemon is.
 
-    Attributes: lateness_us: p50, p99 and max of recent scheduled fires; None before the first. zone_change: what
+    Attributes: lateness_us: p50, p99 and max of recent scheduled fires; None before the first. lateness_histogram: (upper
+        bound in microseconds or None, fires since the start) for each bucket. zone_change: what
         another version of tzdata moved when the daemon started, or None.
     """
 
@@ -79,6 +80,7 @@ class Status:
     next_fire: UtcMs | None = None
     in_flight: int = 0
     lateness_us: dict[str, int] | None = None
+    lateness_histogram: list[tuple[int | None, int]] = field(default_factory=list)
     stand_in: str | None = None
     zone_change: ZoneChange | None = None
 
@@ -189,6 +191,7 @@ class Service:
             next_fire=self._core.next_due(),
             in_flight=self._core.in_flight_count(),
             lateness_us=self._lateness.summary_us(),
+            lateness_histogram=self._lateness.histogram(),
             stand_in=self._stand_in,
             zone_change=None if self._zone_watch is None else self._zone_watch.change,
         )

@@ -181,6 +181,19 @@ def test_status():
     assert "NOT READY: the store takes no commits" in render.status_text(broken)
 
 
+def test_status_draws_how_late_fires_left():
+    bounds = (100, 250, 1_000, 2_500_000, None)
+    counts = (0, 900, 0, 99, 1)
+    histogram = [{"le_us": bound, "count": count} for bound, count in zip(bounds, counts, strict=True)]
+    assert render.histogram_lines(histogram) == [
+        f"<= 0.25 ms {'#' * 27:<31} 90.0%  900",
+        f"<= 1 ms    {'':<31}  0.0%  0",
+        f"<= 2.5 s   {'###':<31}  9.9%  99",
+        f"more       {'#':<31}  0.1%  1",
+    ]
+    assert render.histogram_lines([{"le_us": 100, "count": 0}]) == []
+
+
 def test_status_names_the_schedules_that_another_tzdata_moved():
     change = {"old": "2026a", "new": "2026b", "names": ["a", "b"], "count": 2}
     status = Status(version="0", tzdata="2026b", started_at=NOW, now=NOW, is_ready=True, zone_change=change)

@@ -114,5 +114,15 @@ def test_lateness_is_summed_up_over_first_attempts_of_scheduled_fires():
         [entry(9999, attempts=2), entry(9999, kind=Kind.MANUAL), entry(9999, state=State.EXPIRED)]
     )
     assert lateness.summary_us() is None
+    assert sum(count for _, count in lateness.histogram()) == 0
     lateness.committed([entry(late_us) for late_us in range(1, 101)])
     assert lateness.summary_us() == {"p50": 50, "p99": 100, "max": 100, "count": 100}
+    lateness.committed([entry(101), entry(250), entry(251), entry(10_000_000), entry(10_000_001)])
+    histogram = dict(lateness.histogram())
+    assert {bound: count for bound, count in histogram.items() if count} == {
+        100: 100,
+        250: 2,
+        500: 1,
+        10_000_000: 1,
+        None: 1,
+    }
