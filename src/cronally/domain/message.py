@@ -18,6 +18,7 @@ MAX_MESSAGE_BYTES = 262_144  # SNS API Reference, Publish: message and attribute
 
 # The longest fire id takes 115 bytes and the shortest placeholder that becomes one 18 characters; UTF-8 takes up to 4.
 _MOST_BYTES_PER_CHAR = 8
+_SCHEDULED = Kind.SCHEDULED  # to look it up in the enum takes ten times as long
 _OUR_ATTRIBUTES_BYTES = 1_000
 _OUR_NAMES_BYTES = sum(
     len(name) + len("String") for name in ("cronally.schedule", "cronally.fire_time", "cronally.fire_id")
@@ -82,29 +83,23 @@ class Entry(NamedTuple):
 def compose(spec: ScheduleSpec, fire: Fire) -> Entry:
     """Return the entry that publishes *fire* as *spec*, the revision it belongs to, says; its fire has its deadline."""
     # Written out, because a burst passes here: what is said in functions elsewhere, less their calls.
-    name, template, kind = spec.name, spec.message, fire.kind
-    time = format_utc(fire.fire_time)
-    id_ = f"{name}@{time}" if kind is Kind.SCHEDULED else fire_id(name, fire.fire_time, kind)
+    schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, _ = fire
+    name, template = spec.name, spec.message
+    time = format_utc(fire_time)
+    is_scheduled = kind is _SCHEDULED
+    id_ = f"{name}@{time}" if is_scheduled else fire_id(name, fire_time, kind)
     message = _message(spec, time, id_) if template is None or "<" in template else template
     size_bytes = len(message) if message.isascii() else len(message.encode())
     size_bytes += _OUR_NAMES_BYTES + len(name) + len(time) + len(id_)
-    if kind is not Kind.SCHEDULED:
+    if not is_scheduled:
         size_bytes += _attribute_bytes(_kind(fire))
     if spec.attributes:
         constant = _constant_bytes(spec.attributes)
         size_bytes += (
             sum(_attribute_bytes(a) for a in _users(spec, time, id_)) if constant is None else constant
         )
-    dated = Fire(  # by position: twice as fast as _replace
-        fire.schedule_id,
-        fire.revision_id,
-        fire.fire_time,
-        fire.due_time,
-        fire.kind,
-        fire.attempts,
-        fire.maybe_published,
-        UtcMs(fire.due_time + spec.deadline),
-    )
+    deadline_at = UtcMs(due_time + spec.deadline)
+    dated = Fire(schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, deadline_at)
     return Entry(dated, spec, id_, size_bytes)
 
 

@@ -136,10 +136,8 @@ class Arming:
             else:
                 entries.append(entry)
         for instant in sorted(by_instant):
-            entries = by_instant[instant]
-            if len(entries) > 1:
-                entries.sort(key=_sending_order)
-            await self.arm(self._patient(pack(entries), instant, is_planned=is_planned), instant)
+            batches = self._patient(pack(by_instant[instant]), instant, is_planned=is_planned)
+            await self.arm(batches, instant)
 
     def _patient(self, batches: Sequence[Batch], instant: UtcMs, *, is_planned: bool) -> list[Batch]:
         """Return the batches that need not wait too long; the fires of the others become pending."""
@@ -228,8 +226,3 @@ class Arming:
                 if self._clock.wall() > until:
                     return None
                 await self._clock.sleep(_STORE_RETRY_S)
-
-
-def _sending_order(entry: Entry) -> tuple[int, UtcMs, UtcMs, str]:
-    fire = entry.fire
-    return (-entry.spec.priority, fire.due_time, fire.fire_time, entry.spec.name)

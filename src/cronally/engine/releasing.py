@@ -17,6 +17,8 @@ from cronally.engine.settle import unsent_entry
 from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cronally.clock import Clock
     from cronally.domain.message import Entry
     from cronally.engine.arming import Arming
@@ -83,9 +85,7 @@ class Releasing:
                 if self._halt.is_on():
                     self._wants_plan.set()
                     continue
-                for departure in departures.advance(now):
-                    if self._is_whole(departure, now):
-                        departures.put(departure)
+                self._admit(departures.advance(now), now)
                 self._pump()
                 self._put_off(now)
 
@@ -133,15 +133,31 @@ class Releasing:
         self._publisher.release((armed,), self._attempts.settle)
         self._hooks.released(armed.batch, self._clock.wall_us() - departure.instant * 1000)
 
+    def _admit(self, departures: Sequence[Departure], now: UtcMs) -> None:
+        """Let the entries of FIFO batches that have come due into their groups, in the order that groups keep (design §6)."""
+        entries = [entry for departure in departures for entry in departure.armed.batch.entries]
+        entries.sort(key=_group_order)
+        admitted = {entry.fire.key for entry in entries if self._may_go(entry, now)}
+        for departure in departures:
+            batch = departure.armed.batch
+            going = [entry for entry in batch.entries if entry.fire.key in admitted]
+            if len(going) == len(batch.entries):
+                self._departures.put(departure)
+            else:
+                self._rearm(going, now)
+
     def _is_whole(self, departure: Departure, now: UtcMs) -> bool:
         """Whether all entries of a batch may go; if not, those that may are armed anew."""
         entries = departure.armed.batch.entries
         going = [entry for entry in entries if self._may_go(entry, now)]
         if len(going) == len(entries):
             return True
-        if going and self._tasks is not None:
-            self._tasks.create_task(self._arming.arm(pack(going), now), name="rearm")
+        self._rearm(going, now)
         return False
+
+    def _rearm(self, entries: Sequence[Entry], now: UtcMs) -> None:
+        if entries and self._tasks is not None:
+            self._tasks.create_task(self._arming.arm(pack(entries), now), name="rearm")
 
     def _may_go(self, entry: Entry, now: UtcMs) -> bool:
         """Check a fire at the last moment; False if it does not go now, and then it is seen to otherwise."""
@@ -173,3 +189,7 @@ class Releasing:
                 batch.topic, self._departures.ahead(batch.topic, batch.priority)
             )
             self._arming.defer(batch, UtcMs(int(now + wait_ms)))
+
+
+def _group_order(entry: Entry) -> tuple[UtcMs, UtcMs, str]:
+    return (entry.fire.due_time, entry.fire.fire_time, entry.name)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Store
 
+_PUBLISHED = State.PUBLISHED  # to look it up in the enum takes ten times as long
 GROUP_COMMIT_S = 0.05
 RETRY_COMMIT_S = 0.5
 MAX_UNCOMMITTED = 100_000  # design §8: beyond this, or 60 s, nothing is released until a commit succeeds
@@ -31,20 +32,20 @@ MAX_UNCOMMITTED_S = 60.0
 
 def published_entry(outcome: Outcome) -> JournalEntry:
     """Return the journal row of a fire that was published."""
-    fire = outcome.fire
-    released_us = outcome.released_us
-    lateness_us = released_us - fire.due_time * 1000
+    fire, _, released_us, finished_at, _, _ = outcome
+    schedule_id, revision_id, fire_time, due_time, kind, attempts, _, _ = fire
+    lateness_us = released_us - due_time * 1000
     return JournalEntry(  # by position, in the order of its fields: a burst makes a hundred thousand
-        fire.schedule_id,
-        fire.fire_time,
-        fire.revision_id,
-        fire.due_time,
-        State.PUBLISHED,
-        fire.kind,
+        schedule_id,
+        fire_time,
+        revision_id,
+        due_time,
+        _PUBLISHED,
+        kind,
         None,
-        fire.attempts + 1,
+        attempts + 1,
         UtcMs(released_us // 1000),
-        outcome.finished_at,
+        finished_at,
         max(0, lateness_us),
     )
 
@@ -162,7 +163,7 @@ class Settler:
         """Take rows for the next commit, in order."""
         failing = self._core.failing
         for entry in entries:
-            if failing or entry.state is not State.PUBLISHED:
+            if failing or entry.state is not _PUBLISHED:
                 self._note_error(entry)
         self._queue.extend(entries)
         if self._queue and self._oldest_uncommitted is None:

@@ -21,6 +21,10 @@ MOST_ROWS: Final = (
     512  # a statement; a power of two. 512 × 19 values take SQLite ~1.5 ms, and binding them 0.3 ms
 )
 
+# To look them up in their enums takes ten times as long.
+_PUBLISHED: Final = State.PUBLISHED
+_SCHEDULED: Final = Kind.SCHEDULED
+
 _KEY: Final = ("schedule_id", "fire_time", "kind")
 _VALUES: Final = (
     "revision_id",
@@ -94,8 +98,8 @@ def upserts(entries: Sequence[JournalEntry]) -> Iterator[tuple[str, list[object]
 
 def _is_plain(entry: JournalEntry) -> bool:
     return (
-        entry.state is State.PUBLISHED
-        and entry.kind is Kind.SCHEDULED
+        entry.state is _PUBLISHED
+        and entry.kind is _SCHEDULED
         and entry.last_error is None
         and entry.last_fire_time is None
         and not entry.maybe_published

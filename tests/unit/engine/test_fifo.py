@@ -353,3 +353,11 @@ async def test_a_head_that_is_being_armed_again_when_recovery_begins_is_not_forg
         await rig.clock.suspend(30)
         await rig.clock.advance(20)
         assert rig.sent[1:] == ["free@2026-11-23T09:00:00Z"]
+
+
+async def test_priority_orders_groups_and_never_the_fires_within_one():
+    async with running_engine() as rig:
+        for name, priority in (("c", 9), ("a", 1), ("b", 5)):
+            await rig.add(name, "0 9 * * *", topic=FIFO_TOPIC, group="shared", priority=priority)
+        await rig.clock.advance(32)
+        assert [arrival.entry.name for arrival in rig.publisher.arrivals] == ["a", "b", "c"]
