@@ -58,7 +58,14 @@ def pack(
 
 def _by_topic_and_priority(entries: Iterable[Entry]) -> dict[tuple[str, int], list[Entry]]:
     found: dict[tuple[str, int], list[Entry]] = {}
+    alike: list[Entry] = []
+    topic, priority = "", -1
     for entry in entries:
         spec = entry.spec
-        found.setdefault((spec.topic, spec.priority), []).append(entry)
+        if (
+            spec.topic is not topic or spec.priority != priority
+        ):  # those of a crowd share their topic's very text
+            topic, priority = spec.topic, spec.priority
+            alike = found.setdefault((topic, priority), [])
+        alike.append(entry)
     return found

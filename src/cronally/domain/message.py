@@ -18,6 +18,7 @@ MAX_MESSAGE_BYTES = 262_144  # SNS API Reference, Publish: message and attribute
 
 # The longest fire id takes 115 bytes and the shortest placeholder that becomes one 18 characters; UTF-8 takes up to 4.
 _MOST_BYTES_PER_CHAR = 8
+_new = tuple.__new__  # what _make calls, and twice as fast as by name
 _SCHEDULED = Kind.SCHEDULED  # to look it up in the enum takes ten times as long
 _OUR_ATTRIBUTES_BYTES = 1_000
 _OUR_NAMES_BYTES = sum(
@@ -98,9 +99,12 @@ def compose(spec: ScheduleSpec, fire: Fire) -> Entry:
         size_bytes += (
             sum(_attribute_bytes(a) for a in _users(spec, time, id_)) if constant is None else constant
         )
-    deadline_at = UtcMs(due_time + spec.deadline)
-    dated = Fire(schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, deadline_at)
-    return Entry(dated, spec, id_, size_bytes)
+    deadline_at = due_time + spec.deadline
+    dated = _new(
+        Fire,
+        (schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, deadline_at),
+    )
+    return _new(Entry, (dated, spec, id_, size_bytes))
 
 
 def _message(spec: ScheduleSpec, time: str, id_: str) -> str:

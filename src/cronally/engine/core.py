@@ -387,13 +387,14 @@ class Core(Holding):
         """Hold and return the next fires of what was taken, about *most*; none when there is nothing left."""
         fires: list[Fire] = []
         changing, bounds = self._changing, self._bounds
+        new, scheduled = tuple.__new__, Kind.SCHEDULED  # twice as fast as by name
         effective_from, revision_id = self.timetable.effective_from, self.timetable.revision_id
         while not fires and self.takings:
             for crowd, ids in self.takings.take(now, most):
                 slot, due = crowd.slot, crowd.due_time
                 fires += self.hold_new(
                     [
-                        Fire(id_, revision_id(id_), slot, due)
+                        new(Fire, (id_, revision_id(id_), slot, due, scheduled, 0, False, MAX_UTC_MS))
                         for id_ in ids
                         if effective_from(id_) < slot
                         and id_ not in changing

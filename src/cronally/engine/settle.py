@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from cronally.engine.ports import Store
 
 _PUBLISHED = State.PUBLISHED  # to look it up in the enum takes ten times as long
+_PUBLISHED_REST = tuple(  # the fields after lateness_us
+    JournalEntry._field_defaults[name]
+    for name in JournalEntry._fields[JournalEntry._fields.index("lateness_us") + 1 :]
+)
+_new = tuple.__new__  # what _make calls, and twice as fast as by name
 GROUP_COMMIT_S = 0.05
 RETRY_COMMIT_S = 0.5
 MAX_UNCOMMITTED = 100_000  # design §8: beyond this, or 60 s, nothing is released until a commit succeeds
@@ -35,18 +40,13 @@ def published_entry(outcome: Outcome) -> JournalEntry:
     fire, _, released_us, finished_at, _, _ = outcome
     schedule_id, revision_id, fire_time, due_time, kind, attempts, _, _ = fire
     lateness_us = released_us - due_time * 1000
-    return JournalEntry(  # by position, in the order of its fields: a burst makes a hundred thousand
-        schedule_id,
-        fire_time,
-        revision_id,
-        due_time,
-        _PUBLISHED,
-        kind,
-        None,
-        attempts + 1,
-        UtcMs(released_us // 1000),
-        finished_at,
-        max(0, lateness_us),
+    return _new(  # a burst makes a hundred thousand of these
+        JournalEntry,
+        (
+            *(schedule_id, fire_time, revision_id, due_time, _PUBLISHED, kind, None, attempts + 1),
+            *(released_us // 1000, finished_at, max(0, lateness_us)),
+            *_PUBLISHED_REST,
+        ),
     )
 
 

@@ -367,7 +367,7 @@ class SnsPublisher:
         assert call.settle is not None
         call.settle(
             [
-                Outcome(entry[0], verdict[0], released_us, finished_at, verdict[1], verdict[2])
+                _new(Outcome, (entry[0], verdict[0], released_us, finished_at, verdict[1], verdict[2]))
                 for entry, verdict in zip(entries, verdicts, strict=True)
             ]
         )
@@ -407,6 +407,9 @@ class SnsPublisher:
         self._digesting = None
         self._is_digest_due = False
         await self._endpoints.close()
+
+
+_new = tuple.__new__  # what _make calls, and twice as fast as by name
 
 
 def _nobody() -> None:
