@@ -220,7 +220,16 @@ MANUAL_TIMES: Final = """
     SELECT json_group_array(fire_time) FROM journal WHERE schedule_id = ? AND fire_time >= ? AND kind = 'manual'
 """
 
-COUNTS: Final = "SELECT json_group_array(json_array(state, n)) FROM (SELECT state, sum(count) AS n FROM journal GROUP BY state)"
+COUNTS: Final = """
+    WITH others AS MATERIALIZED (
+        SELECT state, sum(count) AS slots, count(*) AS n FROM journal INDEXED BY journal_unpublished
+        WHERE state <> 'published' GROUP BY state
+    ), published AS (SELECT (SELECT count(*) FROM journal) - (SELECT total(n) FROM others) AS n)
+    SELECT json_group_array(json_array(state, slots)) FROM (
+        SELECT state, slots FROM others UNION ALL SELECT 'published', CAST(n AS INTEGER) FROM published WHERE n > 0
+    )
+"""
+"""Slots by state. A published row is one slot, so those are what is left of all rows: to count these takes 8 ms a million."""
 
 OLDEST_PENDING: Final = "SELECT min(due_time) FROM journal WHERE state = 'pending'"
 
