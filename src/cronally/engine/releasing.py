@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from cronally.engine.ports import Publisher
     from cronally.engine.settle import Settler
 
-_LOOK_EVERY = 16  # batches written between two looks at the clock
+_LOOK_EVERY = 4  # batches written between two looks at the clock
+_FIRST_SLICE_S = (
+    0.0005  # when nothing was in flight: what the first answers took says how many connections are of use
+)
 _SLICE_S = 0.004  # batches are written for so long before the event loop gets a turn
 
 
@@ -101,7 +104,9 @@ class Releasing:
         if not ways or self._is_stopping or self._halt.is_on():
             return
         publisher, departures = self._publisher, self._departures
-        now, began = self._clock.wall(), self._clock.mono()
+        now = self._clock.wall()
+        is_first = self._core.in_flight_count() == 0
+        until = self._clock.mono() + (_FIRST_SLICE_S if is_first else _SLICE_S)
         released = 0
         for turns in ways:
             while queue := turns.queue():
@@ -112,7 +117,7 @@ class Releasing:
                     break
                 self._release(departures.pop(turns), now)
                 released += 1
-                if released % _LOOK_EVERY == 0 and self._clock.mono() - began > _SLICE_S:
+                if released % _LOOK_EVERY == 0 and self._clock.mono() > until:
                     self._pump_soon()
                     return
         if released:
