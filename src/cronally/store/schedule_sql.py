@@ -175,11 +175,12 @@ NEXT_SINGLE: Final = """
 
 # Counted in indexes: of all rows without a look at any, of the others in those that hold no more than these few.
 COUNT_SCHEDULES: Final = """
-    SELECT
+    SELECT json_array(
         (SELECT count(*) FROM schedule)
         - (SELECT count(*) FROM schedule INDEXED BY schedule_removed WHERE removed_at IS NOT NULL),
         (SELECT count(*) FROM schedule INDEXED BY schedule_paused WHERE paused_since IS NOT NULL AND removed_at IS NULL),
         (SELECT count(*) FROM schedule INDEXED BY schedule_failing WHERE error IS NOT NULL AND removed_at IS NULL)
+    )
 """
 
 FAILING: Final = "SELECT json_group_array(id) FROM schedule INDEXED BY schedule_failing WHERE error IS NOT NULL AND removed_at IS NULL"
