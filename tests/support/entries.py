@@ -11,6 +11,7 @@ from cronally.domain.spec import ScheduleSpec
 from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
+    from cronally.engine.core import Core
     from cronally.engine.ports import Outcome
 
 TOPIC = "arn:aws:sns:us-east-1:123456789012:reports"
@@ -32,6 +33,12 @@ def sized_entry(number: int, size_bytes: int, **spec: Any) -> Entry:
 def batch(count: int = 1, *, first: int = 0, topic: str = TOPIC, **spec: Any) -> Batch:
     """Return a batch of *count* entries, of the schedules ``job-FIRST`` and on."""
     return Batch(topic, tuple(entry(n, topic=topic, **spec) for n in range(first, first + count)))
+
+
+def launch(core: Core, *fires: Fire) -> None:
+    """Mark *fires*, which the core holds, in flight."""
+    spec = ScheduleSpec(name="job", when="0 9 * * *", topic=TOPIC)
+    assert core.launch([compose(spec, fire) for fire in fires], fires[0].due_time)
 
 
 def numbers(outcomes: list[Outcome]) -> list[int]:

@@ -50,7 +50,8 @@ def pack(
                 batches.append(Batch(topic, tuple(taken)))
                 taken, groups, size_bytes = [], set(), 0
             taken.append(entry)
-            groups.add(entry.group)
+            if is_fifo:
+                groups.add(entry.group)
             size_bytes += entry.size_bytes
         batches.append(Batch(topic, tuple(taken)))
     return batches

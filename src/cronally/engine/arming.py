@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from cronally.domain.batching import pack
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.attempts import Attempts
     from cronally.engine.core import Core
-    from cronally.engine.departures import Departures
+    from cronally.engine.departures import Departures, Way
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Publisher, Store
 
@@ -38,6 +37,7 @@ PATIENCE_MS = 10_000  # design §4: a longer wait for quota is spent in the stor
 _FULL_MS = 5_000  # what has been due for so long and finds no memory will not leave within PATIENCE_MS
 _ENOUGH = 0.5  # of the budget: below this, planning goes on
 _LEAST_DEFER_MS = 1_000
+_MANY = 10_000  # messages, to see from what one more of them takes
 _MOST_LATER = 20_000  # fires put by, 350 bytes each
 _MOST_DEFER_MS = 300_000  # then the wait is estimated anew: a rate that had fallen may have risen again
 _STORE_RETRY_S = 0.2
@@ -82,6 +82,9 @@ class Arming:
         self._is_full = False
         self._bytes_per_fire = float(_FIRST_GUESS_BYTES)
         self._later: list[tuple[UtcMs, Fire]] = []
+        self._put_off_until: dict[
+            tuple[Way, int], float
+        ] = {}  # by way and priority: when the last one's turn is
         self.has_armed = asyncio.Event()
         """Set when something was armed."""
 
@@ -140,29 +143,38 @@ class Arming:
             await self.arm(batches, instant)
 
     def _patient(self, batches: Sequence[Batch], instant: UtcMs, *, is_planned: bool) -> list[Batch]:
-        """Return the batches that need not wait too long; the fires of the others become pending."""
+        """Return the batches that need not wait too long; the fires of the others become pending, or are put by until due."""
         now = self._clock.wall()
         is_full = is_planned and self._departures.size_bytes >= self._budget_bytes
-        before: Counter[tuple[str, int]] = Counter()
         patient: list[Batch] = []
+        alike: dict[tuple[str, int], list[Batch]] = {}
         for batch in batches:
             if batch.topic.endswith(".fifo"):  # its order is its group's, not the queue's
                 patient.append(batch)
-                continue
-            key = batch.topic, batch.priority
-            before[key] += len(batch.entries)
-            wait_ms = 1000 * self._publisher.wait_s(
-                batch.topic, self._departures.ahead(batch.topic, batch.priority) + before[key]
-            )
-            due = batch.entries[0].fire.due_time
-            if now + wait_ms <= instant + PATIENCE_MS and not (is_full and self.is_hopeless(due, now)):
-                patient.append(batch)
-            elif instant > now:
-                for entry in batch.entries:
-                    heapq.heappush(self._later, (instant, entry.fire))
             else:
-                self.defer(batch, UtcMs(int(max(instant, now) + wait_ms)))
+                alike.setdefault((batch.topic, batch.priority), []).append(batch)
+        for (topic, priority), some in alike.items():
+            ahead = self._departures.ahead(topic, priority)
+            count = sum(len(batch.entries) for batch in some)
+            if not is_full and self._leaves_at(topic, ahead + count, now) <= instant + PATIENCE_MS:
+                patient += some
+                continue
+            for batch in some:
+                ahead += len(batch.entries)
+                leaves_at = self._leaves_at(topic, ahead, now)
+                is_hopeless = is_full and self.is_hopeless(batch.entries[0].fire.due_time, now)
+                if leaves_at <= instant + PATIENCE_MS and not is_hopeless:
+                    patient.append(batch)
+                elif instant > now:
+                    for entry in batch.entries:
+                        heapq.heappush(self._later, (instant, entry.fire))
+                else:
+                    self.defer(batch)
         return patient
+
+    def _leaves_at(self, topic: str, messages: int, now: UtcMs) -> UtcMs:
+        """Return when the last of so many *messages* to *topic* will have left, by its quota."""
+        return UtcMs(now + int(1000 * self._publisher.wait_s(topic, messages)))
 
     def next_later(self) -> UtcMs | None:
         """Return when the first of the fires that were put by is due, or None."""
@@ -182,10 +194,20 @@ class Arming:
         later, self._later = self._later, []
         return [fire for _, fire in later]
 
-    def defer(self, batch: Batch, until: UtcMs) -> None:
-        """Write down the fires of *batch* as pending until then, a second from now at least and five minutes at most."""
+    def defer(self, batch: Batch) -> None:
+        """Write down the fires of *batch* as pending until their turn, behind those that were put off before them.
+
+        That is a second from now at least and five minutes at most.
+        """
         now = self._clock.wall()
-        until = UtcMs(min(max(until, now + _LEAST_DEFER_MS), now + _MOST_DEFER_MS))
+        topic, priority, count = batch.topic, batch.priority, len(batch.entries)
+        ahead = self._departures.ahead(topic, priority)
+        leaves_at = self._leaves_at(topic, ahead + count, now)
+        each_ms = (self._leaves_at(topic, ahead + count + _MANY, now) - leaves_at) / _MANY
+        line = self._departures.way(topic), priority
+        leaves_at = UtcMs(max(leaves_at, int(self._put_off_until.get(line, 0) + count * each_ms)))
+        self._put_off_until[line] = leaves_at
+        until = UtcMs(min(max(leaves_at, now + _LEAST_DEFER_MS), now + _MOST_DEFER_MS))
         for entry in batch.entries:
             if self._core.may_release(entry.fire):
                 self._attempts.conclude(

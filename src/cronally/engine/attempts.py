@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from cronally.engine.ports import Outcome
     from cronally.engine.settle import Settler
 
+_MAX_RETRYING = 2_000  # pending fires on their way at once
+_ROOM_AGAIN = 1_000  # when so few are left, it is worth looking for more
+
 
 class Attempts:
     """Takes outcomes.
 
     Attributes: ready: fires that may go now: the next of a FIFO group, manual ones. retrying: pending fires on their way.
-        wants_retry: set when there may be something to retry. has_room: set when fewer are on their way. idle: set when
+        wants_retry: set when there may be something to retry. idle: set when
         nothing is in flight any more, after ``stop``.
     """
 
@@ -34,7 +37,6 @@ class Attempts:
         self.ready: list[Fire] = []
         self.retrying: set[FireKey] = set()
         self.wants_retry = asyncio.Event()
-        self.has_room = asyncio.Event()
         self.idle = asyncio.Event()
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -63,7 +65,12 @@ class Attempts:
         """A fire is not on its way any more."""
         if fire.key in self.retrying:
             self.retrying.discard(fire.key)
-            self.has_room.set()
+            if len(self.retrying) <= _ROOM_AGAIN:
+                self.wants_retry.set()
+
+    def has_room_for(self, fires: int) -> bool:
+        """Whether so many more pending *fires* may be on their way."""
+        return len(self.retrying) + fires <= _MAX_RETRYING
 
     def stop(self) -> None:
         """Nothing more will be released."""

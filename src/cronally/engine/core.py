@@ -96,7 +96,7 @@ class Core(Holding):
         self.at_through = UtcMs(0)
         self.next_at: UtcMs | None = None
         self.failing: set[int] = set()
-        self._bounds: dict[int, tuple[UtcMs | None, UtcMs | None]] = {}
+        self._ends: dict[int, UtcMs] = {}
         self._paused: dict[int, Member] = {}
         self._pause_ends: list[tuple[UtcMs, int]] = []
         self._ending: set[int] = set()
@@ -206,7 +206,7 @@ class Core(Holding):
         if id_ not in self.timetable:
             return None
         entry = self.timetable.entry(id_)
-        _, ends = self._bounds.get(id_, (None, None))
+        ends = self._ends.get(id_)
         return Member(
             id=id_,
             revision_id=self.timetable.revision_id(id_),
@@ -232,13 +232,13 @@ class Core(Holding):
             taken_through=taken_through,
         )
         if member.ends is not None:
-            self._bounds[member.id] = (None, member.ends)
+            self._ends[member.id] = member.ends
 
     def _forget(self, id_: int) -> None:
         if id_ in self.timetable:
             self.takings.forget(self.timetable.entry(id_), id_)
         self.timetable.leave(id_)
-        self._bounds.pop(id_, None)
+        self._ends.pop(id_, None)
         self._paused.pop(id_, None)
         self._ending.discard(id_)
 
@@ -386,7 +386,7 @@ class Core(Holding):
     def plan(self, now: UtcMs, most: int) -> list[Fire]:
         """Hold and return the next fires of what was taken, about *most*; none when there is nothing left."""
         fires: list[Fire] = []
-        changing, bounds = self._changing, self._bounds
+        changing, ends = self._changing, self._ends
         new, scheduled = tuple.__new__, Kind.SCHEDULED  # twice as fast as by name
         effective_from, revision_id = self.timetable.effective_from, self.timetable.revision_id
         while not fires and self.takings:
@@ -398,7 +398,7 @@ class Core(Holding):
                         for id_ in ids
                         if effective_from(id_) < slot
                         and id_ not in changing
-                        and (id_ not in bounds or self._is_in_bounds(id_, slot))
+                        and (id_ not in ends or slot <= ends[id_])
                     ]
                 )
         return fires
@@ -424,9 +424,25 @@ class Core(Holding):
             default=None,
         )
 
-    def is_overdue(self, now: UtcMs) -> bool:
-        """Whether a slot is due that has not been planned yet."""
-        due = self.next_due()
+    def earliest_unplanned_fifo(self) -> UtcMs | None:
+        """Return when the first slot is due that has not been planned and may be one of a FIFO topic, or None."""
+        return min(
+            (
+                at
+                for at in (
+                    self.takings.earliest_due(is_fifo=True),
+                    self.timetable.next_due(),
+                    self.next_pause_end(),
+                    self.next_at,
+                )
+                if at is not None
+            ),
+            default=None,
+        )
+
+    def is_fifo_overdue(self, now: UtcMs) -> bool:
+        """Whether a slot may be due in a FIFO group that has not been planned yet: what comes first there is not known."""
+        due = self.earliest_unplanned_fifo()
         return due is not None and due <= now
 
     def is_behind(self, now: UtcMs) -> bool:
@@ -455,15 +471,10 @@ class Core(Holding):
         if id_ not in self.timetable:
             return None
         entry = self.timetable.entry(id_)
-        starts, ends = self._bounds.get(id_, (None, None))
-        window = slot_window(self.timetable.effective_from(id_), starts, ends)
+        window = slot_window(self.timetable.effective_from(id_), None, self._ends.get(id_))
         window = clip(window, through=UtcMs(now - entry.offset_ms))
         slot = entry.recurrence.latest_ms(UtcMs(window.through + 1))
         return slot if slot is not None and slot > window.after else None
-
-    def _is_in_bounds(self, id_: int, slot: UtcMs) -> bool:
-        starts, ends = self._bounds[id_]
-        return (starts is None or slot >= starts) and (ends is None or slot <= ends)
 
     def watermark(self, now: UtcMs) -> UtcMs:
         """Return the due time up to which every slot has a row, once what is settled is committed."""

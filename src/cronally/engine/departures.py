@@ -10,6 +10,7 @@ import heapq
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from cronally.domain.batching import MAX_BATCH_ENTRIES
 from cronally.engine.turns import Turns
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Departures:
         self._to_come: dict[UtcMs, dict[Way, Turns[Departure]]] = {}
         self._instants: list[UtcMs] = []
         self._due: dict[Way, Turns[Departure]] = {}
+        self._unadmitted: list[Departure] = []
         self._loads: dict[Way, dict[int, Counter[str]]] = {}  # messages by priority and topic
         self._ways: dict[str, Way] = {}
 
@@ -51,7 +53,7 @@ class Departures:
             ways = self._to_come[instant] = {}
             heapq.heappush(self._instants, instant)
         batch = armed.batch
-        way, priority = self._way(batch.topic), batch.priority
+        way, priority = self.way(batch.topic), batch.priority
         turns = ways.get(way)
         if turns is None:
             turns = ways[way] = Turns()
@@ -63,28 +65,36 @@ class Departures:
         """Return the earliest instant to come, or None."""
         return self._instants[0] if self._instants else None
 
-    def advance(self, now: UtcMs) -> list[Departure]:
-        """What may leave at or before *now* takes its turn; but what goes to FIFO topics is returned.
-
-        Its entries have to find out first whether it is their turn in their groups; then it is ``put`` back.
-        """
-        fifo: list[Departure] = []
+    def advance(self, now: UtcMs) -> None:
+        """What may leave at or before *now* takes its turn; but FIFO batches have to be admitted first."""
         while self._instants and self._instants[0] <= now:
             for way, turns in self._to_come.pop(heapq.heappop(self._instants)).items():
                 if way.is_fifo:
-                    fifo += turns
-                    for departure in turns:
-                        self._leave(way, departure)
+                    self._unadmitted += turns
                 elif way in self._due:
                     self._due[way].extend(turns)
                 else:
                     self._due[way] = turns
-        return fifo
+
+    def take_unadmitted(self, before: UtcMs | None) -> list[Departure]:
+        """Take out the FIFO batches that may leave, those whose fires are all due before *before* (None: all).
+
+        Their entries have to find out whether it is their turn in their groups; then they are ``put`` back.
+        """
+        taken: list[Departure] = []
+        kept: list[Departure] = []
+        for departure in self._unadmitted:
+            dues = (entry.fire.due_time for entry in departure.armed.batch.entries)
+            (taken if before is None or max(dues) < before else kept).append(departure)
+        self._unadmitted = kept
+        for departure in taken:
+            self._leave(self.way(departure.armed.batch.topic), departure)
+        return taken
 
     def put(self, departure: Departure) -> None:
-        """Let a batch for a FIFO topic take its turn."""
+        """Let a FIFO batch that was admitted take its turn."""
         batch = departure.armed.batch
-        way = self._way(batch.topic)
+        way = self.way(batch.topic)
         self._due.setdefault(way, Turns()).add(batch.priority, batch.topic, departure)
         self.size_bytes += departure.armed.size_bytes
         self._note(way, batch.topic, batch.priority, len(batch.entries))
@@ -102,21 +112,24 @@ class Departures:
         departure = turns.pop()
         turns.end_turn()
         batch = departure.armed.batch
-        way = self._way(batch.topic)
+        way = self.way(batch.topic)
         if not turns:
             del self._due[way]
         self._leave(way, departure)
         return departure
 
-    def overstayed(self, instant: UtcMs) -> list[Departure]:
-        """Take out what might have left before *instant* and has not had its turn; not FIFO, where a group keeps its order."""
-        out = []
+    def overstayed(self, instant: UtcMs, most: int) -> list[Departure]:
+        """Take out up to *most* batches that might have left before *instant* and have not had their turn.
+
+        Not FIFO ones, where a group keeps its order.
+        """
+        out: list[Departure] = []
         for way, turns in list(self._due.items()):
             if way.is_fifo or not any(departure.instant < instant for departure in turns):
                 continue
             kept: Turns[Departure] = Turns()
             for departure in turns:
-                if departure.instant < instant:
+                if departure.instant < instant and len(out) < most:
                     out.append(departure)
                     self._leave(way, departure)
                 else:
@@ -130,12 +143,13 @@ class Departures:
 
     def ahead(self, topic: str, priority: int) -> int:
         """Return how many messages leave before the next one to *topic* that comes now with *priority*."""
-        load = self._loads.get(self._way(topic), {})
+        load = self._loads.get(self.way(topic), {})
         ahead = sum(topics.total() for higher, topics in load.items() if higher > priority)
         topics = load.get(priority)
         if topics:
-            turns_taken = (topics[topic] + 1) * len(topics)
-            ahead += min(topics.total(), turns_taken)
+            own, others = topics[topic], len(topics) - (topic in topics)
+            turns = own // MAX_BATCH_ENTRIES + 1
+            ahead += min(topics.total(), own + turns * others * MAX_BATCH_ENTRIES)
         return ahead
 
     def clear(self) -> list[Departure]:
@@ -144,11 +158,13 @@ class Departures:
         self._to_come.clear()
         self._instants.clear()
         self._due.clear()
+        self._unadmitted.clear()
         self._loads.clear()
         self.size_bytes = 0
         return out
 
     def __iter__(self) -> Iterator[Departure]:
+        yield from self._unadmitted
         for turns in self._due.values():
             yield from turns
         for instant in sorted(self._to_come):
@@ -168,7 +184,8 @@ class Departures:
         else:
             del topics[topic]
 
-    def _way(self, topic: str) -> Way:
+    def way(self, topic: str) -> Way:
+        """Return the way of messages to *topic*."""
         way = self._ways.get(topic)
         if way is None:
             way = self._ways[topic] = Way(topic.split(":")[3], topic.endswith(".fifo"))

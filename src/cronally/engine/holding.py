@@ -121,11 +121,6 @@ class Holding:
         self._in_flight_count += len(launched)
         return True
 
-    def mark_in_flight(self, fires: Iterable[Fire]) -> None:
-        for fire in fires:
-            self._held[fire.key].phase = Phase.IN_FLIGHT
-            self._in_flight_count += 1
-
     def mark_waiting(self, fire: Fire) -> None:
         """The fire waits in its FIFO group and its pending row is on the way to the store."""
         self._held[fire.key].phase = Phase.WAITING

@@ -196,44 +196,48 @@ class Loop:
             if halt.reason is not None:
                 await self._recover(halt.reason)
                 now = clock.wall()
-            sooner = self._take_sooner() + self._arming.take_later(now, SLICE)
+            sooner = self._take_sooner(now) + self._arming.take_later(now, SLICE)
             fires = sooner + core.take(UtcMs(now + HORIZON_MS))
             fires += self._plan_some(now)
             fires += await self._read_single_instants(UtcMs(now + HORIZON_MS))
             if sooner:  # a fire that was withheld and let go twice may be among them twice
-                fires = list(dict.fromkeys(fires))
+                fires = list({fire.key: fire for fire in fires if core.may_release(fire)}.values())
             if fires:
                 self._hooks.planned(fires)
                 await self._send(fires)
-            if self._sooner or halt.reason is not None:
+            if halt.reason is not None:
                 continue
-            if core.takings:
-                due = core.takings.earliest_due()
-                if not self._arming.room(due, now):
-                    again = UtcMs(now + HORIZON_MS // 2)
-                    sooner_at = (due, self._arming.next_later())
-                    await clock.wait(
-                        min((at for at in sooner_at if at is not None and at > now), default=again),
-                        self._wants_plan,
-                    )
+            if self._sooner or core.takings:
+                dues = [self._sooner[0].due_time if self._sooner else None, core.takings.earliest_due()]
+                dues = [due for due in dues if due is not None]
+                if not any(self._room(due, now) for due in dues):
+                    await self._wait_for_memory(dues, now)
                 continue
             attempts.wants_retry.set()
             due, later = core.next_due(), self._arming.next_later()
             instants = (None if due is None else UtcMs(due - HORIZON_MS), later)
             await clock.wait(min((at for at in instants if at is not None), default=None), self._wants_plan)
 
-    def _take_sooner(self) -> list[Fire]:
-        """Return the next fires that were held already."""
+    async def _wait_for_memory(self, dues: Sequence[UtcMs | None], now: UtcMs) -> None:
+        """Wait until something armed has left, or what waits is due: then it is armed if nothing stands before it."""
+        instants = [at for at in (*dues, self._arming.next_later()) if at is not None and at > now]
+        await self._clock.wait(min(instants, default=UtcMs(now + HORIZON_MS // 2)), self._wants_plan)
+
+    def _take_sooner(self, now: UtcMs) -> list[Fire]:
+        """Return the next fires that were held already, as many as there is memory for."""
         sooner = self._sooner
-        return [sooner.popleft() for _ in range(min(len(sooner), SLICE))]
+        most = self._room(sooner[0].due_time, now) if sooner else 0
+        return [sooner.popleft() for _ in range(min(len(sooner), most))]
 
     def _plan_some(self, now: UtcMs) -> list[Fire]:
         """Return the next fires of what was taken, as many as there is memory for."""
-        due = self._core.takings.earliest_due()
-        room = self._arming.room(due, now)
-        if not room and self._arming.is_hopeless(due, now):
-            room = SLICE
+        room = self._room(self._core.takings.earliest_due(), now)
         return self._core.plan(now, room) if room else []
+
+    def _room(self, due: UtcMs | None, now: UtcMs) -> int:
+        """Return how many fires, the first of them due at *due*, may be armed or written down now."""
+        room = self._arming.room(due, now)
+        return SLICE if not room and self._arming.is_hopeless(due, now) else room
 
     async def _send(self, fires: Sequence[Fire]) -> None:
         for start in range(0, len(fires), SLICE):
@@ -273,7 +277,13 @@ class Loop:
         fires += self._arming.clear_later()
         fires += self._sooner
         self._sooner.clear()
-        return [fire for fire in fires if self._core.may_release(fire) and self._core.has_row(fire)]
+        kept = []
+        for fire in fires:
+            if self._core.may_release(fire) and self._core.has_row(fire):
+                kept.append(fire)
+            else:
+                self._attempts.note_dropped(fire)
+        return kept
 
     async def _read_single_instants(self, through: UtcMs) -> list[Fire]:
         core = self._core

@@ -34,6 +34,7 @@ _LOOK_EVERY = 4  # batches written between two looks at the clock
 _FIRST_SLICE_S = (
     0.0005  # when nothing was in flight: what the first answers took says how many connections are of use
 )
+_PUT_OFF = 50  # batches put off between two turns of the event loop: 2 ms
 _SLICE_S = 0.004  # batches are written for so long before the event loop gets a turn
 
 
@@ -88,7 +89,8 @@ class Releasing:
                 if self._halt.is_on():
                     self._wants_plan.set()
                     continue
-                self._admit(departures.advance(now), now)
+                departures.advance(now)
+                self._admit(departures.take_unadmitted(self._core.earliest_unplanned_fifo()), now)
                 self._pump()
                 self._put_off(now)
 
@@ -118,10 +120,10 @@ class Releasing:
                 self._release(departures.pop(turns), now)
                 released += 1
                 if released % _LOOK_EVERY == 0 and self._clock.mono() > until:
+                    self._arming.note_left()
                     self._pump_soon()
                     return
-        if released:
-            self._arming.note_left()
+        self._arming.note_left()
 
     def _pump_soon(self) -> None:
         if not self._is_pumping_soon:
@@ -132,9 +134,8 @@ class Releasing:
         armed = departure.armed
         entries = armed.batch.entries
         if not self._core.launch(entries, now):
-            if not self._is_whole(departure, now):
-                return
-            self._core.mark_in_flight(entry.fire for entry in entries)
+            self._rearm([entry for entry in entries if self._may_go(entry, now)], now)
+            return
         self._publisher.release((armed,), self._attempts.settle)
         self._hooks.released(armed.batch, self._clock.wall_us() - departure.instant * 1000)
 
@@ -150,15 +151,6 @@ class Releasing:
                 self._departures.put(departure)
             else:
                 self._rearm(going, now)
-
-    def _is_whole(self, departure: Departure, now: UtcMs) -> bool:
-        """Whether all entries of a batch may go; if not, those that may are armed anew."""
-        entries = departure.armed.batch.entries
-        going = [entry for entry in entries if self._may_go(entry, now)]
-        if len(going) == len(entries):
-            return True
-        self._rearm(going, now)
-        return False
 
     def _rearm(self, entries: Sequence[Entry], now: UtcMs) -> None:
         if entries and self._tasks is not None:
@@ -188,12 +180,13 @@ class Releasing:
 
     def _put_off(self, now: UtcMs) -> None:
         """What has waited for its turn too long waits in the store."""
-        for departure in self._departures.overstayed(UtcMs(now - PATIENCE_MS)):
-            batch = departure.armed.batch
-            wait_ms = 1000 * self._publisher.wait_s(
-                batch.topic, self._departures.ahead(batch.topic, batch.priority)
-            )
-            self._arming.defer(batch, UtcMs(int(now + wait_ms)))
+        departures = self._departures.overstayed(UtcMs(now - PATIENCE_MS), _PUT_OFF)
+        for departure in departures:
+            self._arming.defer(departure.armed.batch)
+        if departures:
+            self._arming.note_left()
+        if len(departures) == _PUT_OFF:
+            self.wants_release.set()  # there may be more; after a turn of the event loop
 
 
 def _group_order(entry: Entry) -> tuple[UtcMs, UtcMs, str]:

@@ -6,7 +6,7 @@ Those of standard topics go by their next attempt, those of FIFO topics as their
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.model import MISSED_AFTER_MS, CatchUp, Kind, SkipReason, State
 from cronally.engine.fifo import GroupKey, place_of
@@ -31,8 +31,14 @@ if TYPE_CHECKING:
     from cronally.instants import UtcMs
 
 _PAGE = 500  # pending fires sent together
-_MAX_RETRYING = 2_000  # pending fires on their way at once
 _STORE_RETRY_S = 0.2
+
+
+class _Pass(NamedTuple):
+    """A pass through what is pending and due at or before *through*; after: the last row it has seen."""
+
+    through: UtcMs
+    after: tuple[UtcMs, int, UtcMs, str] | None
 
 
 class Retrying:
@@ -63,6 +69,7 @@ class Retrying:
         self._hooks = hooks
         self._wants_plan = wants_plan
         self._wants_groups = False
+        self._pass: _Pass | None = None
         self._is_stopping = False
 
     async def run(self) -> None:
@@ -78,12 +85,13 @@ class Retrying:
                 if self._wants_groups:
                     await self._recovery.find_groups()
                     self._wants_groups = False
-                is_waiting_for_plan = core.is_overdue(now)
+                is_waiting_for_plan = core.is_fifo_overdue(now)
                 if not is_waiting_for_plan:
                     await self._retry_groups(now)
                 await self._retry_pending(now)
             except StoreError as exc:
                 self._hooks.store_failed(exc)
+                self._pass = None
                 core.expect_pending(now)
                 await clock.sleep(_STORE_RETRY_S)
                 continue
@@ -129,7 +137,7 @@ class Retrying:
         """Let a manual fire into its group; whether it is the head."""
         key = GroupKey(spec.topic, spec.group_id or "")
         # While slots are due that are not planned yet, it is not known what comes first in the group.
-        if self._halt.is_on() or self._core.is_overdue(self._clock.wall()):
+        if self._halt.is_on() or self._core.is_fifo_overdue(self._clock.wall()):
             self._core.groups.mark_busy(key)
             return False
         return self._core.groups.enter(key, place_of(fire, spec.name))
@@ -180,27 +188,30 @@ class Retrying:
             groups.retry_head(head, next_attempts.get(head.key, now))
 
     async def _retry_pending(self, now: UtcMs) -> None:
-        core, attempts = self._core, self._attempts
-        if core.next_pending is None or core.next_pending > now:
-            return
-        core.next_pending = None
-        after: tuple[UtcMs, int, UtcMs, str] | None = None
-        while True:
+        """Send what is pending and due, page by page; when too many are on their way, the rest of the pass comes later."""
+        core = self._core
+        if self._pass is None:
+            if core.next_pending is None or core.next_pending > now:
+                return
+            core.next_pending = None
+            self._pass = _Pass(now, None)
+        while self._attempts.has_room_for(_PAGE):
+            through, after = self._pass
             # During a commit a fire may seem to be pending that is settled.
             async with self._settler.committing:
-                page = await self._store.pending_due(now, after=after, limit=_PAGE)
+                page = await self._store.pending_due(through, after=after, limit=_PAGE)
                 fires = [p.fire for p in page if core.hold(p.fire, has_row=True)]
             await self._attempt(fires, now)
             if len(page) < _PAGE:
-                break
-            last = page[-1]
-            after = (last.next_attempt_at, last.fire.schedule_id, last.fire.fire_time, str(last.fire.kind))
-            while len(attempts.retrying) > _MAX_RETRYING - _PAGE:
-                attempts.has_room.clear()
-                await attempts.has_room.wait()
-        following = await self._store.next_pending(now)
-        if following is not None:
-            core.expect_pending(following)
+                self._pass = None
+                following = await self._store.next_pending(through)
+                if following is not None:
+                    core.expect_pending(following)
+                return
+            last, fire = page[-1], page[-1].fire
+            self._pass = _Pass(
+                through, (last.next_attempt_at, fire.schedule_id, fire.fire_time, str(fire.kind))
+            )
 
     async def _attempt(self, fires: Sequence[Fire], now: UtcMs) -> None:
         """Send pending fires that are held, less those a newer slot makes needless."""

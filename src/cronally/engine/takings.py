@@ -4,7 +4,7 @@ A crowd is due at one instant: its ids are taken in one step, and become fires s
 armed requests goes. What has not become a fire yet costs nothing.
 
 1. Slots leave in the order in which they are to be armed: what is due already by priority, what is to come by due time and
-   then by priority; topics of equal priority take turns.
+   then by priority; topics of equal priority take turns. FIFO topics are all of one priority.
 2. The slots of one schedule leave in their order.
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cronally.engine.timetable import Span, Timetable, TimetableEntry
 
+_FIFO_PRIORITY = 5  # of all crowds of FIFO topics: the default
 _TURN = 50  # slots of a topic in a row: five full batches
 
 
@@ -57,6 +58,7 @@ class Takings:
         self._due: Turns[Crowd] = Turns()
         self._of_entry: dict[int, list[Crowd]] = {}
         self._by_due: list[tuple[UtcMs, int, Crowd]] = []
+        self._fifo_by_due: list[tuple[UtcMs, int, Crowd]] = []
         self._numbers = count()
 
     def __bool__(self) -> bool:
@@ -69,7 +71,11 @@ class Takings:
         if turns is None:
             turns = self._to_come[crowd.due_time] = Turns()
             heapq.heappush(self._instants, crowd.due_time)
-        turns.add(entry.priority, entry.topic, crowd)
+        is_fifo = entry.topic.endswith(".fifo")
+        # Priority orders groups, never the fires within one: whose group is free is not known here.
+        turns.add(_FIFO_PRIORITY if is_fifo else entry.priority, entry.topic, crowd)
+        if is_fifo:
+            heapq.heappush(self._fifo_by_due, (crowd.due_time, next(self._numbers), crowd))
         self._of_entry.setdefault(entry.number, []).append(crowd)
         heapq.heappush(self._by_due, (crowd.due_time, next(self._numbers), crowd))
 
@@ -99,11 +105,12 @@ class Takings:
                 del self._to_come[heapq.heappop(self._instants)]
         return portions
 
-    def earliest_due(self) -> UtcMs | None:
-        """Return the due time of the earliest slot here, or None."""
-        while self._by_due and self._by_due[0][2].left is None:
-            heapq.heappop(self._by_due)
-        return self._by_due[0][0] if self._by_due else None
+    def earliest_due(self, *, is_fifo: bool = False) -> UtcMs | None:
+        """Return the due time of the earliest slot here, or of those of FIFO topics; None if there is none."""
+        by_due = self._fifo_by_due if is_fifo else self._by_due
+        while by_due and by_due[0][2].left is None:
+            heapq.heappop(by_due)
+        return by_due[0][0] if by_due else None
 
     def first_slot(self, entry: TimetableEntry, id_: int) -> UtcMs | None:
         """Return the first slot here of a schedule that shares *entry*, or None."""
@@ -127,6 +134,7 @@ class Takings:
         self._due = Turns()
         self._of_entry.clear()
         self._by_due.clear()
+        self._fifo_by_due.clear()
 
     def _end(self, crowd: Crowd) -> None:
         crowds = self._of_entry[crowd.number]

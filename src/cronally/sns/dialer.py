@@ -72,7 +72,11 @@ class Dialer:
                 f"SSLCertVerificationError: the certificate of {where} is not trusted: {exc.verify_message}; "
                 "AWS_CA_BUNDLE names the authorities to trust"
             ) from exc
-        except OSError as exc:
+        except (
+            OSError,
+            UnicodeError,
+            RuntimeError,
+        ) as exc:  # a host that is no name, and what an event loop makes of it
             self._forget()
             raise CannotConnect(f"{type(exc).__name__}: cannot connect to {where}: {exc}") from exc
 

@@ -174,6 +174,7 @@ class Lane:
         while data is None:
             if not self._queue:
                 self._rest(connection)
+                asyncio.get_running_loop().call_soon(self.on_free)
                 return
             request = self._queue.popleft()
             data = request.begin()

@@ -102,10 +102,6 @@ class Pacing:
         self._buckets: dict[tuple[str, bool], _Bucket | None] = {}
         self._by_topic: dict[str, _Bucket | None] = {}
 
-    def has_room(self, topic: str, messages: int, now: MonoS) -> bool:
-        """Whether so many *messages* to *topic* may leave now."""
-        return self.room_in_s(topic, messages, now) == 0.0
-
     def room_in_s(self, topic: str, messages: int, now: MonoS) -> float:
         """Return when so many *messages* may leave, seconds from now; 0 if they may now."""
         bucket = self._bucket(topic, now)

@@ -75,13 +75,16 @@ def _body(topic: str, entries: Sequence[Entry]) -> bytes:
     parts = [_beginning(topic)]
     is_fifo = topic.endswith(".fifo")
     messages = _quoted_all([spec.message or "" for _, spec, _, _ in entries])
+    attributes: tuple[Attribute, ...] = ()
+    texts: tuple[str, ...] = ()
     for (fire, spec, fire_id, _), text, keys in zip(entries, messages, _MEMBERS, strict=False):
         name = spec.name
         kind = fire.kind
         time = _quoted_time(fire.fire_time)
-        id_ = fire_id.replace("@", "%40").replace(":", "%3A")
-        if kind is not _SCHEDULED:
-            id_ = id_.replace("+", "%2B")
+        if kind is _SCHEDULED:
+            id_ = f"{name}%40{time}"
+        else:
+            id_ = fire_id.replace("@", "%40").replace(":", "%3A").replace("+", "%2B")
         if spec.message is None:
             message = f"{_DEFAULT_1}{name}{_DEFAULT_2}{time}{_DEFAULT_3}{id_}{_DEFAULT_4}"
         elif "%3C" in text:
@@ -89,8 +92,14 @@ def _body(topic: str, entries: Sequence[Entry]) -> bytes:
         else:
             message = text
         parts += (keys.message, message, keys.name, name, keys.time, time, keys.id, id_)
-        if spec.attributes or kind is not _SCHEDULED:
-            more = _more_attributes(keys.number, kind, spec.attributes)
+        if kind is not _SCHEDULED:
+            more = _quoted_attributes(keys.number, (_kind(kind), *spec.attributes))
+            parts.append(_filled(more, name, time, id_))
+        elif spec.attributes:
+            if spec.attributes is not attributes:  # those of a crowd mostly share them
+                attributes = spec.attributes
+                texts = _attribute_texts(attributes)
+            more = texts[keys.number - 1]
             parts.append(_filled(more, name, time, id_) if "%3C" in more else more)
         if spec.subject is not None or spec.message_structure is not None:
             parts.append(_described(keys.number, spec))
@@ -143,20 +152,28 @@ def _quoted_time(fire_time: UtcMs) -> str:
     return format_utc(fire_time).replace(":", "%3A")
 
 
-def _more_attributes(number: int, kind: Kind, attributes: tuple[Attribute, ...]) -> str:
-    """Return what follows the three attributes that every message has; placeholders are still in it, quoted."""
+def _attribute_texts(attributes: tuple[Attribute, ...]) -> tuple[str, ...]:
+    """Return what follows the three attributes that every message has, by the number of the member, from 1.
+
+    Placeholders are still in it, quoted.
+    """
     chars = 0
     for attribute in attributes:
         chars += len(attribute.value)
-    make = _quoted_attributes if chars <= _MOST_IN_CACHE_CHARS else _quoted_attributes.__wrapped__
-    return make(number, kind, attributes)
+    return (_all_texts if chars <= _MOST_IN_CACHE_CHARS else _all_texts.__wrapped__)(attributes)
 
 
-@lru_cache(maxsize=2_048)
-def _quoted_attributes(number: int, kind: Kind, attributes: tuple[Attribute, ...]) -> str:
+@lru_cache(maxsize=256)
+def _all_texts(attributes: tuple[Attribute, ...]) -> tuple[str, ...]:
+    return tuple(_quoted_attributes(member.number, attributes) for member in _MEMBERS)
+
+
+def _kind(kind: Kind) -> Attribute:
+    return Attribute("cronally.kind", str(kind))
+
+
+def _quoted_attributes(number: int, attributes: tuple[Attribute, ...]) -> str:
     prefix = f"&PublishBatchRequestEntries.member.{number}.MessageAttributes.entry."
-    if kind is not _SCHEDULED:
-        attributes = (Attribute("cronally.kind", str(kind)), *attributes)
     parts: list[str] = []
     for place, (name, text, type_) in enumerate(attributes, 4):
         field, value = "StringValue", text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cronally.domain.model import Fire, Kind
 from cronally.engine.core import Core
+from support.entries import launch
 
 FIRE = Fire(1, 1, 1000, 1000)
 
@@ -18,7 +19,7 @@ def test_a_fire_is_held_once():
 def test_a_fire_on_its_way_is_not_sent_a_second_time():
     core = Core()
     core.hold(FIRE)
-    core.mark_in_flight([FIRE])
+    launch(core, FIRE)
     assert not core.mark_planned(FIRE)
     assert core.in_flight_count() == 1
     assert not core.may_release(FIRE)
@@ -56,7 +57,7 @@ def test_what_is_dropped_stays_withheld_until_the_change_is_made_or_fails():
     core = Core()
     sent = FIRE._replace(fire_time=1)
     core.hold(sent)
-    core.mark_in_flight([sent])
+    launch(core, sent)
     core.hold(FIRE)
     pending = FIRE._replace(fire_time=500)
     core.hold(pending, has_row=True)

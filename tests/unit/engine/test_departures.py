@@ -39,7 +39,7 @@ def test_what_is_due_takes_its_turn_and_what_is_to_come_waits():
     departures.add(armed(first=1), NINE)
     departures.add(armed(first=2), NINE + 1)
     assert departures.next_instant() == NINE
-    assert departures.advance(NINE - 1) == []
+    departures.advance(NINE - 1)
     assert not departures.has_due()
     departures.advance(NINE)
     [turns] = departures.due()
@@ -59,7 +59,11 @@ def test_ways_do_not_wait_for_one_another():
 def test_fifo_batches_are_asked_for_their_groups_before_they_take_a_turn():
     departures = Departures()
     departures.add(armed(first=1, topic=FIFO_TOPIC), NINE)
-    [departure] = departures.advance(NINE)
+    departures.advance(NINE)
+    assert not departures.has_due()
+    assert departures.take_unadmitted(NINE) == []  # another one may be due at that instant
+    assert departures.size_bytes == 100
+    [departure] = departures.take_unadmitted(NINE + 1)
     assert (departures.size_bytes, departures.has_due()) == (0, False)
     departures.put(departure)
     assert departures.size_bytes == 100
@@ -84,12 +88,12 @@ def test_a_topic_with_few_is_not_behind_one_with_many():
     for first in range(0, 100, 10):
         departures.add(armed(10, first=first), NINE)
     assert departures.ahead(TOPIC, 5) == 100
-    assert departures.ahead(OTHER, 5) == 1  # whose turn comes after one more of the other
+    assert departures.ahead(OTHER, 5) == 10  # whose turn comes after one batch of the other
     assert departures.ahead(TOPIC, 6) == 0
     assert departures.ahead(OTHER, 4) == 100
     assert departures.ahead(ELSEWHERE, 4) == 0
     departures.add(armed(10, first=100, topic=OTHER), NINE)
-    assert departures.ahead(OTHER, 5) == 22
+    assert departures.ahead(OTHER, 5) == 10 + 20
 
 
 def test_what_has_left_is_ahead_of_nobody():
@@ -105,13 +109,15 @@ def test_what_overstays_is_taken_out_unless_its_group_keeps_its_order(topic):
     departures = Departures()
     for number in range(3):
         departures.add(armed(first=number, topic=topic), NINE + number)
-    for departure in departures.advance(NINE + 5):
+    departures.advance(NINE + 5)
+    for departure in departures.take_unadmitted(None):
         departures.put(departure)
-    out = departures.overstayed(NINE + 2)
+    assert len(departures.overstayed(NINE + 2, 0)) == 0
+    out = departures.overstayed(NINE + 2, 9)
     expected = [] if topic == FIFO_TOPIC else [NINE, NINE + 1]
     assert [departure.instant for departure in out] == expected
     assert departures.size_bytes == 300 - 100 * len(expected)
     assert len(list(departures)) == 3 - len(expected)
-    assert departures.overstayed(NINE) == []
-    assert len(departures.overstayed(NINE + 9)) == (0 if topic == FIFO_TOPIC else 1)
+    assert departures.overstayed(NINE, 9) == []
+    assert len(departures.overstayed(NINE + 9, 9)) == (0 if topic == FIFO_TOPIC else 1)
     assert departures.has_due() is (topic == FIFO_TOPIC)

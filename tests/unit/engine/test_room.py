@@ -249,3 +249,59 @@ async def test_a_crowd_that_memory_holds_up_for_long_is_written_down():
         assert len(states) == 40
         assert set(states.values()) == {State.PENDING}
         assert rig.engine.core.watermark(rig.clock.wall()) >= rig.clock.wall() - 2_000
+
+
+# --- what a backlog must not hold up ---
+
+
+async def test_a_long_backlog_does_not_hold_up_manual_fires_and_groups():
+    def slow(entry, _attempt):
+        return Answer(delay_s=30 if entry.name.startswith("job") else 0)
+
+    async with running_engine(room=100, script=slow) as rig:
+        await rig.apply(*({"name": f"job-{n:04}", "when": DAILY, "topic": TOPIC} for n in range(3_000)))
+        await rig.add("single", "@every 1h", topic=OTHER)
+        await rig.add("order", "@every 1h", topic=FIFO_TOPIC, group="g")
+        await rig.clock.advance_to(
+            "2026-11-23T09:00:20Z"
+        )  # most of them are pending by now, and more than may be retried
+        rig.publisher.room = 5_000
+        rig.publisher.on_room()
+        await rig.clock.advance(2)
+        for name in ("single", "order", "order"):
+            await rig.service.run(name, by="test")
+            await rig.clock.advance(0.5)
+        manual = [name for name in names(rig) if not name.startswith("job")]
+        assert sorted(manual[:2]) == ["order", "single"]
+        assert manual[2:] == ["single", "order", "order"]
+
+
+async def test_what_is_put_off_stands_in_line():
+    async with running_engine(quota=10) as rig:
+        await crowd(rig, 1_500)
+        await rig.clock.advance_to("2026-11-23T09:00:01Z")
+        next_attempts = sorted(
+            entry.next_attempt_at for entry in (await rig.journal()).values() if entry.state is State.PENDING
+        )
+        assert len(next_attempts) > 1_000
+        span_s = (next_attempts[-1] - next_attempts[0]) / 1000
+        assert span_s > 100  # as long as they take to leave, and not all at once
+
+
+async def test_a_crowd_is_put_off_in_parts():
+    async with running_engine(room=0) as rig:
+        await crowd(rig, 2_000)
+        await rig.clock.advance_to("2026-11-23T09:00:12Z")
+        states = list((await rig.states()).values())
+        assert states.count(State.PENDING) == 2_000
+
+
+async def test_fifo_slots_of_a_crowd_enter_their_group_in_its_order_however_they_are_planned():
+    async with running_engine(armed_budget_bytes=1) as rig:
+        for number in (3, 1, 2, 0):
+            name = f"order-{number}"
+            await rig.add(name, DAILY, topic=FIFO_TOPIC, group="shared", priority=number)
+        await crowd(rig, 30)
+        await rig.clock.advance_to("2026-11-23T09:00:30Z")
+        orders = [name for name in names(rig) if name.startswith("order")]
+        assert orders == [f"order-{number}" for number in range(4)]

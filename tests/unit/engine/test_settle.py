@@ -10,6 +10,7 @@ from cronally.engine.hooks import Hooks
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.engine.settle import Settler, published_entry
 from cronally.errors import StoreError
+from support.entries import launch
 from support.fake_clock import FakeClock
 
 DUE = 1_795_424_400_000
@@ -42,7 +43,7 @@ def settled(clock):
     core.planned_through = DUE + 60_000
     settler = Settler(core, store, clock, Hooks(), on_committed=lambda: None)
     fires = core.hold_new([Fire(number, number, DUE, DUE) for number in range(1, MANY + 1)])
-    core.mark_in_flight(fires)
+    launch(core, *fires)
     core.mark_settled(fires)
     settler.add(
         [published_entry(Outcome(fire, OutcomeClass.PUBLISHED, DUE * 1000 + 300, DUE + 20)) for fire in fires]
@@ -77,7 +78,7 @@ async def test_what_is_settled_during_a_commit_is_not_covered_by_its_watermark(s
     settler, core, store = settled
     late = Fire(MANY + 1, 1, DUE + 1_000, DUE + 1_000)
     core.hold(late)
-    core.mark_in_flight([late])
+    launch(core, late)
     commit = store.commit
 
     async def settle_meanwhile(entries, **keys):

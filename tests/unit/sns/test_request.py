@@ -221,10 +221,10 @@ def test_a_batch_of_nothing_but_bad_entries_has_no_body():
 
 
 def test_large_attributes_are_not_kept():
-    request._quoted_attributes.cache_clear()
+    request._all_texts.cache_clear()
     one = entry(1, attributes=(Attribute("a", "x" * 5000),))
     encode(TOPIC, [one])
-    assert request._quoted_attributes.cache_info().currsize == 0
+    assert request._all_texts.cache_info().currsize == 0
 
 
 # --- signatures -----------------------------------------------------------------------------------------------------
