@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import deque
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES, SLICE, Arming
@@ -208,7 +209,7 @@ class Loop:
             if halt.reason is not None:
                 continue
             if self._sooner or core.takings:
-                dues = [self._sooner[0].due_time if self._sooner else None, core.takings.earliest_due()]
+                dues = [self._sooner_due(), core.takings.earliest_due()]
                 dues = [due for due in dues if due is not None]
                 if not any(self._room(due, now) for due in dues):
                     await self._wait_for_memory(dues, now)
@@ -224,10 +225,18 @@ class Loop:
         await self._clock.wait(min(instants, default=UtcMs(now + HORIZON_MS // 2)), self._wants_plan)
 
     def _take_sooner(self, now: UtcMs) -> list[Fire]:
-        """Return the next fires that were held already, as many as there is memory for."""
+        """Return the next fires that were held already.
+
+        Few, as changes leave them, go on whatever there is memory for: those of a FIFO group must not come after later
+        ones. Many, as recovery leaves them (but none of FIFO topics), as many as there is memory for.
+        """
         sooner = self._sooner
-        most = self._room(sooner[0].due_time, now) if sooner else 0
+        most = SLICE if len(sooner) <= SLICE else self._room(self._sooner_due(), now)
         return [sooner.popleft() for _ in range(min(len(sooner), most))]
+
+    def _sooner_due(self) -> UtcMs | None:
+        """Return when the first of the next of those is due, or None."""
+        return min((fire.due_time for fire in islice(self._sooner, SLICE)), default=None)
 
     def _plan_some(self, now: UtcMs) -> list[Fire]:
         """Return the next fires of what was taken, as many as there is memory for."""

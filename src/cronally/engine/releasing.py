@@ -76,23 +76,28 @@ class Releasing:
         clock, departures = self._clock, self._departures
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            while not self._is_stopping:
-                if self._halt.is_on():
-                    await clock.wait(None, self.wants_release)
-                    continue
-                instant = departures.next_instant()
-                await clock.wait(instant, self.wants_release, precise=True)
-                now = clock.wall()
-                instant = departures.next_instant()
-                if instant is not None and now - instant > MISSED_AFTER_MS:
-                    self._halt.reason = self._halt.reason or "stall"
-                if self._halt.is_on():
-                    self._wants_plan.set()
-                    continue
-                departures.advance(now)
-                self._admit(departures.take_unadmitted(self._core.earliest_unplanned_fifo()), now)
-                self._pump()
-                self._put_off(now)
+            try:
+                while not self._is_stopping:
+                    if self._halt.is_on():
+                        await clock.wait(None, self.wants_release)
+                        continue
+                    await clock.wait(departures.next_instant(), self.wants_release, precise=True)
+                    self._release_due(clock.wall())
+            finally:
+                self._tasks = None  # nothing more is armed anew, whoever still says that there is room
+
+    def _release_due(self, now: UtcMs) -> None:
+        departures = self._departures
+        instant = departures.next_instant()
+        if instant is not None and now - instant > MISSED_AFTER_MS:
+            self._halt.reason = self._halt.reason or "stall"
+        if self._halt.is_on():
+            self._wants_plan.set()
+            return
+        departures.advance(now)
+        self._admit(departures.take_unadmitted(self._core.earliest_unplanned_fifo()), now)
+        self._pump()
+        self._put_off(now)
 
     def stop(self) -> None:
         """Release nothing more."""
@@ -103,7 +108,7 @@ class Releasing:
         """Release what is due as far as there is room; the rest when there is room again."""
         self._is_pumping_soon = False
         ways = self._departures.due()
-        if not ways or self._is_stopping or self._halt.is_on():
+        if not ways or self._tasks is None or self._is_stopping or self._halt.is_on():
             return
         publisher, departures = self._publisher, self._departures
         now = self._clock.wall()
