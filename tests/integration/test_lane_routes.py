@@ -304,6 +304,12 @@ async def test_a_name_nobody_knows_is_retried_and_known(send):
     assert "cannot connect to nobody.invalid:1" in outcome.error
 
 
+async def test_a_host_that_is_no_name_is_retried_and_known(send):
+    outcome = await send(given="http://a..b:1")
+    assert (outcome.outcome, outcome.is_unknown) == (RETRY, False)
+    assert "a..b" in outcome.error
+
+
 async def test_an_address_that_leads_nowhere_is_passed_over_and_not_tried_again(monkeypatch):
     async with FakeSns() as sns:
         one = dialer.Dialer(dialer.Route("localhost", sns.port), CLOCK)

@@ -453,3 +453,11 @@ async def test_a_topic_nobody_can_tell_about_is_an_error(sns):
     with pytest.raises(PublishError, match="could not be created"):
         await topics.ensure(TOPIC)
     await topics.close()
+
+
+async def test_throttling_is_said_once_in_a_while(sns, make, caplog):
+    sns.faults.always = Fault.THROTTLE
+    await publish(make(sns.url), batch(2), batch(3))
+    said = [record for record in caplog.records if getattr(record, "action", None) == "throttled"]
+    assert [record.getMessage()[:20] for record in said] == ["SNS in us-east-1 tak"]
+    assert "Throttling: Rate exceeded" in said[0].getMessage()

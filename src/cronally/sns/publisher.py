@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -43,7 +44,10 @@ SIGNED_FOR_S = 240  # AWS takes a signature for 5 minutes in general, SNS for 15
 _SLICE_S = 0.004  # at a time, of arming and of settling
 _MAX_WAIT_S = 0.08  # of a reply behind requests; with a slice or two before it that is under 0.1
 _LOOK_AGAIN_S = 0.01
+_SAY_EVERY_S = 60.0
 _LEAST_WAIT_S = 0.001  # for quota: a timer takes about as long
+
+_log = logging.getLogger(__name__)
 
 _CLOSED = Verdict(OutcomeClass.RETRY, "the publisher was closed before this was sent")
 _NO_KEY = Verdict(
@@ -190,6 +194,7 @@ class SnsPublisher:
         self._digesting: asyncio.Handle | None = None
         self._is_digest_due = False
         self._is_waited_for = False
+        self._silent_until: dict[str, float] = {}  # by region: throttling is said once in a while
         self._quota_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -376,8 +381,8 @@ class SnsPublisher:
         """Draw from a call that failed what the next ones should do otherwise."""
         if verdict.are_credentials_refused:
             self.credentials.refresh_soon()
-        if verdict.is_throttled and self._pacing is not None:
-            self._pacing.throttled(call.topic, self.clock.mono())
+        if verdict.is_throttled:
+            self._note_throttled(call.topic, verdict)
         if verdict.is_date_refused and call.target is not None and isinstance(end, Reply) and end.date:
             try:
                 theirs = parsedate_to_datetime(end.date).astimezone(UTC).timestamp()
@@ -385,6 +390,20 @@ class SnsPublisher:
                 return
             skew_s = round(theirs) - self.clock.wall() // 1000
             call.target.skew_s = skew_s if abs(skew_s) > SIGNED_FOR_S else 0
+
+    def _note_throttled(self, topic: str, verdict: Verdict) -> None:
+        now, region = self.clock.mono(), _region(topic)
+        if self._pacing is not None:
+            self._pacing.throttled(topic, now)
+        if now >= self._silent_until.get(region, now):
+            self._silent_until[region] = now + _SAY_EVERY_S
+            _log.warning(
+                "SNS in %s takes no more messages for now (%s); they wait, and go more slowly; if [sns.quota] is right, "
+                "somebody else uses the quota, too",
+                region,
+                verdict.error,
+                extra={"action": "throttled"},
+            )
 
     def _send_singly(self, call: _Call) -> None:
         for entry in call.entries:
