@@ -3,7 +3,7 @@
 1. The only file that knows aiosqlite and sqlite3. What leaves it is rows and StoreErrors.
 2. One writer, and two readers that see what is committed: one for the engine's short reads, one for listings, so that a
    long listing delays nobody.
-3. A call runs one statement to its end in one trip to the connection's thread. While SQLite works, the event loop goes
+3. A call runs one statement to its end in one trip to the connection's thread; ``write`` runs a whole transaction. While SQLite works, the event loop goes
    on; while Python moves rows, it waits. So large answers come as one row of JSON.
 """
 
@@ -104,6 +104,15 @@ class Database:
                 await self._writer.rollback()
                 raise
 
+    async def write(self, statements: Sequence[tuple[str, Parameters]]) -> None:
+        """Run *statements* in one transaction and in one trip to the writer's thread: all of them or none.
+
+        In a burst each trip waits for a turn of a busy event loop. If the task is cancelled in here, the transaction goes
+        on to its end all the same.
+        """
+        async with self._turn:
+            await self._writer.run(statements)
+
     async def close(self) -> None:
         """Let go of the file, once whoever writes has finished."""
         async with self._turn:
@@ -141,6 +150,24 @@ class _Connection:
     async def json(self, sql: str, parameters: Parameters = ()) -> Any:
         [[value]] = await self.rows(sql, parameters)
         return json.loads(value)
+
+    async def run(self, statements: Sequence[tuple[str, Parameters]]) -> None:
+        """Run *statements* as one transaction."""
+
+        def transaction() -> None:
+            connection = self._connection._conn  # noqa: SLF001 - in its own thread, where aiosqlite uses it, too
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for sql, parameters in statements:
+                    connection.execute(sql, parameters)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
+
+        with _translated(self._path):
+            # Nothing public of aiosqlite runs more than one statement.
+            await self._connection._execute(transaction)  # type: ignore[no-untyped-call]  # noqa: SLF001
 
     async def rollback(self) -> None:
         with suppress(StoreError), _translated(self._path):  # the error before it is the news

@@ -205,12 +205,12 @@ class SqliteStore:
         errors: Iterable[tuple[int, str | None]] = (),
     ) -> None:
         said = [(id_, error and journal_sql.storable(error)) for id_, error in dict(errors).items()]
-        async with self._database.transaction() as writer:
-            await _write(writer, entries)
-            if said:
-                await writer.rows(schedule_sql.SET_ERRORS, (json.dumps(said),))
-            if watermark is not None:
-                await writer.rows(_ADVANCE, (WATERMARK, watermark))
+        statements: list[tuple[str, Sequence[object]]] = [*journal_sql.upserts(entries)]
+        if said:
+            statements.append((schedule_sql.SET_ERRORS, (json.dumps(said),)))
+        if watermark is not None:
+            statements.append((_ADVANCE, (WATERMARK, watermark)))
+        await self._database.write(statements)
 
     async def settled_after(self, watermark: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         reader = self._database.reader
