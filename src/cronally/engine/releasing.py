@@ -14,7 +14,7 @@ from cronally.domain.model import MISSED_AFTER_MS, State
 from cronally.engine.arming import PATIENCE_MS
 from cronally.engine.fifo import GroupKey, place_of
 from cronally.engine.settle import unsent_entry
-from cronally.instants import UtcMs
+from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,7 @@ _LOOK_EVERY = 4  # batches written between two looks at the clock
 _FIRST_SLICE_S = (
     0.0005  # when nothing was in flight: what the first answers took says how many connections are of use
 )
+_LOOK_AGAIN_MS = 1_000  # for what has waited too long
 _PUT_OFF = 50  # batches put off between two turns of the event loop: 2 ms
 _SLICE_S = 0.004  # batches are written for so long before the event loop gets a turn
 
@@ -68,6 +69,7 @@ class Releasing:
         self._tasks: asyncio.TaskGroup | None = None
         self._is_stopping = False
         self._is_pumping_soon = False
+        self._look_again_at = MIN_UTC_MS
         self.wants_release = arming.has_armed
         publisher.on_room = self._pump
 
@@ -97,7 +99,9 @@ class Releasing:
         departures.advance(now)
         self._admit(departures.take_unadmitted(self._core.earliest_unplanned_fifo()), now)
         self._pump()
-        self._put_off(now)
+        if now >= self._look_again_at:
+            self._look_again_at = UtcMs(now + _LOOK_AGAIN_MS)
+            self._put_off(now)
 
     def stop(self) -> None:
         """Release nothing more."""
@@ -190,8 +194,9 @@ class Releasing:
             self._arming.defer(departure.armed.batch)
         if departures:
             self._arming.note_left()
-        if len(departures) == _PUT_OFF:
-            self.wants_release.set()  # there may be more; after a turn of the event loop
+        if len(departures) == _PUT_OFF:  # there may be more; after a turn of the event loop
+            self._look_again_at = now
+            self.wants_release.set()
 
 
 def _group_order(entry: Entry) -> tuple[UtcMs, UtcMs, str]:

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 _BUSY_TIMEOUT_S: Final = 5.0  # somebody's shell or backup may hold the file for a moment
 _CACHE_KIB: Final = 8_192
+_WRITER_CACHE_KIB: Final = (
+    32_768  # rows of many schedules go to as many pages: what is written next was written lately
+)
+_CHECKPOINT_PAGES: Final = (
+    8_000  # 32 MB; a page that is written every second is copied to the file less often
+)
 _WAL_LIMIT_BYTES: Final = 64 << 20  # a checkpoint cuts the log to this
 _FULL: Final = frozenset(
     {
@@ -198,6 +204,8 @@ async def _admit(path: str, writer: _Connection) -> bool:
         )
     await writer.rows("PRAGMA synchronous = FULL")
     await writer.rows(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+    await writer.rows(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    await writer.rows(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
     was_clean = is_new or await writer.rows("SELECT value FROM meta WHERE key = ?", (CLEAN_STOP,)) == [(1,)]
     if not was_clean:
         [[verdict], *_] = await writer.rows("PRAGMA quick_check(1)")
