@@ -551,6 +551,26 @@ async def test_an_answer_is_read_however_it_comes(clock, make, data, is_closed, 
         assert server.connections == (1 if is_reused else 2)
 
 
+async def test_a_server_that_closes_each_connection_finds_another_open_for_what_is_armed_next(clock, make):
+    async def answer(_request, writer):
+        writer.write(reply(1, "Connection: close"))
+        writer.close()
+
+    async with RawServer(answer) as server:
+        publisher = make(server.url)
+        now = clock.wall()
+        [first] = await publisher.arm([batch(1)], now)
+        [second] = await publisher.arm([batch(1, first=1)], now + 1_500)
+        settled = Settled()
+        publisher.release([first], settled)
+        await settled.wait_for(1)
+        async with asyncio.timeout(10):
+            await server.wait_for_connections(2)
+        publisher.release([second], settled)
+        assert [outcome.outcome for outcome in await settled.wait_for(2)] == [PUBLISHED] * 2
+        assert server.connections == 2
+
+
 # what the server writes before it closes
 BAD = {
     "nothing": b"",

@@ -54,6 +54,11 @@ class RawServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    async def wait_for_connections(self, count: int) -> None:
+        """Return once *count* connections have been made."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.connections >= count)
+
     async def wait_for_open(self, count: int) -> None:
         """Return once exactly *count* connections are open."""
         async with self._changed:

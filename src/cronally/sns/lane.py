@@ -191,7 +191,9 @@ class Lane:
         request.answered(reply)
         if not connection.is_open:
             self._leave(connection)
-            if self._queue:
+            if (
+                self._queue or self._reserved
+            ):  # a server that closes each: have another for what is armed next
                 self._open_more(now)
         elif self._queue:
             self._write(connection, self._queue.popleft())
