@@ -25,9 +25,10 @@ from support.recording_publisher import (
     Answer,
     RecordingPublisher,
 )
+from support.settled import Settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from cronally.domain.batching import Batch
     from cronally.engine.ports import Armed, Publisher
@@ -36,28 +37,6 @@ CREDENTIALS = Credentials.fixed(
     SystemClock(), ACCESS_KEY, SECRET_KEY
 )  # shared: botocore reads its models once
 OTHER_TOPIC = "arn:aws:sns:us-east-1:123456789012:other"
-
-
-class Settled:
-    """Collects outcomes; ``calls`` keeps them as they came."""
-
-    def __init__(self) -> None:
-        self.calls: list[list[Outcome]] = []
-        self._changed = asyncio.Event()
-
-    def __call__(self, outcomes: Sequence[Outcome]) -> None:
-        self.calls.append(list(outcomes))
-        self._changed.set()
-
-    @property
-    def outcomes(self) -> list[Outcome]:
-        return [outcome for call in self.calls for outcome in call]
-
-    async def wait_for(self, count: int) -> list[Outcome]:
-        while len(self.outcomes) < count:
-            self._changed.clear()
-            await self._changed.wait()
-        return self.outcomes
 
 
 class Harness:
