@@ -11,7 +11,8 @@ import pytest
 
 from cronally.admin import wire
 from cronally.admin.client import Client, _UnixConnection
-from cronally.admin.server import AdminServer, _lines
+from cronally.admin.requests import read_lines
+from cronally.admin.server import AdminServer
 from cronally.admin.unix_socket import bind_socket
 from cronally.errors import (
     AdminError,
@@ -331,11 +332,11 @@ class Content:
     ],
 )
 async def test_lines(chunks, expected):
-    assert [text async for text in _lines(Content(*chunks))] == expected
+    assert [text async for text in read_lines(Content(*chunks))] == expected
 
 
 async def test_a_line_without_end_is_not_kept():
-    lines = [text async for text in _lines(Content(*[b"x" * 100_000] * 30, b"\nb"))]
+    lines = [text async for text in read_lines(Content(*[b"x" * 100_000] * 30, b"\nb"))]
     assert [len(text) for text in lines] == [wire.MAX_BODY_BYTES + 1, 1]
 
 
@@ -344,9 +345,9 @@ async def test_an_apply_whose_lines_stop_coming_is_given_up(monkeypatch):
         async def readany(self):
             await asyncio.Event().wait()
 
-    monkeypatch.setattr("cronally.admin.server._STALL_S", 0.01)
+    monkeypatch.setattr("cronally.admin.requests._STALL_S", 0.01)
     with pytest.raises(CronallyError, match="nothing was applied"):
-        async for _ in _lines(Stalled()):
+        async for _ in read_lines(Stalled()):
             pass
 
 

@@ -12,17 +12,25 @@ import asyncio
 import json
 import logging
 import re
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from cronally.admin import wire
 from cronally.admin.answers import apply_answer, fire_answer, schedule_answer, status_answer, why_answer
+from cronally.admin.requests import (
+    cursor,
+    flag,
+    if_match,
+    instant,
+    query_of,
+    read_lines,
+    read_object,
+    whole_number,
+    words,
+)
 from cronally.admin.unix_socket import bind_socket, inode_of, peer_uid, remove_socket, user_name
-from cronally.domain.documents import load_json
-from cronally.domain.durations import parse_duration
-from cronally.domain.model import Kind, SkipReason, State
+from cronally.domain.model import SkipReason, State
 from cronally.domain.spec import parse_note
 from cronally.engine.ports import JournalFilter
 from cronally.errors import (
@@ -36,10 +44,10 @@ from cronally.errors import (
     StoreError,
     UsageError,
 )
-from cronally.instants import UtcMs, format_utc, parse_rfc3339
+from cronally.instants import format_utc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from cronally.clock import Clock
     from cronally.engine.service import Service
@@ -51,7 +59,6 @@ log = logging.getLogger(__name__)
 MAX_FIRES: Final = 1_000  # slots one answer names
 _RENDERED_AT_ONCE: Final = 50  # rows between two yields to the event loop: about 2 ms
 _MAX_PAGE_BYTES: Final = 4_194_304  # a page of long messages ends here
-_STALL_S: Final = 60.0  # an apply whose lines stop coming this long is given up: it holds back other changes
 
 
 class AdminServer:
@@ -139,8 +146,8 @@ class AdminServer:
     # --- schedules --------------------------------------------------------------------------------------------------
 
     async def _list(self, request: web.Request) -> web.Response:
-        query = _query(request, "after", "limit")
-        limit = _number(query, "limit", default=500, least=1, most=wire.MAX_PAGE)
+        query = query_of(request, "after", "limit")
+        limit = whole_number(query, "limit", default=500, least=1, most=wire.MAX_PAGE)
         views, following = await self._service.list(after=query.get("after"), limit=limit)
         rows, total = [], 0
         for number, view in enumerate(views, start=1):
@@ -155,23 +162,23 @@ class AdminServer:
         return _text(f'{{"schedules": [{", ".join(rows)}], {rest[1:]}')
 
     async def _get(self, request: web.Request) -> web.Response:
-        query = _query(request, "fires")
-        fires = _number(query, "fires", default=3, least=0, most=MAX_FIRES)
+        query = query_of(request, "fires")
+        fires = whole_number(query, "fires", default=3, least=0, most=MAX_FIRES)
         view = await self._service.get(request.match_info["name"], fires=fires)
         return _json(schedule_answer(view), headers={"ETag": f'"{view.stored.revision}"'})
 
     async def _put(self, request: web.Request) -> web.Response:
-        _query(request)
+        query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         if_none_match = request.headers.get("If-None-Match")
         if if_none_match not in (None, "*"):
             raise UsageError("If-None-Match can only be *, which means: create, do not replace")
         result = await self._service.put(
             name,
-            await _object(request),
+            await read_object(request),
             by=by,
             create_only=if_none_match is not None,
-            if_revision=_if_match(request),
+            if_revision=if_match(request),
         )
         log.info("admin.change action=put schedule=%s outcome=%s by=%s", name, result.outcome, by)
         return _json(
@@ -181,18 +188,18 @@ class AdminServer:
         )
 
     async def _delete(self, request: web.Request) -> web.Response:
-        query = _query(request, "drop_pending")
+        query = query_of(request, "drop_pending")
         name, by = request.match_info["name"], await self._by(request)
         pending = await self._service.remove(
-            name, by=by, drop_pending=_flag(query, "drop_pending"), if_revision=_if_match(request)
+            name, by=by, drop_pending=flag(query, "drop_pending"), if_revision=if_match(request)
         )
         log.info("admin.change action=remove schedule=%s by=%s", name, by)
         return _answer(wire.RemoveReply(name=name, pending=pending))
 
     async def _pause(self, request: web.Request) -> web.Response:
-        _query(request)
+        query_of(request)
         name, by = request.match_info["name"], await self._by(request)
-        wish = await _object(request)
+        wish = await read_object(request)
         unknown = set(wish) - {"until", "note", "drop_pending"}
         if unknown:
             raise FieldError(min(unknown)[:100], "no such key; the keys are until, note, drop_pending")
@@ -202,7 +209,7 @@ class AdminServer:
         view, pending = await self._service.pause(
             name,
             by=by,
-            until=None if until is None else self._instant("until", until, sign=1),
+            until=None if until is None else instant("until", until, now=self._clock.wall(), sign=1),
             note=None if note is None else parse_note(note),
             drop_pending=drop_pending,
         )
@@ -210,14 +217,14 @@ class AdminServer:
         return _json({"schedule": schedule_answer(view), "pending": pending})
 
     async def _resume(self, request: web.Request) -> web.Response:
-        _query(request)
+        query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         view = await self._service.resume(name, by=by)
         log.info("admin.change action=resume schedule=%s by=%s", name, by)
         return _json(schedule_answer(view))
 
     async def _run(self, request: web.Request) -> web.Response:
-        _query(request)
+        query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         key = request.headers.get("Idempotency-Key")
         if key is not None:
@@ -227,19 +234,19 @@ class AdminServer:
         return _answer(wire.RunReply(fire_id=made), status=201)
 
     async def _next(self, request: web.Request) -> web.Response:
-        query = _query(request, "after", "count")
+        query = query_of(request, "after", "count")
         name = request.match_info["name"]
         after = query.get("after")
         slots = await self._service.next(
             name,
-            after=None if after is None else self._instant("after", after, sign=1),
-            count=_number(query, "count", default=10, least=1, most=MAX_FIRES),
+            after=None if after is None else instant("after", after, now=self._clock.wall(), sign=1),
+            count=whole_number(query, "count", default=10, least=1, most=MAX_FIRES),
         )
         view = await self._service.get(name, fires=0)
         return _answer(wire.NextReply(fires=[format_utc(slot) for slot in slots], tz=view.stored.spec.tz))
 
     async def _why(self, request: web.Request) -> web.Response:
-        query = _query(request, "at")
+        query = query_of(request, "at")
         if "at" not in query:
             raise FieldError("at", "is missing; name an instant such as 2026-12-24T18:00:00Z")
         return _answer(why_answer(await self._service.why(request.match_info["name"], query["at"])))
@@ -247,14 +254,14 @@ class AdminServer:
     # --- apply ------------------------------------------------------------------------------------------------------
 
     async def _apply(self, request: web.Request) -> web.Response:
-        query = _query(request, "owner")
+        query = query_of(request, "owner")
         owner, by = query.get("owner", "default"), await self._by(request)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", owner):
             raise UsageError(
                 f"{owner[:100]!r} cannot be an owner; use 1 to 80 letters, digits, dots, dashes or underscores, "
                 "beginning with a letter or digit"
             )
-        result = await self._service.apply(_lines(request.content), owner=owner, by=by)
+        result = await self._service.apply(read_lines(request.content), owner=owner, by=by)
         log.info(
             "admin.change action=apply owner=%s created=%d changed=%d unchanged=%d problems=%d by=%s",
             owner, result.created, result.changed, result.unchanged, result.problem_count, by,
@@ -264,17 +271,17 @@ class AdminServer:
     # --- journal and state ------------------------------------------------------------------------------------------
 
     async def _fires(self, request: web.Request) -> web.Response:
-        query = _query(request, "schedule", "state", "reason", "since", "until", "before", "limit")
+        query = query_of(request, "schedule", "state", "reason", "since", "until", "before", "limit")
         since, until, before = query.get("since"), query.get("until"), query.get("before")
-        limit = _number(query, "limit", default=100, least=1, most=wire.MAX_PAGE)
+        limit = whole_number(query, "limit", default=100, least=1, most=wire.MAX_PAGE)
         rows = await self._service.history(
             JournalFilter(
                 schedule=query.get("schedule"),
-                states=frozenset(State(word) for word in _words(query, "state", State)),
-                reasons=frozenset(SkipReason(word) for word in _words(query, "reason", SkipReason)),
-                since=None if since is None else self._instant("since", since, sign=-1),
-                until=None if until is None else self._instant("until", until, sign=-1),
-                before=None if before is None else _cursor(before),
+                states=frozenset(State(word) for word in words(query, "state", State)),
+                reasons=frozenset(SkipReason(word) for word in words(query, "reason", SkipReason)),
+                since=None if since is None else instant("since", since, now=self._clock.wall(), sign=-1),
+                until=None if until is None else instant("until", until, now=self._clock.wall(), sign=-1),
+                before=None if before is None else cursor(before),
                 limit=limit,
             )
         )
@@ -290,7 +297,7 @@ class AdminServer:
         return _text(f'{{"fires": [{", ".join(texts)}], "next": {_dumps(following)}}}')
 
     async def _status(self, request: web.Request) -> web.Response:
-        _query(request)
+        query_of(request)
         return _answer(status_answer(await self._service.status()))
 
     async def _healthz(self, _: web.Request) -> web.Response:
@@ -314,116 +321,6 @@ class AdminServer:
         if uid not in self._users:
             self._users[uid] = await asyncio.to_thread(user_name, uid)
         return f"uid {uid}{f' ({user})' if (user := self._users[uid]) else ''}"
-
-    def _instant(self, key: str, value: object, *, sign: int) -> UtcMs:
-        """Read an instant, or a duration from now: forward (sign 1) or back (sign -1)."""
-        if isinstance(value, str):
-            with suppress(ValueError):
-                return parse_rfc3339(value)
-            with suppress(ValueError):
-                return UtcMs(self._clock.wall() + sign * parse_duration(value))
-        raise FieldError(
-            key,
-            f"{str(value)[:50]!r} is neither an instant such as 2026-12-24T18:00:00Z nor a duration such as 90s, 2h or 1d",
-        )
-
-
-# --- reading requests -------------------------------------------------------------------------------------------
-
-
-def _query(request: web.Request, *known: str) -> dict[str, str]:
-    """Return the query's parameters; one that is not *known* is refused, and so is one given twice."""
-    for key in request.query:
-        if key not in known:
-            there_are = f"there are {', '.join(known)}" if known else "this path takes none"
-            raise UsageError(f"no such parameter: {key[:100]}; {there_are}")
-        if len(request.query.getall(key)) > 1:
-            raise UsageError(
-                f"the parameter {key} is there twice; give it once, several words with commas between"
-            )
-    return dict(request.query)
-
-
-def _number(query: dict[str, str], key: str, *, default: int, least: int, most: int) -> int:
-    text = query.get(key)
-    if text is None:
-        return default
-    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= most:
-        raise FieldError(key, f"must be a whole number from {least} to {most}, not {text[:50]!r}")
-    return int(text)
-
-
-def _flag(query: dict[str, str], key: str) -> bool:
-    text = query.get(key, "false")
-    if text not in ("true", "false"):
-        raise FieldError(key, f"must be true or false, not {text[:50]!r}")
-    return text == "true"
-
-
-def _words(query: dict[str, str], key: str, known: Iterable[str]) -> list[str]:
-    words = [word.strip() for word in query.get(key, "").split(",") if word.strip()]
-    for word in words:
-        if word not in tuple(known):
-            raise FieldError(key, f"must be among {', '.join(known)}, not {word[:50]!r}")
-    return words
-
-
-def _cursor(text: str) -> tuple[UtcMs, int, str]:
-    match = re.fullmatch(r"(-?\d{1,18})\.(\d{1,18})\.([a-z]+)", text, re.ASCII)
-    if match is None or match[3] not in tuple(Kind):
-        raise FieldError("before", "must be the text that the page before gave as next")
-    return UtcMs(int(match[1])), int(match[2]), match[3]
-
-
-def _if_match(request: web.Request) -> int | None:
-    text = request.headers.get("If-Match")
-    if text is None:
-        return None
-    match = re.fullmatch(r'"?(\d{1,18})"?', text.strip(), re.ASCII)
-    if match is None:
-        raise UsageError(f'If-Match is a revision number such as "3", not {text[:50]!r}')
-    return int(match[1])
-
-
-async def _object(request: web.Request) -> dict[str, Any]:
-    """Return the body, a JSON object; an empty body is an empty one. Errors: UsageError."""
-    body = await request.read()
-    if not body.strip():
-        return {}
-    try:
-        value = load_json(body)
-    except ValueError as exc:
-        raise UsageError(f"the request is not JSON that can be accepted: {exc}") from None
-    if not isinstance(value, dict):
-        raise UsageError('the request must be a JSON object such as {"when": "0 9 * * *", …}')
-    return value
-
-
-async def _lines(content: Any) -> AsyncIterator[bytes]:
-    """Yield the lines of a body, empty ones too, so that they can be counted.
-
-    A line that is too long is yielded cut, still too long, for its reader to refuse; no more than that is kept.
-    """
-    rest, most = b"", wire.MAX_BODY_BYTES + 1
-    mark = b"\xef\xbb\xbf"  # some editors begin a file with it
-    while True:
-        try:
-            async with asyncio.timeout(_STALL_S):
-                chunk: bytes = await content.readany()
-        except TimeoutError:
-            raise CronallyError(
-                f"nothing was applied: the next line did not come within {_STALL_S:.0f} s; "
-                "write the lines to a file first and apply that"
-            ) from None
-        if not chunk:
-            break
-        *whole, tail = chunk.split(b"\n")
-        for line in whole:
-            yield (rest + line)[:most].removeprefix(mark)
-            rest, mark = b"", b""
-        rest = (rest + tail)[:most]
-    if rest.removeprefix(mark):
-        yield rest.removeprefix(mark)
 
 
 # --- writing answers ------------------------------------------------------------------------------------------------

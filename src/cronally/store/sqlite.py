@@ -9,30 +9,26 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from cronally.domain.durations import DAY_MS
-from cronally.domain.model import Fire, State
+from cronally.domain.model import Fire
 from cronally.domain.spec import canonical_document, from_canonical
-from cronally.engine.ports import Opened, Revised, StagedChange, StoreCounts, TimetableRow, ZoneRecord
-from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound, StoreError
-from cronally.instants import MIN_UTC_MS, UtcMs
+from cronally.engine.ports import Opened, Revised, StagedChange, TimetableRow, ZoneRecord
+from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
+from cronally.instants import UtcMs
 from cronally.store import journal_sql, schedule_sql
 from cronally.store.base import single_slot
 from cronally.store.database import Database
 from cronally.store.schema import CLEAN_STOP, PRUNED_THROUGH, WATERMARK
+from cronally.store.sqlite_journal import ADVANCE, SqliteJournal, write_entries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.ports import (
-        JournalFilter,
-        JournalRow,
-        PendingFire,
         ScheduleChange,
         StagedRow,
         StoredSchedule,
@@ -43,12 +39,9 @@ _MOST_ROWS = schedule_sql.MOST_ROWS
 _MOST_SPECS = 500  # one takes 2 µs to build
 
 _SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
-_ADVANCE = """
-    INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
-"""
 
 
-class SqliteStore:
+class SqliteStore(SqliteJournal):
     """The durable memory in the file at *path*, as ``engine.ports.Store`` promises it.
 
     One daemon at a time: ``PATH.lock`` is held while the store is open. Removed schedules keep their journal.
@@ -56,8 +49,7 @@ class SqliteStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Name the file; ``open`` creates it."""
-        self._path = os.fspath(path)
-        self._opened: Database | None = None
+        super().__init__(os.fspath(path))
 
     async def open(self) -> Opened:
         database = await Database.open(self._path)
@@ -82,17 +74,11 @@ class SqliteStore:
         try:
             if watermark is not None:
                 async with database.transaction() as writer:
-                    await writer.rows(_ADVANCE, (WATERMARK, watermark))
+                    await writer.rows(ADVANCE, (WATERMARK, watermark))
                     await writer.rows(_SET_META, (CLEAN_STOP, 1))
         finally:
             self._opened = None
             await database.close()
-
-    @property
-    def _database(self) -> Database:
-        if self._opened is None:
-            raise StoreError(f"the store {self._path} is not open")
-        return self._opened
 
     # schedules
 
@@ -195,132 +181,6 @@ class SqliteStore:
         rows = await self._database.reader.rows(schedule_sql.NEXT_SINGLE, (after,))
         return UtcMs(rows[0][0]) if rows else None
 
-    # journal
-
-    async def commit(
-        self,
-        entries: Sequence[JournalEntry],
-        *,
-        watermark: UtcMs | None,
-        errors: Iterable[tuple[int, str | None]] = (),
-    ) -> None:
-        said = [(id_, error and journal_sql.storable(error)) for id_, error in dict(errors).items()]
-        statements: list[tuple[str, Sequence[object]]] = [*journal_sql.upserts(entries)]
-        if said:
-            statements.append((schedule_sql.SET_ERRORS, (json.dumps(said),)))
-        if watermark is not None:
-            statements.append((_ADVANCE, (WATERMARK, watermark)))
-        await self._database.write(statements)
-
-    async def settled_after(self, watermark: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
-        reader = self._database.reader
-        settled: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
-        mixed: set[int] = set()
-        for is_ordinary, statement in zip((True, False), journal_sql.SETTLED, strict=True):
-            last: tuple[int, int, int] = (watermark + 1, 0, MIN_UTC_MS)
-            while rows := await reader.json(statement, (*last, _MOST_ROWS)):
-                for _, schedule_id, first, end in rows:
-                    settled.setdefault(schedule_id, []).append((first, end))
-                if not is_ordinary:  # these come by due time, the ordinary ones by fire time
-                    mixed.update(row[1] for row in rows)
-                last = (rows[-1][0], rows[-1][1], rows[-1][2])
-        for schedule_id in mixed:
-            settled[schedule_id].sort()
-        return settled
-
-    async def pending_due(
-        self, through: UtcMs, *, after: tuple[UtcMs, int, UtcMs, str] | None = None, limit: int = 2000
-    ) -> list[PendingFire]:
-        reader = self._database.reader
-        found: list[PendingFire] = []
-        last: tuple[int, int, int, str] = after or (MIN_UTC_MS, 0, MIN_UTC_MS, "")
-        while len(found) < limit:
-            most = min(limit - len(found), _MOST_ROWS)
-            rows = await reader.json(journal_sql.PENDING_DUE, (through, *last, most))
-            found += map(journal_sql.pending_fire, rows)
-            if len(rows) < most:
-                break
-            last = (found[-1].next_attempt_at, *found[-1].fire.key)
-        return found
-
-    async def next_pending(self, after: UtcMs) -> UtcMs | None:
-        [[earliest]] = await self._database.reader.rows(journal_sql.NEXT_PENDING, (after,))
-        return None if earliest is None else UtcMs(earliest)
-
-    async def pending_groups(self) -> list[tuple[str, str]]:
-        texts = await self._database.reader.json(journal_sql.PENDING_GROUPS)
-        return [(topic, group) for topic, _, group in (text.partition(" ") for text in texts)]
-
-    async def group_pending(self, topic: str, group: str, *, limit: int = 100) -> list[PendingFire]:
-        rows = await self._database.reader.json(journal_sql.GROUP_PENDING, (f"{topic} {group}", limit))
-        return [journal_sql.pending_fire(row) for row in rows]
-
-    async def mark_unclean(self) -> None:
-        async with self._database.transaction() as writer:
-            await writer.rows(journal_sql.MARK_UNCLEAN)
-
-    async def manual_times(self, schedule_id: int, since: UtcMs) -> set[UtcMs]:
-        return set(await self._database.reader.json(journal_sql.MANUAL_TIMES, (schedule_id, since)))
-
-    async def remembered_run(self, key: str) -> str | None:
-        rows = await self._database.reader.rows("SELECT fire_id FROM run WHERE key = ?", (key,))
-        return rows[0][0] if rows else None
-
-    async def add_manual(
-        self, entry: JournalEntry, *, by: str, fire_id: str, idempotency_key: str | None
-    ) -> None:
-        asked_at = entry.due_time
-        async with self._database.transaction() as writer:
-            await writer.rows("DELETE FROM run WHERE asked_at <= ?", (asked_at - DAY_MS,))
-            taken = await writer.rows(
-                "SELECT 1 FROM run WHERE key = ? UNION ALL "
-                "SELECT 1 FROM journal WHERE schedule_id = ? AND fire_time = ? AND kind = ?",
-                (idempotency_key, entry.schedule_id, entry.fire_time, str(entry.kind)),
-            )
-            if taken:
-                raise Conflict(f"{fire_id} was run already")
-            await _write(writer, [entry])
-            if idempotency_key is not None:
-                await writer.rows("INSERT INTO run VALUES (?, ?, ?)", (idempotency_key, fire_id, asked_at))
-            await writer.rows(
-                schedule_sql.INSERT_ACTION,
-                (entry.schedule_id, entry.revision_id, asked_at, by, "run", json.dumps({"fire_id": fire_id})),
-            )
-
-    async def history(self, wanted: JournalFilter) -> list[JournalRow]:
-        lister = self._database.lister
-        ids = None
-        if wanted.schedule is not None:
-            named = await lister.rows(journal_sql.SCHEDULES_NAMED, (wanted.schedule, wanted.schedule))
-            ids = [id_ for (id_,) in named]
-        found: list[JournalRow] = []
-        while len(found) < wanted.limit:
-            most = min(wanted.limit - len(found), _MOST_ROWS)
-            rows = await lister.json(*journal_sql.history(replace(wanted, limit=most), ids))
-            found += map(journal_sql.journal_row, rows)
-            if len(rows) < most:
-                break
-            last = found[-1].entry
-            wanted = replace(wanted, before=(last.fire_time, last.schedule_id, str(last.kind)))
-        return found
-
-    async def covering(self, schedule_id: int, fire_time: UtcMs) -> list[JournalRow]:
-        rows = await self._database.lister.json(journal_sql.COVERING, (schedule_id, fire_time))
-        return [journal_sql.journal_row(row) for row in rows]
-
-    async def counts(self) -> StoreCounts:
-        # One trip to the connection: in a burst each waits for a turn of a busy event loop.
-        [schedules, paused, failing], journal, oldest = await self._database.lister.json(
-            f"SELECT json_array(json(({schedule_sql.COUNT_SCHEDULES})), json(({journal_sql.COUNTS})), ({journal_sql.OLDEST_PENDING}))"
-        )
-        return StoreCounts(
-            schedules=schedules,
-            paused=paused,
-            failing=failing,
-            journal={State(state): count for state, count in journal},
-            oldest_pending_due=None if oldest is None else UtcMs(oldest),
-        )
-
     async def move_single_slots(self, moved: Sequence[tuple[int, UtcMs]]) -> None:
         async with self._database.transaction() as writer:
             await writer.rows(schedule_sql.MOVE_SINGLE_SLOTS, (json.dumps(list(moved)),))
@@ -376,7 +236,7 @@ class SqliteStore:
             values = {"at": at, "by": by, "owner": owner, "last_revision": last}
             for statement in schedule_sql.FLIP:
                 await writer.rows(statement, values)
-            await _write(writer, unsettled)
+            await write_entries(writer, unsettled)
             found: list[TimetableRow] = []
             while rows := await writer.json(schedule_sql.FLIPPED, (last, _MOST_ROWS)):
                 found += [TimetableRow(*row) for row in rows]
@@ -385,11 +245,6 @@ class SqliteStore:
 
 
 # --- parts of a transaction -------------------------------------------------------------------------------------
-
-
-async def _write(writer: Connection, entries: Sequence[JournalEntry]) -> None:
-    for statement, values in journal_sql.upserts(entries):
-        await writer.rows(statement, values)
 
 
 async def _refuse_taken(writer: Connection, name: str, own_id: int | None) -> None:
@@ -443,7 +298,7 @@ async def _settle_change(writer: Connection, change: ScheduleChange, id_: int, r
         for entry in change.opened
     ]
     closed = [entry for entry in change.closed if entry.count]
-    await _write(writer, [*closed, *change.unsettled, *opened])
+    await write_entries(writer, [*closed, *change.unsettled, *opened])
     if change.drop_pending:
         kept = json.dumps([(fire_time, str(kind)) for fire_time, kind in change.kept])
         await writer.rows(journal_sql.DROP_PENDING, (id_, kept))

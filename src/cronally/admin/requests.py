@@ -1,0 +1,130 @@
+"""What a request of the admin socket says: its parameters, headers and body, or why they cannot be accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from cronally.admin import wire
+from cronally.domain.documents import load_json
+from cronally.domain.durations import parse_duration
+from cronally.domain.model import Kind
+from cronally.errors import CronallyError, FieldError, UsageError
+from cronally.instants import UtcMs, parse_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from aiohttp import web
+
+_STALL_S: Final = 60.0  # an apply whose lines stop coming this long is given up: it holds back other changes
+
+
+def query_of(request: web.Request, *known: str) -> dict[str, str]:
+    """Return the query's parameters; one that is not *known* is refused, and so is one given twice."""
+    for key in request.query:
+        if key not in known:
+            there_are = f"there are {', '.join(known)}" if known else "this path takes none"
+            raise UsageError(f"no such parameter: {key[:100]}; {there_are}")
+        if len(request.query.getall(key)) > 1:
+            raise UsageError(
+                f"the parameter {key} is there twice; give it once, several words with commas between"
+            )
+    return dict(request.query)
+
+
+def whole_number(query: dict[str, str], key: str, *, default: int, least: int, most: int) -> int:
+    text = query.get(key)
+    if text is None:
+        return default
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+        raise FieldError(key, f"must be a whole number from {least} to {most}, not {text[:50]!r}")
+    return int(text)
+
+
+def flag(query: dict[str, str], key: str) -> bool:
+    text = query.get(key, "false")
+    if text not in ("true", "false"):
+        raise FieldError(key, f"must be true or false, not {text[:50]!r}")
+    return text == "true"
+
+
+def words(query: dict[str, str], key: str, known: Iterable[str]) -> list[str]:
+    words = [word.strip() for word in query.get(key, "").split(",") if word.strip()]
+    for word in words:
+        if word not in tuple(known):
+            raise FieldError(key, f"must be among {', '.join(known)}, not {word[:50]!r}")
+    return words
+
+
+def cursor(text: str) -> tuple[UtcMs, int, str]:
+    match = re.fullmatch(r"(-?\d{1,18})\.(\d{1,18})\.([a-z]+)", text, re.ASCII)
+    if match is None or match[3] not in tuple(Kind):
+        raise FieldError("before", "must be the text that the page before gave as next")
+    return UtcMs(int(match[1])), int(match[2]), match[3]
+
+
+def if_match(request: web.Request) -> int | None:
+    text = request.headers.get("If-Match")
+    if text is None:
+        return None
+    match = re.fullmatch(r'"?(\d{1,18})"?', text.strip(), re.ASCII)
+    if match is None:
+        raise UsageError(f'If-Match is a revision number such as "3", not {text[:50]!r}')
+    return int(match[1])
+
+
+async def read_object(request: web.Request) -> dict[str, Any]:
+    """Return the body, a JSON object; an empty body is an empty one. Errors: UsageError."""
+    body = await request.read()
+    if not body.strip():
+        return {}
+    try:
+        value = load_json(body)
+    except ValueError as exc:
+        raise UsageError(f"the request is not JSON that can be accepted: {exc}") from None
+    if not isinstance(value, dict):
+        raise UsageError('the request must be a JSON object such as {"when": "0 9 * * *", …}')
+    return value
+
+
+async def read_lines(content: Any) -> AsyncIterator[bytes]:
+    """Yield the lines of a body, empty ones too, so that they can be counted.
+
+    A line that is too long is yielded cut, still too long, for its reader to refuse; no more than that is kept.
+    """
+    rest, most = b"", wire.MAX_BODY_BYTES + 1
+    mark = b"\xef\xbb\xbf"  # some editors begin a file with it
+    while True:
+        try:
+            async with asyncio.timeout(_STALL_S):
+                chunk: bytes = await content.readany()
+        except TimeoutError:
+            raise CronallyError(
+                f"nothing was applied: the next line did not come within {_STALL_S:.0f} s; "
+                "write the lines to a file first and apply that"
+            ) from None
+        if not chunk:
+            break
+        *whole, tail = chunk.split(b"\n")
+        for line in whole:
+            yield (rest + line)[:most].removeprefix(mark)
+            rest, mark = b"", b""
+        rest = (rest + tail)[:most]
+    if rest.removeprefix(mark):
+        yield rest.removeprefix(mark)
+
+
+def instant(key: str, value: object, *, now: UtcMs, sign: int) -> UtcMs:
+    """Read an instant, or a duration from now: forward (sign 1) or back (sign -1)."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return parse_rfc3339(value)
+        with suppress(ValueError):
+            return UtcMs(now + sign * parse_duration(value))
+    raise FieldError(
+        key,
+        f"{str(value)[:50]!r} is neither an instant such as 2026-12-24T18:00:00Z nor a duration such as 90s, 2h or 1d",
+    )
