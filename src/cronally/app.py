@@ -21,6 +21,7 @@ from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
 from cronally.domain.zones import tzdata_version
 from cronally.engine.arming import armed_budget
+from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
 from cronally.engine.service import Service
@@ -39,13 +40,13 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.domain.model import Fire
+    from cronally.engine.clock_watch import Jump
     from cronally.engine.ports import Opened, Publisher
     from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
 
 _MOST_NAMES = 20  # schedules that a log line names
 _STAND_IN_CALLS = 8  # more at once make moto's server slower
-_MAX_AHEAD_MS = 86_400_000  # design §9: an unsynchronised clock a day ahead of the journal is not believed
 
 _COLLECT_EVERY_S = 60.0
 _QUIET_MS = 250  # nothing in flight and nothing due for so long: a collection takes some 10 ms
@@ -125,14 +126,21 @@ class _Daemon:
             lateness = _Journalist()
             publisher, stand_in, credentials = await self._publisher(stack)
             engine = Engine(
-                store, publisher, self._clock, lateness, armed_budget_bytes=armed_budget(available_memory())
+                store,
+                publisher,
+                self._clock,
+                lateness,
+                watch=ClockWatch(
+                    self._clock, released_at=parse_rfc3339(RELEASED_AT), is_trusted=config.trust_clock
+                ),
+                armed_budget_bytes=armed_budget(available_memory()),
             )
             zone_watch = ZoneWatch(engine.core, store, self._clock, lateness)
             service = Service(
                 engine.core,
                 store,
                 engine.edits,
-                engine.settler,
+                engine.loop.halt,
                 self._clock,
                 lateness,
                 version=__version__,
@@ -196,7 +204,7 @@ class _Daemon:
     async def _recover(self, engine: Engine, service: Service, opened: Opened) -> Sequence[Fire] | None:
         """Wait for a clock that can be believed, then bring the engine in line; None if the daemon is stopped first."""
         said: str | None = None
-        while (doubt := self._clock_doubt(opened.watermark)) is not None and not self._config.trust_clock:
+        while (doubt := engine.watch.doubt(opened.watermark)) is not None:
             if doubt != said:
                 said = doubt
                 service.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
@@ -225,18 +233,6 @@ class _Daemon:
                 gc.collect()
         finally:
             gc.enable()
-
-    def _clock_doubt(self, watermark: UtcMs | None) -> str | None:
-        """Say why the wall clock cannot be right, or None (design §9)."""
-        now = self._clock.wall()
-        if now < parse_rfc3339(RELEASED_AT):
-            return f"it says {format_utc(now)}, before this version was made"
-        is_far = watermark is not None and now > watermark + _MAX_AHEAD_MS
-        if is_far and self._clock.is_synchronised() is False:
-            return (
-                f"it is not synchronised and says {format_utc(now)}, over a day after the last journal entry"
-            )
-        return None
 
     async def _drain(self, engine: Engine) -> None:
         """Let what is in flight be answered, unless somebody is in a hurry."""
@@ -308,8 +304,22 @@ class _Journalist(Lateness):
             ", ".join(change.names) + (", …" if change.count > len(change.names) else ""),
         )
 
-    def clock_stepped(self, wall_step_ms: int) -> None:
-        _log.warning("the wall clock moved by %.3f s against the monotonic one", wall_step_ms / 1000)
+    def clock_jumped(self, jump: Jump) -> None:
+        expected, now = format_utc(jump.expected), format_utc(jump.now)
+        if jump.is_resume:
+            _log.warning("the machine was suspended for %.1f s; it is %s", jump.slept_ms / 1000, now)
+        elif jump.is_back:
+            _log.warning(
+                "the clock was set back from %s to %s; what has fired does not fire again", expected, now
+            )
+        else:
+            _log.warning("the clock was set forward from %s to %s", expected, now)
+
+    def clock_doubted(self, doubt: str) -> None:
+        _log.warning(
+            "the clock is not believed: %s; nothing fires until it is set right (--trust-clock believes it)",
+            doubt,
+        )
 
 
 @dataclass(frozen=True, slots=True)

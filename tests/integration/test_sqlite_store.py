@@ -17,6 +17,7 @@ from cronally.domain.model import JournalEntry, Kind, Pause, State
 from cronally.domain.spec import canonical_document, from_document
 from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow
 from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
+from cronally.instants import MAX_UTC_MS
 from cronally.store import database, journal_sql, schedule_sql
 from cronally.store.schema import MIGRATIONS
 from cronally.store.sqlite import SqliteStore
@@ -406,7 +407,7 @@ async def test_a_long_listing_delays_neither_commits_nor_the_engines_reads(store
     await store.change(creation())
     await store.commit([entry()], watermark=T)
     assert await store.schedule("nightly")
-    assert await store.settled_after(T - 1) == {1: [(T, T)]}
+    assert await store.settled_between(T - 1, MAX_UTC_MS) == {1: [(T, T)]}
     assert not listing.done()
     await store._database.lister._connection.interrupt()
     with pytest.raises(StoreError):

@@ -45,7 +45,7 @@ SLOW = (
     "pending_due",
     "group_pending",
     "at_between",
-    "settled_after",
+    "settled_between",
     "flip",
     "next_at",
 )

@@ -204,6 +204,9 @@ class BotoPublisher:
             ]
         )
 
+    def drop_connections(self) -> None:
+        """Its client opens them as it likes."""
+
     async def close(self) -> None:
         self._is_closed = True
         tasks = list(self._tasks)

@@ -14,6 +14,7 @@ from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Fire, FireKey, Kind, SkipReason, State
 from cronally.domain.spec import canonical_document, from_canonical, rule_document
 from cronally.engine.ports import (
+    OWN_NAME,
     JournalRow,
     Opened,
     PendingFire,
@@ -70,10 +71,14 @@ class MemoryStore:
         self._last_id = 0
         self._watermark: UtcMs | None = None
         self._was_clean = True
+        self._reached: UtcMs | None = None
+        self._rested: dict[int, UtcMs] = {}  # when schedules took effect whose pause ended by itself
 
     async def open(self) -> Opened:
         failing = frozenset(id_ for id_ in self._names.values() if self._schedules[id_].error is not None)
-        opened = Opened(watermark=self._watermark, was_clean=self._was_clean, failing=failing)
+        opened = Opened(
+            watermark=self._watermark, was_clean=self._was_clean, failing=failing, reached=self._reached
+        )
         self._was_clean = False
         return opened
 
@@ -137,6 +142,8 @@ class MemoryStore:
             error=error,
             owner=owner if change.owner is None else change.owner,
         )
+        if change.by == OWN_NAME and change.action == "resume":
+            self._rested[id_] = self._schedules[id_].effective_from
         self._settle_change(change, id_, revision_id)
         return Revised(id_, number, revision_id, self._seen(id_).pending)
 
@@ -160,10 +167,7 @@ class MemoryStore:
 
     def _settle_change(self, change: ScheduleChange, id_: int, revision_id: int) -> None:
         for entry in change.closed:
-            if entry.key in self._journal and self._journal[entry.key].is_open:
-                del self._journal[entry.key]
-            if entry.count:
-                self._write(entry)
+            self._amend(entry)
         for entry in change.unsettled:
             self._write(entry)
         for entry in change.opened:
@@ -204,12 +208,11 @@ class MemoryStore:
             if id_ in self._schedules:
                 self._schedules[id_] = replace(self._schedules[id_], error=error)
 
-    async def settled_after(self, watermark: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+    async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         settled: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
-        for entry in sorted(self._journal.values(), key=lambda entry: entry.key):
-            if entry.kind is Kind.SCHEDULED and not entry.is_open and last_due_time(entry) > watermark:
-                last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
-                settled.setdefault(entry.schedule_id, []).append((entry.fire_time, last))
+        for entry in sorted(self._closed(), key=lambda entry: entry.key):
+            if after < last_due_time(entry) <= through:
+                settled.setdefault(entry.schedule_id, []).append((entry.fire_time, _last_slot(entry)))
         return settled
 
     async def pending_due(
@@ -307,6 +310,65 @@ class MemoryStore:
             rows.append(nearest)
         rows.sort(key=lambda entry: (entry.fire_time, str(entry.kind)))
         return [JournalRow(self._revisions[entry.revision_id].spec.name, entry) for entry in rows]
+
+    # a clock that was set back
+
+    async def newest_settled(self, after: UtcMs) -> UtcMs | None:
+        final = [entry for entry in self._closed() if entry.state is not State.PENDING]
+        newest = max(map(last_due_time, final), default=after)
+        return newest if newest > after else None
+
+    async def decided_beyond(
+        self, at: UtcMs, *, after: tuple[UtcMs, int, UtcMs] | None = None, limit: int = 500
+    ) -> list[JournalEntry]:
+        found = [
+            ((last_due_time(entry), entry.schedule_id, entry.fire_time), entry)
+            for entry in self._closed()
+            if entry.attempts == 0
+            and (entry.state is State.EXPIRED or entry.reason is SkipReason.CATCH_UP)
+            and last_due_time(entry) > at
+        ]
+        found.sort(key=lambda each: each[0])
+        return [entry for place, entry in found if after is None or place > after][:limit]
+
+    async def entries_beyond(self, schedule_id: int, at: UtcMs) -> list[JournalEntry]:
+        found = [
+            entry for entry in self._closed() if entry.schedule_id == schedule_id and _last_slot(entry) > at
+        ]
+        return sorted(found, key=lambda entry: entry.fire_time)
+
+    async def changed_beyond(self, at: UtcMs, *, after: str = "", limit: int = 500) -> list[StoredSchedule]:
+        found = [
+            stored
+            for stored in await self.schedules(after=after, limit=1_000_000)
+            if (stored.pause is not None and stored.pause.since > at)
+            or (stored.effective_from > at and self._rested.get(stored.id) != stored.effective_from)
+        ]
+        return found[:limit]
+
+    async def amend(self, entries: Sequence[JournalEntry]) -> None:
+        for entry in entries:
+            self._amend(entry)
+
+    def _amend(self, entry: JournalEntry) -> None:
+        present = self._journal.get(entry.key)
+        if present is not None:
+            is_unsent = present.state in (State.SKIPPED, State.EXPIRED) and present.attempts == 0
+            if present.is_open or is_unsent:
+                del self._journal[entry.key]
+        if entry.count:
+            self._write(entry)
+
+    async def set_back(self, *, at: UtcMs, watermark: UtcMs, reached: UtcMs) -> None:
+        self._watermark = watermark
+        self._reached = max(reached, self._reached or reached)
+        for entry in [*self._pending.values()]:
+            due = entry.due_time if entry.kind is Kind.SCHEDULED else UtcMs(min(entry.due_time, at))
+            again = UtcMs(min(entry.next_attempt_at or at, max(due, at)))
+            self._write(entry._replace(due_time=due, next_attempt_at=again))
+
+    def _closed(self) -> list[JournalEntry]:
+        return [e for e in self._journal.values() if e.kind is Kind.SCHEDULED and not e.is_open]
 
     async def counts(self) -> StoreCounts:
         living = [self._schedules[id_] for id_ in self._names.values()]
@@ -477,3 +539,7 @@ def _pending_fire(entry: JournalEntry) -> PendingFire:
         maybe_published=entry.maybe_published,
     )
     return PendingFire(fire, entry.next_attempt_at)
+
+
+def _last_slot(entry: JournalEntry) -> UtcMs:
+    return entry.fire_time if entry.last_fire_time is None else entry.last_fire_time

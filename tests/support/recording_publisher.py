@@ -97,6 +97,7 @@ class RecordingPublisher:
         self.arrivals: list[Arrival] = []
         self.armed: list[RecordedBatch] = []
         self.is_closed = False
+        self.dropped_connections = 0
         self.room: int | None = None
         self.quota: float | None = None
         self.on_room: Callable[[], None] = lambda: None
@@ -210,6 +211,9 @@ class RecordingPublisher:
             error,
             answer.is_unknown and not is_published,
         )
+
+    def drop_connections(self) -> None:
+        self.dropped_connections += 1
 
     async def close(self) -> None:
         self.is_closed = True

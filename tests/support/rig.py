@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.message import Entry
     from cronally.engine.applying import ApplyResult
+    from cronally.engine.clock_watch import ClockWatch
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import OutcomeClass, Store
     from support.faulty_store import FaultyStore
@@ -93,6 +94,7 @@ async def running_engine(
     armed_budget_bytes: int = DEFAULT_BUDGET_BYTES,
     room: int | None = None,
     quota: float | None = None,
+    watch: ClockWatch | None = None,
 ) -> AsyncIterator[Rig]:
     """Run an engine for the block. room, quota: the publisher's, see there. hooks: in the place of those that measure lateness. crash: leave without stopping it in order, as ``kill -9`` does."""
     clock = clock or FakeClock()
@@ -105,6 +107,7 @@ async def running_engine(
         publisher,
         clock,
         hooks or lateness,
+        watch=watch,
         jitter=lambda: 0.5,
         armed_budget_bytes=armed_budget_bytes,
     )
@@ -112,7 +115,7 @@ async def running_engine(
         engine.core,
         store,
         engine.edits,
-        engine.settler,
+        engine.loop.halt,
         clock,
         lateness,
         version="0",

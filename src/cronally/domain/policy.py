@@ -92,16 +92,16 @@ def catch_up(
         What would fire but is past its deadline is expired.
     """
     last_missed = UtcMs(now - offset_ms - MISSED_AFTER_MS - 1)  # late by more than 10 s
-    gaps = list(_gaps(window, settled))
+    parts = list(gaps(window, settled))
     late = [
         slot
-        for gap in gaps
+        for gap in parts
         for slot in recurrence.between_ms(UtcMs(max(gap.after, last_missed)), gap.through)
     ]
     most = {CatchUp.LATEST: 1, CatchUp.ALL: CATCH_UP_ALL_MOST, CatchUp.SKIP: 0}[policy]
     chosen: list[UtcMs] = []
     skipped: list[SlotRange] = []
-    for gap in reversed(gaps):
+    for gap in reversed(parts):
         rest = clip(gap, through=last_missed)
         while len(chosen) < most and rest.after < rest.through:
             slot = recurrence.latest_ms(UtcMs(rest.through + 1))
@@ -122,7 +122,7 @@ def catch_up(
     )
 
 
-def _gaps(window: Window, settled: Sequence[tuple[UtcMs, UtcMs]]) -> Iterator[Window]:
+def gaps(window: Window, settled: Sequence[tuple[UtcMs, UtcMs]]) -> Iterator[Window]:
     """Yield the parts of *window* between the settled ranges, oldest first."""
     after = window.after
     for first, last in settled:

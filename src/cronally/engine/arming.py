@@ -194,6 +194,11 @@ class Arming:
         later, self._later = self._later, []
         return [fire for _, fire in later]
 
+    def forget_instants(self) -> None:
+        """The clock was set back: nothing is put by, and nobody's turn is known."""
+        self._later.clear()
+        self._put_off_until.clear()
+
     def defer(self, batch: Batch) -> None:
         """Write down the fires of *batch* as pending until their turn, behind those that were put off before them.
 

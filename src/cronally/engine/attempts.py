@@ -72,6 +72,11 @@ class Attempts:
         """Whether so many more pending *fires* may be on their way."""
         return len(self.retrying) + fires <= _MAX_RETRYING
 
+    def let_go(self) -> None:
+        """The core holds only what is in flight, or settled: nothing else is on its way."""
+        self.ready = []
+        self.retrying = {key for key in self.retrying if self._core.is_held(key)}
+
     def stop(self) -> None:
         """Nothing more will be released."""
         self._is_stopping = True

@@ -119,6 +119,11 @@ class Core(Holding):
         else:
             self._seat(member, taken_through=None)
 
+    def reload(self, member: Member) -> None:
+        """Take in a schedule as the store has it now; a ``restart`` follows."""
+        self._forget(member.id)
+        self.load(member)
+
     def is_plain(self, member: Member) -> bool:
         """Whether nothing but its entry tells a schedule in the timetable from the others that share its rule."""
         return member.id in self.timetable and member.starts is None and member.ends is None
@@ -261,6 +266,7 @@ class Core(Holding):
         return [
             Fire(member.id, member.revision_id, slot, UtcMs(slot + member.offset_ms))
             for slot in member.recurrence.between_ms(window.after, window.through)
+            if not self.relived.has(member.id, slot)
         ]
 
     # --- pauses ---------------------------------------------------------------------------------------------------
@@ -462,6 +468,10 @@ class Core(Holding):
             self._release_hold(held.fire)
             self.groups.give_up_head(held.fire)
         self.takings.clear()
+        if self.relived.through > taken_through:
+            self.relived.restart(taken_through, self.timetable.longest_offset_ms())
+        else:
+            self.relived.restart(taken_through)
         self.planned_through = self.at_through = taken_through
         self.next_at = None
         return self.timetable.restart_in_slices(taken_through, since)

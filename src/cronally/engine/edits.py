@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State, fire_id
-from cronally.domain.policy import clip, next_slot, range_in
+from cronally.engine import pause_rows
 from cronally.engine.core import Member, member_of, member_of_row
-from cronally.engine.ports import ScheduleChange
+from cronally.engine.ports import OWN_NAME, ScheduleChange
 from cronally.engine.settle import unsent_entry
 from cronally.errors import StoreError, UsageError
 from cronally.instants import MIN_UTC_MS, UtcMs
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cronally.engine.hooks import Hooks
     from cronally.engine.loop import Loop
     from cronally.engine.ports import Revised, StagedChange, Store, StoredSchedule
+    from cronally.engine.set_back import SetBack
 
 _SLICE = 200  # schedules taken in between two yields to the event loop
 _AHEAD_US = 40  # a bulk change takes effect this much later per schedule, so that it is committed by then
@@ -37,7 +38,6 @@ _PAUSE_RETRY_S = 1.0
 _SOON_MS = 60_000  # more than a bulk change may look ahead
 
 _T = TypeVar("_T")
-_Rows = tuple[JournalEntry, ...]
 
 
 class Wanted(NamedTuple):
@@ -62,10 +62,13 @@ class _Change:
 class Edits:
     """Makes changes durable and brings the core in line with them."""
 
-    def __init__(self, core: Core, store: Store, loop: Loop, clock: Clock, hooks: Hooks) -> None:
+    def __init__(
+        self, core: Core, store: Store, loop: Loop, set_back: SetBack, clock: Clock, hooks: Hooks
+    ) -> None:
         self._core = core
         self._store = store
         self._loop = loop
+        self._set_back = set_back
         self._clock = clock
         self._hooks = hooks
         self.lock = asyncio.Lock()
@@ -93,7 +96,7 @@ class Edits:
                         effective_from=at,
                         pause=pause,
                         owner=owner,
-                        opened=_opened(future, pause) if pause else (),
+                        opened=pause_rows.opened(future, pause) if pause else (),
                     )
                 )
                 members.append(member_of(revised.id, revised.revision_id, wanted.spec, at, pause))
@@ -182,12 +185,12 @@ class Edits:
                 await self._store.change(
                     ScheduleChange(
                         at=UtcMs(until - 1),
-                        by="cronally",
+                        by=OWN_NAME,
                         action="resume",
                         id=stored.id,
                         expected_revision_id=stored.revision_id,
                         effective_from=UtcMs(max(until - 1, stored.effective_from)),
-                        closed=_closed(member, stored.pause, UtcMs(until - 1)),
+                        closed=pause_rows.closed(member, stored.pause, UtcMs(until - 1)),
                     )
                 )
             self._core.confirm_pause_end(member.id)
@@ -306,6 +309,10 @@ class Edits:
         if change.drop_pending:  # what has failed becomes a pending row, so that it is dropped too
             await self._loop.put_on_record()
         async with self._loop.steady():
+            if (
+                self._clock.wall() < self._core.relived.through
+            ):  # the clock may have been set back since it was read
+                stored = await self._store.schedule(stored.spec.name) or stored
             at = await self._end_pauses()
             if stored.pause is not None and _is_over(stored.pause, at):  # since it was read
                 stored = replace(stored, pause=None, effective_from=_awake_from(stored))
@@ -335,10 +342,15 @@ class Edits:
             future = None
             if not change.is_removal:
                 future = member_of(stored.id, revision_id, spec or stored.spec, effective_from, pause)
-            closed = _closed(old, stored.pause, at) if old and stored.pause else ()
-            opened = _opened(future, pause) if future and pause else ()
+            closed = pause_rows.closed(old, stored.pause, at) if old and stored.pause else ()
+            opened = pause_rows.opened(future, pause) if future and pause else ()
             if spec is None and pause and stored.pause and pause.since == stored.pause.since:
-                closed, opened = _unless_both(closed, opened)
+                closed, opened = pause_rows.unless_both(closed, opened)
+            elif at < self._core.relived.through:  # later slots may have rows
+                if pause and future:
+                    pause, opened = await self._set_back.begin_pause(future, pause)
+                elif stored.pause:
+                    closed = (*closed, *await self._set_back.cut_pauses(stored.id, at))
             revised = await self._store.change(
                 ScheduleChange(
                     at=at,
@@ -389,6 +401,7 @@ async def _to_its_end(change: Coroutine[Any, Any, _T]) -> _T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait((task,))
+        task.exception()  # nobody is left to hear of it
         raise
 
 
@@ -420,47 +433,3 @@ def _present(stored: StoredSchedule) -> Member | None:
 
 def _pending(fire: Fire) -> JournalEntry:
     return unsent_entry(fire, State.PENDING, next_attempt_at=fire.due_time)
-
-
-def _first_paused(member: Member, pause: Pause) -> UtcMs | None:
-    """Return the first slot that *pause* keeps from firing, or None: its range row stands at that slot."""
-    first = next_slot(member.recurrence, member.window, pause.since)
-    return first if first is not None and (pause.until is None or first < pause.until) else None
-
-
-def _opened(member: Member, pause: Pause) -> tuple[JournalEntry, ...]:
-    """Return the range row that *pause* opens: none if the schedule has no slot during it."""
-    first = _first_paused(member, pause)
-    return () if first is None else (_pause_row(member, first, first, 0, is_open=True),)
-
-
-def _closed(member: Member, pause: Pause, through: UtcMs) -> tuple[JournalEntry, ...]:
-    """Return the row that *pause* opened, closed after *through*; count 0 if no slot came to pass."""
-    first = _first_paused(member, pause)
-    if first is None:
-        return ()
-    if pause.until is not None:
-        through = UtcMs(min(through, pause.until - 1))
-    paused = range_in(member.recurrence, clip(member.window, after=pause.since, through=through))
-    if paused is None:
-        return (_pause_row(member, first, first, 0, is_open=False),)
-    return (_pause_row(member, paused.first, paused.last, paused.slots, is_open=False),)
-
-
-def _unless_both(closed: _Rows, opened: _Rows) -> tuple[_Rows, _Rows]:
-    """A pause that goes on with another end keeps its row: it needs one opened or closed only if it had or needs none."""
-    return ((), ()) if closed and opened else (closed, opened)
-
-
-def _pause_row(member: Member, first: UtcMs, last: UtcMs, count: int, *, is_open: bool) -> JournalEntry:
-    return JournalEntry(
-        schedule_id=member.id,
-        fire_time=first,
-        revision_id=member.revision_id,
-        due_time=UtcMs(first + member.offset_ms),
-        state=State.SKIPPED,
-        reason=SkipReason.PAUSED,
-        last_fire_time=last,
-        count=count,
-        is_open=is_open,
-    )

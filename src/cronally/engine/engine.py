@@ -7,13 +7,15 @@ import random
 from typing import TYPE_CHECKING
 
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES
+from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.core import Core
 from cronally.engine.edits import Edits
 from cronally.engine.hooks import Hooks
 from cronally.engine.loop import Loop
 from cronally.engine.recovery import Recovery
+from cronally.engine.set_back import SetBack
 from cronally.engine.settle import Settler
-from cronally.instants import MIN_UTC_MS
+from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.model import Fire
     from cronally.engine.ports import Opened, Publisher, Store
-    from cronally.instants import UtcMs
 
 
 class Engine:
@@ -34,9 +35,11 @@ class Engine:
         clock: Clock,
         hooks: Hooks | None = None,
         *,
+        watch: ClockWatch | None = None,
         jitter: Callable[[], float] = random.random,
         armed_budget_bytes: int = DEFAULT_BUDGET_BYTES,
     ) -> None:
+        """watch: says whether the clock can be believed; by default it can."""
         hooks = hooks or Hooks()
         self._store = store
         self._publisher = publisher
@@ -44,28 +47,43 @@ class Engine:
         self.core = Core()
         self.settler = Settler(self.core, store, clock, hooks, on_committed=self._note_committed)
         self.recovery = Recovery(self.core, store, self.settler, clock, hooks)
+        self.set_back = SetBack(self.core, store, clock)
+        self.watch = watch or ClockWatch(clock)
         self.loop = Loop(
             self.core,
             store,
             publisher,
             self.settler,
             self.recovery,
+            self.set_back,
+            self.watch,
             clock,
             hooks,
             jitter=jitter,
             armed_budget_bytes=armed_budget_bytes,
         )
-        self.edits = Edits(self.core, store, self.loop, clock, hooks)
+        self.edits = Edits(self.core, store, self.loop, self.set_back, clock, hooks)
 
     async def recover(self, opened: Opened) -> Sequence[Fire]:
         """Load the timetable of an opened store and decide what was due meanwhile; return the fires to ``run`` with."""
+        self.watch.look()
+        self.watch.believe()
         if not opened.was_clean:
             await self._store.mark_unclean()
         self.core.failing.update(opened.failing)
         await self.recovery.load()
         # If nothing was ever committed, each schedule's effective from says where its slots begin.
         watermark = MIN_UTC_MS if opened.watermark is None else opened.watermark
-        return await self.recovery.run("start", watermark, after_crash=not opened.was_clean)
+        now = self._clock.wall()
+        reached = UtcMs(max(watermark, opened.reached or MIN_UTC_MS))
+        if reached <= now:
+            reached = await self._store.newest_settled(now) or MIN_UTC_MS
+        if reached > now:  # the clock was set back while nobody looked, or before all of that was seen to
+            watermark = UtcMs(min(watermark, now))
+            watermark, _ = await self.set_back.run(now, watermark=watermark, reached=reached)
+        fires = await self.recovery.run("start", watermark, after_crash=not opened.was_clean)
+        self.set_back.done()
+        return fires
 
     async def run(self, first: Sequence[Fire]) -> None:
         """Fire everything on time until cancelled. The first part that fails stops all."""

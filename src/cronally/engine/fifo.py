@@ -146,6 +146,16 @@ class FifoGroups:
             self._groups[key].head = None
             self.mark_busy(key)
 
+    def restart(self, in_flight: Container[FireKey]) -> None:
+        """Keep the heads that are *in_flight* and forget all else, instants too: the store says what follows."""
+        kept = {key: group_key for key, group_key in self._heads.items() if key in in_flight}
+        self._groups = {
+            group_key: _Group(head=self._groups[group_key].head, has_more=True) for group_key in kept.values()
+        }
+        self._heads = kept
+        self._retries.clear()
+        self._opening.clear()
+
     def next_retry(self) -> UtcMs | None:
         """Return when a head is to be tried again or a group opens, or None."""
         return min((heap[0][0] for heap in (self._retries, self._opening) if heap), default=None)

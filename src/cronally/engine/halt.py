@@ -9,10 +9,14 @@ if TYPE_CHECKING:
 
 
 class Halt:
-    """Shared by those who plan, release and retry. Attributes: reason: what recovery is to be told; None when all is well."""
+    """Shared by those who plan, release and retry.
+
+    Attributes: reason: what recovery is to be told; None when all is well. doubt: why the clock cannot be right, or None.
+    """
 
     def __init__(self, settler: Settler) -> None:
         self.reason: str | None = None
+        self.doubt: str | None = None
         self._settler = settler
 
     def is_on(self) -> bool:
@@ -20,3 +24,12 @@ class Halt:
         if self.reason is None and self._settler.is_blocked:
             self.reason = "store"
         return self.reason is not None
+
+    @property
+    def because(self) -> str | None:
+        """Why nothing leaves, for a person; None while all is well or recovery is about to see to it."""
+        if self.doubt is not None:
+            return f"the clock is not believed: {self.doubt}; set it, or start with --trust-clock"
+        if self._settler.is_blocked:
+            return f"the store takes no commits ({self._settler.last_error})"
+        return None

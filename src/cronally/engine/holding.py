@@ -9,8 +9,9 @@ import heapq
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cronally.domain.model import Fire, JournalEntry, Kind, State
+from cronally.domain.model import Fire, FireKey, JournalEntry, Kind, State
 from cronally.engine.fifo import FifoGroups
+from cronally.engine.relived import Relived
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -50,10 +51,12 @@ class Holding:
     """Held fires by key, with their place on the way out, and the FIFO groups they stand in.
 
     Attributes: groups. next_pending: when the earliest pending row may be tried, None if none is expected.
+        relived: what is settled of the time to come, after the clock was set back.
     """
 
     def __init__(self) -> None:
         self.groups = FifoGroups()
+        self.relived = Relived()
         self.next_pending: UtcMs | None = None
         self._held: dict[_Key, _Held] = {}
         self._in_flight_count = 0
@@ -64,10 +67,13 @@ class Holding:
     def hold(self, fire: Fire, *, has_row: bool = False) -> bool:
         """Hold a fire that is about to be sent. has_row: its slot has a pending row.
 
-        False if it is held already, or if it is pending and its schedule's pending fires are being dropped.
+        False if it is held already, if its slot was settled before the clock was set back, or if it is pending and its
+        schedule's pending fires are being dropped.
         """
         key = (fire.schedule_id, fire.fire_time, fire.kind)
         if key in self._held or (has_row and fire.schedule_id in self._dropping):
+            return False
+        if not has_row and self._is_relived(fire):
             return False
         self._held[key] = _Held(fire, Phase.PLANNED, has_row)
         if not has_row and fire.kind is _SCHEDULED:
@@ -80,7 +86,9 @@ class Holding:
         return True
 
     def hold_new(self, fires: Sequence[Fire]) -> list[Fire]:
-        """Hold scheduled fires that share one due time and have no rows; return those that were not held already."""
+        """Hold scheduled fires that share one due time and have no rows; return those that were not held or settled already."""
+        if self.relived.is_on:
+            fires = [fire for fire in fires if not self._is_relived(fire)]
         held, planned = self._held, Phase.PLANNED
         new = []
         for fire in fires:
@@ -151,6 +159,9 @@ class Holding:
         held.phase = Phase.PLANNED
         return is_done
 
+    def is_held(self, key: FireKey) -> bool:
+        return key in self._held
+
     def is_in_flight(self, fire: Fire) -> bool:
         held = self._held.get(fire.key)
         return held is not None and held.phase is Phase.IN_FLIGHT
@@ -176,7 +187,10 @@ class Holding:
     def mark_committed(self, entries: Iterable[JournalEntry]) -> None:
         """*entries* are durable: let go of the settled fires among them and remember when to retry the pending ones."""
         all_held, settled, pending = self._held, Phase.SETTLED, State.PENDING
+        is_relived = self.relived.is_on
         for entry in entries:
+            if is_relived:
+                self.relived.note(entry)
             key = (entry.schedule_id, entry.fire_time, entry.kind)
             held = all_held.get(key)
             if held is None:
@@ -244,6 +258,27 @@ class Holding:
         while self._due_heap and self._due_heap[0] not in self._unsettled_dues:
             heapq.heappop(self._due_heap)
         return self._due_heap[0] if self._due_heap else None
+
+    def held_beyond(self, schedule_id: int, at: UtcMs) -> list[tuple[UtcMs, UtcMs]]:
+        """Return the scheduled slots later than *at* that were sent before the clock was set back, as (slot, slot)."""
+        sent = (Phase.IN_FLIGHT, Phase.SETTLED)
+        return [
+            (held.fire.fire_time, held.fire.fire_time)
+            for held in self.held_of((schedule_id,))
+            if held.phase in sent and held.fire.kind is _SCHEDULED and held.fire.fire_time > at
+        ]
+
+    def let_go(self) -> None:
+        """Hold only what is on its way or whose outcome is known: the store or the timetable gives the others again."""
+        kept = (Phase.IN_FLIGHT, Phase.SETTLED, Phase.WITHHELD)
+        for held in [held for held in self._held.values() if held.phase not in kept]:
+            self._release_hold(held.fire)
+        in_flight = [held.fire.key for held in self._held.values() if held.phase is Phase.IN_FLIGHT]
+        self.groups.restart(frozenset(in_flight))
+
+    def _is_relived(self, fire: Fire) -> bool:
+        relived = self.relived
+        return relived.is_on and fire.kind is _SCHEDULED and relived.has(fire.schedule_id, fire.fire_time)
 
     def _release_hold(self, fire: Fire) -> None:
         self._count_settled(self._held.pop(fire.key))

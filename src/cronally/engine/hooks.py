@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.batching import Batch
     from cronally.domain.model import Fire, JournalEntry
+    from cronally.engine.clock_watch import Jump
     from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
     from cronally.instants import UtcMs
@@ -38,5 +39,8 @@ class Hooks:
     def zones_changed(self, change: ZoneChange) -> None:
         """Under another version of tzdata the next fires of schedules are elsewhere."""
 
-    def clock_stepped(self, wall_step_ms: int) -> None:
-        """The wall clock moved against the monotonic one by *wall_step_ms*, or the machine slept that long."""
+    def clock_jumped(self, jump: Jump) -> None:
+        """The wall clock has moved otherwise than the time that passed, or the machine slept."""
+
+    def clock_doubted(self, doubt: str) -> None:
+        """The wall clock cannot be right; nothing fires until it is."""

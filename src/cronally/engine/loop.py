@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.domain.model import Fire, Kind
+    from cronally.engine.clock_watch import ClockWatch
     from cronally.engine.core import Core
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Publisher, Store
     from cronally.engine.recovery import Recovery
+    from cronally.engine.set_back import SetBack
     from cronally.engine.settle import Settler
 
 HORIZON_MS = 2_000
-STEP_MS = 1_000  # design §9: a larger difference between the clocks is a step or a resume
 _STORE_RETRY_S = 0.2
 
 
 class Loop:
-    """Drives the core. One per engine. Attributes: retrying: for those who write pending rows."""
+    """Drives the core. One per engine. Attributes: retrying: for those who write pending rows. halt: why nothing leaves."""
 
     def __init__(
         self,
@@ -48,6 +49,8 @@ class Loop:
         publisher: Publisher,
         settler: Settler,
         recovery: Recovery,
+        set_back: SetBack,
+        watch: ClockWatch,
         clock: Clock,
         hooks: Hooks,
         *,
@@ -57,16 +60,20 @@ class Loop:
         self._core = core
         self._store = store
         self._settler = settler
+        self._publisher = publisher
         self._recovery = recovery
+        self._set_back = set_back
+        self._watch = watch
         self._clock = clock
         self._hooks = hooks
         self._wants_plan = asyncio.Event()
         self._sooner: deque[Fire] = deque()
         self._is_stopping = False
         self._is_half_recovered = False
+        self._jump_seen = asyncio.Event()
         self.recovering = asyncio.Lock()
         """Held by recovery, and by what must not meet it halfway."""
-        self._halt = Halt(settler)
+        self.halt = Halt(settler)
         self._departures = Departures()
         self._attempts = Attempts(core, settler, jitter=jitter)
         self._arming = Arming(
@@ -87,7 +94,7 @@ class Loop:
             self._arming,
             self._attempts,
             settler,
-            self._halt,
+            self.halt,
             clock,
             hooks,
             wants_plan=self._wants_plan,
@@ -99,7 +106,7 @@ class Loop:
             self._attempts,
             settler,
             recovery,
-            self._halt,
+            self.halt,
             clock,
             hooks,
             wants_plan=self._wants_plan,
@@ -121,7 +128,7 @@ class Loop:
 
         Errors: NotReady if recovery has begun and the store does not let it finish: whose slots are whose is not known.
         """
-        async with self.recovering:
+        async with self._recovered():
             if self._is_half_recovered:
                 raise NotReady(
                     "the daemon cannot read its store to decide on missed fires; try again in a moment"
@@ -129,6 +136,20 @@ class Loop:
             # What a change finds unsettled is not settled behind its back.
             async with self._settler.committing:
                 yield
+
+    @asynccontextmanager
+    async def _recovered(self) -> AsyncIterator[None]:
+        """Hold off recovery, once it has seen to a clock that has just jumped."""
+        while True:
+            while self._watch.jump() is not None and not self._is_stopping:
+                if self.halt.doubt is not None:
+                    raise NotReady(f"the daemon takes no changes now: {self.halt.because}")
+                self._wants_plan.set()
+                await self._clock.wait(None, self._jump_seen)
+            async with self.recovering:
+                if self._watch.jump() is None or self._is_stopping:
+                    yield
+                    return
 
     def replan(self, fires: Iterable[Fire] = ()) -> None:
         """The timetable changed; *fires* were planned by the change and go at once."""
@@ -178,25 +199,32 @@ class Loop:
     # --- plan -------------------------------------------------------------------------------------------------------
 
     async def _plan_for_ever(self) -> None:
-        core, clock, halt, attempts = self._core, self._clock, self._halt, self._attempts
-        skew_ms = clock.wall() - clock.mono() * 1000
+        core, clock, halt, attempts = self._core, self._clock, self.halt, self._attempts
         while not self._is_stopping:
             now = clock.wall()
-            step_ms = now - clock.mono() * 1000 - skew_ms
-            if abs(step_ms) > STEP_MS:
-                skew_ms += step_ms
-                self._hooks.clock_stepped(int(step_ms))
-            if step_ms > STEP_MS:
-                halt.reason = "clock step"
-            elif self._settler.is_blocked:
+            jump, reached = self._watch.look(), None
+            if jump is not None:
+                halt.reason = jump.reason
+                if self._is_doubted():
+                    await clock.wait(None, self._wants_plan)
+                    continue
+                self._hooks.clock_jumped(jump)
+                self._publisher.drop_connections()
+                reached = jump.expected if jump.is_back else None
+            elif halt.reason is None and self._settler.is_blocked:
                 halt.is_on()
                 await clock.wait(None, self._wants_plan)
                 continue
             elif core.is_behind(now):
                 halt.reason = halt.reason or "stall"
+            self._watch.believe()
+            self._jump_seen.set()
+            halt.doubt = None
             if halt.reason is not None:
-                await self._recover(halt.reason)
+                await self._recover(halt.reason, reached)
                 now = clock.wall()
+            if not await self._read_settled(now):
+                continue
             sooner = self._take_sooner(now) + self._arming.take_later(now, SLICE)
             fires = sooner + core.take(UtcMs(now + HORIZON_MS))
             fires += self._plan_some(now)
@@ -252,31 +280,62 @@ class Loop:
         for start in range(0, len(fires), SLICE):
             if not await self._arming.send_planned(fires[start : start + SLICE]):
                 self._sooner.extendleft(reversed(fires[start:]))
-                self._halt.reason = "store"
+                self.halt.reason = "store"
                 return
 
-    async def _recover(self, reason: str) -> None:
-        """Let go of all that is armed and have the slots up to now decided anew."""
+    def _is_doubted(self) -> bool:
+        """Whether the wall clock cannot be right, so that nothing may leave; says so once."""
+        doubt = self._watch.doubt(self._core.watermark(self._clock.wall()))
+        if doubt is not None and doubt != self.halt.doubt:
+            self._hooks.clock_doubted(doubt)
+        self.halt.doubt = doubt
+        return doubt is not None
+
+    async def _recover(self, reason: str, reached: UtcMs | None = None) -> None:
+        """Let go of all that is armed and have the slots up to now decided anew.
+
+        reached: what the clock had shown when it was set back, None if it was not.
+        """
         watermark = self._core.watermark(self._clock.wall())
         floor = self._core.hold_watermark(watermark)
         pending: list[Fire] = []
         while True:
             async with self.recovering:
-                pending += self._disarm()
+                if reached is None:
+                    pending += self._disarm()
+                else:
+                    self._let_go()
                 try:
-                    fires = await self._recovery.run(reason, watermark)
+                    since, after_crash = watermark, False
+                    if reached is not None:
+                        await self._settler.flush()
+                        now = UtcMs(max(self._clock.wall(), watermark))
+                        since, after_crash = await self._set_back.run(
+                            now, watermark=watermark, reached=reached
+                        )
+                    fires = await self._recovery.run(reason, since, after_crash=after_crash)
                 except StoreError as exc:
                     self._is_half_recovered = True
                     self._hooks.store_failed(exc)
                 else:
                     self._is_half_recovered = False
+                    self._set_back.done()
                     self._sooner += fires + pending
                     break
             await self._clock.sleep(_STORE_RETRY_S)
         self._core.let_watermark(floor)
-        self._halt.reason = None
+        self.halt.reason = None
         self._releasing.wants_release.set()
         self._attempts.wants_retry.set()
+
+    def _let_go(self) -> None:
+        """Forget all that is planned, armed or to be retried, with every instant of a clock that has been set back."""
+        self._departures.clear()
+        self._arming.forget_instants()
+        self._sooner.clear()
+        self._core.let_go()
+        self._attempts.let_go()
+        self.retrying.forget_instants()
 
     def _disarm(self) -> list[Fire]:
         """Let go of what is armed or about to be; return those that have a pending row, which recovery leaves alone."""
@@ -293,6 +352,23 @@ class Loop:
             else:
                 self._attempts.note_dropped(fire)
         return kept
+
+    async def _read_settled(self, now: UtcMs) -> bool:
+        """After the clock was set back, learn which of the slots about to be planned are settled; False if that failed."""
+        relived = self._core.relived
+        relived.pass_by(now)
+        window = relived.wants(UtcMs(now + HORIZON_MS))
+        if window is None:
+            return True
+        after, through = window
+        try:
+            settled = await self._store.settled_between(after, through)
+        except StoreError as exc:
+            self._hooks.store_failed(exc)
+            await self._clock.sleep(_STORE_RETRY_S)
+            return False
+        relived.add(settled, through, now)
+        return True
 
     async def _read_single_instants(self, through: UtcMs) -> list[Fire]:
         core = self._core

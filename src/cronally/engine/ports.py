@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -92,6 +92,10 @@ class Publisher(Protocol):
         """Begin to send *armed*; each may be released once."""
         ...
 
+    def drop_connections(self) -> None:
+        """The machine slept, or its clock jumped: connections that are idle may be dead; use new ones."""
+        ...
+
     async def close(self) -> None:
         """Give up what is still in flight (outcome RETRY, unknown) and let go of the connections."""
         ...
@@ -105,6 +109,10 @@ class TopicMaker(Protocol):
         ...
 
 
+OWN_NAME: Final = "cronally"
+"""Who made a change that nobody asked for, in the audit log: the end of a pause, say."""
+
+
 # --- store ------------------------------------------------------------------------------------------------------
 
 
@@ -113,13 +121,14 @@ class Opened:
     """What the store knew when it was opened.
 
     watermark: every slot due at or before it is journalled; None in a new store. was_clean: the last daemon stopped
-    in order (also True for a new store). pruned_through: slots at or before it count as settled.
-    failing: ids of the schedules that have an error.
+    in order (also True for a new store). pruned_through: slots at or before it count as settled. reached: the latest instant
+    the wall clock had shown when it was set back; None if it never was. failing: ids of the schedules that have an error.
     """
 
     watermark: UtcMs | None
     was_clean: bool
     pruned_through: UtcMs | None = None
+    reached: UtcMs | None = None
     failing: frozenset[int] = frozenset()
 
 
@@ -154,7 +163,7 @@ class ScheduleChange:
         effective_from: None keeps it. pause: the pause from now on, None for none. is_removal: the schedule goes,
         its name becomes free, and its journal stays. by: who asked, for the audit log. action: what they did.
         unsettled: pending rows for slots of the old revision at or before the change; a row that is there already
-        (published meanwhile, say) stays as it is. closed: range rows a pause had opened, now with their ends (count 0
+        (published meanwhile, say) stays as it is. closed: range rows of a pause, open or not, now with their ends (count 0
         removes the row). opened: the range row a pause opens; a schedule id or revision id of 0 in it stands for the
         one this change makes. drop_pending: skip all pending fires of it (reason ``dropped``) but those in *kept*,
         (fire time, kind). *unsettled* may hold skipped rows then.
@@ -346,8 +355,8 @@ class Store(Protocol):
         """
         ...
 
-    async def settled_after(self, watermark: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
-        """Return per schedule the (first, last) scheduled slots of rows whose last slot is due later than *watermark*.
+    async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+        """Return per schedule the (first, last) scheduled slots of rows whose last slot has *after* < due <= *through*.
 
         Pending rows count: their slots have an entry. Open rows do not (the pause itself covers them). Sorted.
         """
@@ -405,6 +414,45 @@ class Store(Protocol):
         ...
 
     async def counts(self) -> StoreCounts: ...
+
+    # a clock that was set back
+
+    async def newest_settled(self, after: UtcMs) -> UtcMs | None:
+        """Return when the latest scheduled slot is due that has a final entry, if that is later than *after*; else None."""
+        ...
+
+    async def decided_beyond(
+        self, at: UtcMs, *, after: tuple[UtcMs, int, UtcMs] | None = None, limit: int = 500
+    ) -> list[JournalEntry]:
+        """Return scheduled entries that recovery wrote without an attempt and that reach beyond the due time *at*.
+
+        Those are skipped (``catch_up``) and expired ones. By (when the last slot is due, schedule id, fire time); after:
+        those of the last row of the slice before.
+        """
+        ...
+
+    async def entries_beyond(self, schedule_id: int, at: UtcMs) -> list[JournalEntry]:
+        """Return the scheduled entries of a schedule with a slot later than *at*, by fire time; open ones are left out."""
+        ...
+
+    async def changed_beyond(self, at: UtcMs, *, after: str = "", limit: int = 500) -> list[StoredSchedule]:
+        """Return living schedules that are effective, or paused, from an instant later than *at* on, by name.
+
+        Only names greater than *after*. But not those that are awake because their pause ended by itself: until then they have no slots on purpose.
+        """
+        ...
+
+    async def amend(self, entries: Sequence[JournalEntry]) -> None:
+        """Write *entries* in the place of unattempted skipped or expired ones of their keys; a count of 0 removes one."""
+        ...
+
+    async def set_back(self, *, at: UtcMs, watermark: UtcMs, reached: UtcMs) -> None:
+        """The wall clock was set back to *at* from *reached*: take the watermark back, too.
+
+        What is pending until later than *at* may be tried at once, but not before it is due. Manual fires and backfills are
+        due by *at*: somebody has asked for them.
+        """
+        ...
 
     # zones under a version of tzdata
 

@@ -120,7 +120,7 @@ class Recovery:
             core.wake_paused(now)
             decision = _Decision(now, after_crash=after_crash)
             late = core.restart(now, watermark)
-            settled = await self._settled(watermark)
+            settled = await self._settled(watermark, now)
             for entries in late:
                 for entry in entries:
                     await self._decide_entry(entry, watermark, settled, decision)
@@ -134,10 +134,10 @@ class Recovery:
         self._hooks.recovered(reason, watermark, now, len(decision.fires), decision.skipped_count)
         return sorted(decision.fires, key=lambda fire: (fire.due_time, fire.schedule_id))
 
-    async def _settled(self, watermark: UtcMs) -> _Settled:
+    async def _settled(self, watermark: UtcMs, now: UtcMs) -> _Settled:
         # Before the read: what is committed during it may be in neither afterwards.
         held = self._core.held_slots()
-        settled = await self._store.settled_after(watermark)
+        settled = await self._store.settled_between(watermark, now)
         for schedule_id, slots in held.items():
             settled[schedule_id] = sorted([*settled.get(schedule_id, ()), *slots])
         return settled

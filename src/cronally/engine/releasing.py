@@ -14,7 +14,7 @@ from cronally.domain.model import MISSED_AFTER_MS, State
 from cronally.engine.arming import PATIENCE_MS
 from cronally.engine.fifo import GroupKey, place_of
 from cronally.engine.settle import unsent_entry
-from cronally.instants import MIN_UTC_MS, UtcMs
+from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ _LOOK_EVERY = 4  # batches written between two looks at the clock
 _FIRST_SLICE_S = (
     0.0005  # when nothing was in flight: what the first answers took says how many connections are of use
 )
-_LOOK_AGAIN_MS = 1_000  # for what has waited too long
+_LOOK_AGAIN_S = 1.0  # for what has waited too long
 _PUT_OFF = 50  # batches put off between two turns of the event loop: 2 ms
 _SLICE_S = 0.004  # batches are written for so long before the event loop gets a turn
 
@@ -69,7 +69,7 @@ class Releasing:
         self._tasks: asyncio.TaskGroup | None = None
         self._is_stopping = False
         self._is_pumping_soon = False
-        self._look_again_at = MIN_UTC_MS
+        self._look_again_s = 0.0
         self.wants_release = arming.has_armed
         publisher.on_room = self._pump
 
@@ -99,8 +99,9 @@ class Releasing:
         departures.advance(now)
         self._admit(departures.take_unadmitted(self._core.earliest_unplanned_fifo()), now)
         self._pump()
-        if now >= self._look_again_at:
-            self._look_again_at = UtcMs(now + _LOOK_AGAIN_MS)
+        mono_s = self._clock.mono()
+        if mono_s >= self._look_again_s:
+            self._look_again_s = mono_s + _LOOK_AGAIN_S
             self._put_off(now)
 
     def stop(self) -> None:
@@ -195,7 +196,7 @@ class Releasing:
         if departures:
             self._arming.note_left()
         if len(departures) == _PUT_OFF:  # there may be more; after a turn of the event loop
-            self._look_again_at = now
+            self._look_again_s = 0.0
             self.wants_release.set()
 
 

@@ -117,6 +117,11 @@ class Retrying:
         self._core.expect_pending(self._clock.wall())
         self._attempts.wants_retry.set()
 
+    def forget_instants(self) -> None:
+        """The clock was set back: what is pending is looked for anew."""
+        self._pass = None
+        self.look_for_pending()
+
     @asynccontextmanager
     async def sending_now(self, fire: Fire, spec: ScheduleSpec) -> AsyncIterator[None]:
         """For writing the pending row of a manual fire: once it is durable the fire is sent, or waits in its group."""

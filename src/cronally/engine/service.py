@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
+    from cronally.engine.halt import Halt
     from cronally.engine.lateness import Lateness
     from cronally.engine.ports import Store, TopicMaker
-    from cronally.engine.settle import Settler
     from cronally.engine.zone_watch import ZoneChange, ZoneWatch
 
 _SLICE = 200
@@ -97,7 +97,7 @@ class Service:
         core: Core,
         store: Store,
         edits: Edits,
-        settler: Settler,
+        halt: Halt,
         clock: Clock,
         lateness: Lateness,
         *,
@@ -110,7 +110,7 @@ class Service:
         self._core = core
         self._store = store
         self._edits = edits
-        self._settler = settler
+        self._halt = halt
         self._clock = clock
         self._lateness = lateness
         self._version = version
@@ -199,9 +199,7 @@ class Service:
     @property
     def not_ready_because(self) -> str | None:
         """Why changes are refused and fires may be held back; None when all is well."""
-        if self._not_ready_because is None and self._settler.is_blocked:
-            return f"the store takes no commits ({self._settler.last_error})"
-        return self._not_ready_because
+        return self._not_ready_because or self._halt.because
 
     # --- changing ---------------------------------------------------------------------------------------------------
 

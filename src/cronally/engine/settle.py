@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from cronally.domain.model import Fire, JournalEntry, SkipReason, State
+from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
 from cronally.domain.policy import HOLD_MS, backoff_ms
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.errors import StoreError
@@ -60,6 +60,10 @@ def entry_for(outcome: Outcome, *, deadline_at: UtcMs, jitter: float) -> Journal
     attempts = fire.attempts + 1
     lateness_us = max(0, outcome.released_us - fire.due_time * 1000)
     maybe_published = fire.maybe_published or outcome.is_unknown
+    if (
+        fire.kind is not Kind.SCHEDULED
+    ):  # it was asked for by now, whatever a clock has said that was set back since
+        fire = fire._replace(due_time=UtcMs(min(fire.due_time, outcome.finished_at)))
     common = _Common(fire, attempts, UtcMs(outcome.released_us // 1000), lateness_us)
     match outcome.outcome:
         case OutcomeClass.PUBLISHED:
@@ -72,6 +76,8 @@ def entry_for(outcome: Outcome, *, deadline_at: UtcMs, jitter: float) -> Journal
                 return common.entry(State.EXPIRED, last_error=outcome.error, maybe_published=maybe_published)
             is_held = outcome.outcome is OutcomeClass.HOLD
             again = now + (HOLD_MS if is_held else backoff_ms(attempts, jitter))
+            if fire.kind is Kind.SCHEDULED:
+                again = max(again, fire.due_time)  # the clock may have been set back since it left
             return common.entry(
                 State.PENDING,
                 last_error=outcome.error,

@@ -222,6 +222,10 @@ class Timetable:
     def effective_from(self, schedule_id: int) -> UtcMs:
         return UtcMs(self._effective_from[schedule_id])
 
+    def longest_offset_ms(self) -> int:
+        """Return the longest time from a slot to when it is due."""
+        return max(self._offset_s, default=0) * 1000
+
     def next_due(self) -> UtcMs | None:
         """Return the due time of the earliest slot not yet taken, or None."""
         while self._heap:

@@ -146,6 +146,10 @@ class Lane:
         self._queue.append(request)
         self._open_towards(self._wanted(len(self._busy) + len(self._queue)))
 
+    def drop_idle(self) -> None:
+        """Close every connection that waits for a request."""
+        self._drop_idle_since(self._clock.mono())
+
     async def close(self) -> None:
         """Fail what has no answer, and let go of the connections."""
         self._is_closed = True

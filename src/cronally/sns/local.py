@@ -360,6 +360,9 @@ class LocalPublisher:
 
         return settled
 
+    def drop_connections(self) -> None:
+        self._inner.drop_connections()
+
     async def close(self) -> None:
         await self._inner.close()
 

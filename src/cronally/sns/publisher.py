@@ -412,6 +412,10 @@ class SnsPublisher:
             single.settle = call.settle
             self._send(single)
 
+    def drop_connections(self) -> None:
+        for lane in self._lanes.values():
+            lane.drop_idle()
+
     async def close(self) -> None:
         self._is_closed = True
         if self._quota_timer is not None:

@@ -154,7 +154,27 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
-FORGET_OPEN: Final = "DELETE FROM journal WHERE schedule_id = ? AND fire_time = ? AND kind = ? AND is_open"
+FORGET_UNSENT: Final = """
+    DELETE FROM journal WHERE schedule_id = ? AND fire_time = ? AND kind = ?
+    AND (is_open OR (state IN ('skipped', 'expired') AND attempts = 0))
+"""
+"""Deletes a row that says of slots that they were not attempted: it is about to be written anew, or to be no more."""
+
+BRING_FORWARD: Final = (
+    """
+    UPDATE journal SET next_attempt_at = max(due_time, :at)
+    WHERE state = 'pending' AND kind = 'scheduled' AND next_attempt_at > :at
+    """,
+    """
+    UPDATE journal SET due_time = :at, last_due = :at, next_attempt_at = :at
+    WHERE state = 'pending' AND kind <> 'scheduled' AND due_time > :at
+    """,
+    """
+    UPDATE journal SET next_attempt_at = :at
+    WHERE state = 'pending' AND kind <> 'scheduled' AND next_attempt_at > :at
+    """,
+)
+"""What is to be tried later than :at may be tried now, or once it is due; what somebody asked for was asked for by now."""
 
 DROP_PENDING: Final = """
     UPDATE journal INDEXED BY journal_pending_schedule
@@ -168,19 +188,52 @@ MARK_UNCLEAN: Final = "UPDATE journal SET maybe_published = 1 WHERE state = 'pen
 
 # --- reading ----------------------------------------------------------------------------------------------------
 
+
 # Ordinary rows are found by fire time, which is when they are due; the others (spread, ranges, manual) by last_due.
-SETTLED: Final = tuple(
-    f"""
-    SELECT json_group_array(json_array({column}, schedule_id, fire_time, coalesce(last_fire_time, fire_time))) FROM (
-        SELECT * FROM journal
-        WHERE ({column}, schedule_id, fire_time) > (?, ?, ?) AND {condition}
-        AND kind = 'scheduled' AND NOT is_open
-        ORDER BY {column}, schedule_id, fire_time LIMIT ?
+def _by_last_due(select: str, conditions: str) -> tuple[str, str]:
+    """Return the statements that read rows in slices by (place, schedule id, fire time): when their last slot is due."""
+    return tuple(  # type: ignore[return-value]  # two, as there are columns
+        f"""
+        SELECT json_group_array({select.format(place=column)}) FROM (
+            SELECT * FROM journal
+            WHERE ({column}, schedule_id, fire_time) > (?, ?, ?) AND {condition} AND {conditions.format(place=column)}
+            AND kind = 'scheduled' AND NOT is_open
+            ORDER BY {column}, schedule_id, fire_time LIMIT ?
+        )
+        """
+        for column, condition in (("fire_time", "last_due IS NULL"), ("last_due", "last_due IS NOT NULL"))
     )
-    """
-    for column, condition in (("fire_time", "last_due IS NULL"), ("last_due", "last_due IS NOT NULL"))
+
+
+SETTLED: Final = _by_last_due(
+    "json_array({place}, schedule_id, fire_time, coalesce(last_fire_time, fire_time))",
+    "{place} <= ?",
 )
 """Slices of (place, schedule id, first slot, last slot); the place, id and first slot of the last one begin the next."""
+
+_ENTRY: Final = ", ".join((*_KEY, *_VALUES[:-1]))
+
+DECIDED_BEYOND: Final = _by_last_due(
+    f"json_array('', {_ENTRY})",
+    "state <> 'published' AND attempts = 0 AND (state = 'expired' OR reason = 'catch_up')",
+)
+
+ENTRIES_BEYOND: Final = f"""
+    SELECT json_group_array(json_array('', {_ENTRY})) FROM (
+        SELECT * FROM journal
+        WHERE schedule_id = ? AND (fire_time > ? OR last_fire_time > ?) AND kind = 'scheduled' AND NOT is_open
+        ORDER BY fire_time
+    )
+"""
+
+NEWEST_SETTLED: Final = """
+    SELECT max(at) FROM (
+        SELECT max(fire_time) AS at FROM journal INDEXED BY journal_time
+        WHERE fire_time > ?1 AND kind = 'scheduled' AND state <> 'pending' AND NOT is_open
+        UNION ALL SELECT max(last_due) FROM journal INDEXED BY journal_due
+        WHERE last_due > ?1 AND last_due IS NOT NULL AND kind = 'scheduled' AND state <> 'pending' AND NOT is_open
+    )
+"""
 
 _PENDING: Final = "json_array(schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, next_attempt_at)"
 
@@ -263,7 +316,7 @@ def history(wanted: JournalFilter, schedule_ids: Sequence[int] | None) -> tuple[
     if wanted.before is not None:
         where("(fire_time, journal.schedule_id, kind) < (?, ?, ?)", *wanted.before)
     sql = f"""
-        SELECT json_group_array(json_array(name, {", ".join((*_KEY, *_VALUES[:-1]))})) FROM (
+        SELECT json_group_array(json_array(name, {_ENTRY})) FROM (
             SELECT name, journal.* FROM journal JOIN revision ON revision.id = journal.revision_id
             WHERE {" AND ".join(conditions) or "true"}
             ORDER BY fire_time DESC, journal.schedule_id DESC, kind DESC LIMIT ?
@@ -273,7 +326,7 @@ def history(wanted: JournalFilter, schedule_ids: Sequence[int] | None) -> tuple[
 
 
 COVERING: Final = f"""
-    SELECT json_group_array(json_array(name, {", ".join((*_KEY, *_VALUES[:-1]))})) FROM (
+    SELECT json_group_array(json_array(name, {_ENTRY})) FROM (
         SELECT revision.name AS name, part.* FROM (
             SELECT * FROM (
                 SELECT * FROM journal WHERE schedule_id = ?1 AND fire_time < ?2 AND kind = 'scheduled'

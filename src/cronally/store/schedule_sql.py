@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain.model import Pause
 from cronally.domain.spec import MESSAGE_KEYS, from_canonical
-from cronally.engine.ports import StoredSchedule
+from cronally.engine.ports import OWN_NAME, StoredSchedule
 from cronally.store.base import fifo_group, staged_slot
 
 if TYPE_CHECKING:
@@ -121,6 +121,17 @@ SCHEDULE: Final = _slice(
 
 SCHEDULES: Final = _slice(
     _STORED_COLUMNS, f"{_STORED_SOURCE} WHERE removed_at IS NULL AND schedule.name > ?", "name"
+)
+
+CHANGED_BEYOND: Final = _slice(
+    _STORED_COLUMNS,
+    f"""
+    {_STORED_SOURCE} WHERE removed_at IS NULL AND (effective_from > ?1 OR paused_since > ?1) AND schedule.name > ?2 AND NOT EXISTS (
+        SELECT 1 FROM action WHERE action.schedule_id = schedule.id AND action.action = 'resume'
+        AND done_by = '{OWN_NAME}' AND done_at = effective_from AND paused_since IS NULL
+    )
+    """,
+    "name",
 )
 
 

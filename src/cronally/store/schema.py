@@ -18,9 +18,10 @@ APPLICATION_ID: Final = 0x43524E4C  # "CRNL", in the header of every file of our
 WATERMARK: Final = "watermark"
 PRUNED_THROUGH: Final = "pruned_through"
 CLEAN_STOP: Final = "clean_stop"
+REACHED: Final = "reached"
 
 _FIRST = (
-    # Watermark, mark of a clean stop, pruned through.
+    # Watermark, mark of a clean stop, pruned through, reached (what the clock had shown when it was set back).
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     # A schedule keeps its row when it is removed, so that its history still answers. slot_time and slot_due are those
     # of an @at rule, else NULL.

@@ -20,8 +20,8 @@ from cronally.instants import UtcMs
 from cronally.store import journal_sql, schedule_sql
 from cronally.store.base import single_slot
 from cronally.store.database import Database
-from cronally.store.schema import CLEAN_STOP, PRUNED_THROUGH, WATERMARK
-from cronally.store.sqlite_journal import ADVANCE, SqliteJournal, write_entries
+from cronally.store.schema import CLEAN_STOP, PRUNED_THROUGH, REACHED, WATERMARK
+from cronally.store.sqlite_journal import ADVANCE, SET_META, SqliteJournal, amend_entries, write_entries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = schedule_sql.MOST_ROWS
 _MOST_SPECS = 500  # one takes 2 µs to build
-
-_SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 
 
 class SqliteStore(SqliteJournal):
@@ -57,7 +55,7 @@ class SqliteStore(SqliteJournal):
             async with database.transaction() as writer:
                 meta = dict(await writer.rows("SELECT key, value FROM meta"))
                 failing = await writer.json(schedule_sql.FAILING)
-                await writer.rows(_SET_META, (CLEAN_STOP, 0))
+                await writer.rows(SET_META, (CLEAN_STOP, 0))
         except BaseException:
             await database.close()
             raise
@@ -66,6 +64,7 @@ class SqliteStore(SqliteJournal):
             watermark=meta.get(WATERMARK),
             was_clean=database.was_clean,
             pruned_through=meta.get(PRUNED_THROUGH),
+            reached=meta.get(REACHED),
             failing=frozenset(failing),
         )
 
@@ -75,7 +74,7 @@ class SqliteStore(SqliteJournal):
             if watermark is not None:
                 async with database.transaction() as writer:
                     await writer.rows(ADVANCE, (WATERMARK, watermark))
-                    await writer.rows(_SET_META, (CLEAN_STOP, 1))
+                    await writer.rows(SET_META, (CLEAN_STOP, 1))
         finally:
             self._opened = None
             await database.close()
@@ -111,6 +110,10 @@ class SqliteStore(SqliteJournal):
             found += map(schedule_sql.stored_schedule, rows)
             last = found[-1].spec.name
         return found
+
+    async def changed_beyond(self, at: UtcMs, *, after: str = "", limit: int = 500) -> list[StoredSchedule]:
+        rows = await self._database.lister.json(schedule_sql.CHANGED_BEYOND, (at, after, limit))
+        return [schedule_sql.stored_schedule(row) for row in rows]
 
     async def nearest_name(self, name: str) -> str | None:
         names = await self._database.lister.json(schedule_sql.ALIKE, (name,))
@@ -291,14 +294,12 @@ async def _update(writer: Connection, change: ScheduleChange, id_: int) -> None:
 
 
 async def _settle_change(writer: Connection, change: ScheduleChange, id_: int, revision_id: int) -> None:
-    for entry in change.closed:
-        await writer.rows(journal_sql.FORGET_OPEN, (id_, entry.fire_time, str(entry.kind)))
+    await amend_entries(writer, change.closed)
     opened = [
         entry._replace(schedule_id=entry.schedule_id or id_, revision_id=entry.revision_id or revision_id)
         for entry in change.opened
     ]
-    closed = [entry for entry in change.closed if entry.count]
-    await write_entries(writer, [*closed, *change.unsettled, *opened])
+    await write_entries(writer, [*change.unsettled, *opened])
     if change.drop_pending:
         kept = json.dumps([(fire_time, str(kind)) for fire_time, kind in change.kept])
         await writer.rows(journal_sql.DROP_PENDING, (id_, kept))

@@ -12,7 +12,8 @@ from cronally.engine.ports import StoreCounts
 from cronally.errors import Conflict, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
 from cronally.store import journal_sql, schedule_sql
-from cronally.store.schema import WATERMARK
+from cronally.store.base import last_due_time
+from cronally.store.schema import REACHED, WATERMARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _MOST_ROWS: Final = schedule_sql.MOST_ROWS
 
+SET_META: Final = (
+    "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+)
 ADVANCE: Final = """
     INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
 """
@@ -56,13 +60,13 @@ class SqliteJournal:
             statements.append((ADVANCE, (WATERMARK, watermark)))
         await self._database.write(statements)
 
-    async def settled_after(self, watermark: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+    async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         reader = self._database.reader
         settled: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
         mixed: set[int] = set()
         for is_ordinary, statement in zip((True, False), journal_sql.SETTLED, strict=True):
-            last: tuple[int, int, int] = (watermark + 1, 0, MIN_UTC_MS)
-            while rows := await reader.json(statement, (*last, _MOST_ROWS)):
+            last: tuple[int, int, int] = (after + 1, 0, MIN_UTC_MS)
+            while rows := await reader.json(statement, (*last, through, _MOST_ROWS)):
                 for _, schedule_id, first, end in rows:
                     settled.setdefault(schedule_id, []).append((first, end))
                 if not is_ordinary:  # these come by due time, the ordinary ones by fire time
@@ -152,6 +156,37 @@ class SqliteJournal:
         rows = await self._database.lister.json(journal_sql.COVERING, (schedule_id, fire_time))
         return [journal_sql.journal_row(row) for row in rows]
 
+    # a clock that was set back
+
+    async def newest_settled(self, after: UtcMs) -> UtcMs | None:
+        [[newest]] = await self._database.lister.rows(journal_sql.NEWEST_SETTLED, (after,))
+        return None if newest is None else UtcMs(newest)
+
+    async def decided_beyond(
+        self, at: UtcMs, *, after: tuple[UtcMs, int, UtcMs] | None = None, limit: int = 500
+    ) -> list[JournalEntry]:
+        found: list[JournalEntry] = []
+        for statement in journal_sql.DECIDED_BEYOND:
+            rows = await self._database.lister.json(statement, (*(after or (at + 1, 0, MIN_UTC_MS)), limit))
+            found += [journal_sql.journal_row(row).entry for row in rows]
+        found.sort(key=lambda entry: (last_due_time(entry), entry.schedule_id, entry.fire_time))
+        return found[:limit]
+
+    async def entries_beyond(self, schedule_id: int, at: UtcMs) -> list[JournalEntry]:
+        rows = await self._database.lister.json(journal_sql.ENTRIES_BEYOND, (schedule_id, at, at))
+        return [journal_sql.journal_row(row).entry for row in rows]
+
+    async def amend(self, entries: Sequence[JournalEntry]) -> None:
+        async with self._database.transaction() as writer:
+            await amend_entries(writer, entries)
+
+    async def set_back(self, *, at: UtcMs, watermark: UtcMs, reached: UtcMs) -> None:
+        async with self._database.transaction() as writer:
+            await writer.rows(SET_META, (WATERMARK, watermark))
+            await writer.rows(ADVANCE, (REACHED, reached))
+            for statement in journal_sql.BRING_FORWARD:
+                await writer.rows(statement, {"at": at})
+
     async def counts(self) -> StoreCounts:
         # One trip to the connection: in a burst each waits for a turn of a busy event loop.
         [schedules, paused, failing], journal, oldest = await self._database.lister.json(
@@ -164,6 +199,13 @@ class SqliteJournal:
             journal={State(state): count for state, count in journal},
             oldest_pending_due=None if oldest is None else UtcMs(oldest),
         )
+
+
+async def amend_entries(writer: Connection, entries: Sequence[JournalEntry]) -> None:
+    """Write *entries* in the place of what there is of their slots, if that was never attempted; without slots: nothing."""
+    for entry in entries:
+        await writer.rows(journal_sql.FORGET_UNSENT, (entry.schedule_id, entry.fire_time, str(entry.kind)))
+    await write_entries(writer, [entry for entry in entries if entry.count])
 
 
 async def write_entries(writer: Connection, entries: Sequence[JournalEntry]) -> None:

@@ -542,7 +542,7 @@ async def test_changes_wait_or_are_refused_while_missed_fires_are_undecided():
     async with running_engine(clock=clock, store=store) as rig:
         await rig.add("job", "@every 10s", catch_up="all")
         await clock.advance(5)
-        store.fail("settled_after")
+        store.fail("settled_between")
         await clock.suspend(60)
         with pytest.raises(NotReady, match="missed fires"):
             await rig.set("job", when="@every 20s")

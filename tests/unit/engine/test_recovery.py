@@ -370,7 +370,7 @@ async def test_a_suspended_machine_sends_pending_fires_once_each():
             await clock.advance_to(at("09:00:05"))
             rig.publisher.script = lambda _e, _n: PUBLISHED
             store.before_s = {"commit": 0.03, "specs": 0.01, "pending_due": 0.02}
-            store.after_s = {"pending_due": 0.02, "specs": 0.02, "settled_after": 0.05}
+            store.after_s = {"pending_due": 0.02, "specs": 0.02, "settled_between": 0.05}
             await clock.suspend(30)
             await clock.advance(5)
             assert sorted(rig.accepted) == sorted(set(rig.accepted))
@@ -382,8 +382,8 @@ async def test_a_step_of_the_wall_clock_forward_is_caught_up():
     class Heard(Hooks):
         steps: list[int] = []  # noqa: RUF012 - one test
 
-        def clock_stepped(self, wall_step_ms):
-            self.steps.append(wall_step_ms)
+        def clock_jumped(self, jump):
+            self.steps.append(jump.now - jump.expected)
 
     async with running_engine(hooks=Heard()) as rig:
         await rig.add("job", "* * * * *")
@@ -443,7 +443,7 @@ async def test_recovery_waits_for_a_store_that_fails_and_keeps_the_watermark():
         await rig.add("job", "* * * * *", catch_up="all")
         await rig.add("tick", "@every 1s", catch_up="skip")
         await clock.advance_to(at("09:00:30"))
-        store.fail("settled_after")
+        store.fail("settled_between")
         await clock.suspend(3 * MINUTE)
         await clock.advance(5)
         assert "job@2026-11-23T09:01:00Z" not in rig.sent
@@ -485,7 +485,7 @@ async def test_an_outcome_committed_while_recovery_reads_is_not_decided_again():
         await rig.add("job", "0 9 * * *")
         await rig.add("other", "* * * * *")
         await clock.advance_to(at("09:00:01"))
-        store.after_s["settled_after"] = 5.0
+        store.after_s["settled_between"] = 5.0
         await clock.suspend(120)
         await clock.advance(10)
         assert rig.sent.count("job@2026-11-23T09:00:00Z") == 1

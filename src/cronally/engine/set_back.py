@@ -1,0 +1,173 @@
+"""A wall clock that was set back: what the journal says of a time that is to come again (design §9).
+
+What was published, or tried, stays so: nothing fires twice. What was only decided (skipped or expired without an attempt, by
+a clock that was ahead) is taken back and decided anew, and so is every instant later than now at which a schedule was changed or paused: its
+rule is in force from now on. Running it twice takes nothing back twice.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from cronally.domain.model import JournalEntry, Pause, SkipReason
+from cronally.domain.policy import Window, range_in
+from cronally.engine import pause_rows
+from cronally.engine.core import member_of
+from cronally.engine.ports import OWN_NAME, ScheduleChange
+from cronally.errors import UsageError
+from cronally.instants import MIN_UTC_MS, UtcMs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.slots import Slots
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.core import Core, Member
+    from cronally.engine.ports import Store, StoredSchedule
+
+_SLICE = 200  # rows or schedules between two yields to the event loop
+
+
+class TakenBack(NamedTuple):
+    """From which watermark the slots are to be decided anew, and whether an entry said ``maybe_published``."""
+
+    watermark: UtcMs
+    after_crash: bool
+
+
+class SetBack:
+    """Brings store and core in line with a clock that shows a time for the second time."""
+
+    def __init__(self, core: Core, store: Store, clock: Clock) -> None:
+        self._core = core
+        self._store = store
+        self._clock = clock
+        self._floor: tuple[int, TakenBack] | None = None
+
+    async def run(self, now: UtcMs, *, watermark: UtcMs, reached: UtcMs) -> TakenBack:
+        """Take back what was decided of slots later than *now*; what a recovery is to be run with follows.
+
+        Args: watermark: not later than *now*. reached: the latest instant the clock had shown.
+        Errors: StoreError; then it is to be run again. The watermark stays back until ``done``.
+        """
+        # What an earlier run that failed has taken back is not to be found any more.
+        taken = self._floor[1] if self._floor else TakenBack(watermark, after_crash=False)
+        taken = taken._replace(watermark=UtcMs(min(taken.watermark, watermark)))
+        async for page in self._decided_beyond(now):
+            anew = [entry for entry in page if self._is_decided_anew(entry)]
+            taken = TakenBack(
+                UtcMs(min([taken.watermark, *(entry.due_time - 1 for entry in anew)])),
+                after_crash=taken.after_crash or any(entry.maybe_published for entry in anew),
+            )
+        self._hold(taken)  # before the rows go: without them their slots are to be decided anew
+        await self._store.set_back(at=now, watermark=taken.watermark, reached=reached)
+        async for page in self._decided_beyond(now):
+            specs = await self._store.specs([entry.revision_id for entry in page])
+            await self._store.amend([self._amended(entry, specs[entry.revision_id], now) for entry in page])
+        name = ""
+        while changed := await self._store.changed_beyond(now, after=name, limit=_SLICE):
+            for stored in changed:
+                await self._bring_forward(stored, now)
+            name = changed[-1].spec.name
+            await self._clock.sleep(0)
+        self._core.relived.begin(reached)
+        self._core.expect_pending(now)
+        return taken
+
+    def _is_decided_anew(self, entry: JournalEntry) -> bool:
+        """Whether recovery would decide all slots of *entry*: the rule they are of is in force, and has been since."""
+        id_, table = entry.schedule_id, self._core.timetable
+        if id_ not in table or table.revision_id(id_) != entry.revision_id:
+            return False
+        return table.effective_from(id_) < entry.fire_time
+
+    def _amended(self, entry: JournalEntry, spec: ScheduleSpec, now: UtcMs) -> JournalEntry:
+        """Return what is left of an entry that reaches beyond *now*."""
+        if self._is_decided_anew(entry):
+            return entry._replace(count=0)
+        try:
+            slots = spec.recurrence().slots
+        except UsageError:  # its zone has left tzdata, say: it has no slots to come
+            return entry
+        return cut_row(entry, slots, now)
+
+    def done(self) -> None:
+        """That recovery has succeeded."""
+        if self._floor is not None:
+            self._core.let_watermark(self._floor[0])
+            self._floor = None
+
+    def _hold(self, taken: TakenBack) -> None:
+        token = self._core.hold_watermark(taken.watermark)
+        self.done()
+        self._floor = token, taken
+
+    async def _decided_beyond(self, now: UtcMs) -> AsyncIterator[list[JournalEntry]]:
+        """Yield the entries of slots still to come that recovery has decided without an attempt."""
+        place: tuple[UtcMs, int, UtcMs] | None = None
+        while page := await self._store.decided_beyond(now, after=place, limit=_SLICE):
+            last = page[-1]
+            last_due = UtcMs(_last_slot(last) + last.due_time - last.fire_time)
+            place = (last_due, last.schedule_id, last.fire_time)
+            yield page
+            await self._clock.sleep(0)
+
+    async def _bring_forward(self, stored: StoredSchedule, now: UtcMs) -> None:
+        """Let a schedule be as it is, but from *now* on."""
+        effective_from = UtcMs(min(stored.effective_from, now))
+        pause = stored.pause and replace(stored.pause, since=UtcMs(min(stored.pause.since, now)))
+        closed: Sequence[JournalEntry] = ()
+        opened: Sequence[JournalEntry] = ()
+        member = None
+        with suppress(UsageError):  # its zone has left tzdata, say: it has no slots
+            member = member_of(stored.id, stored.revision_id, stored.spec, effective_from, pause)
+        if member is not None and stored.pause is None:
+            closed = await self.cut_pauses(stored.id, now)
+        elif member is not None and stored.pause is not None and pause is not None and pause != stored.pause:
+            old = member_of(stored.id, stored.revision_id, stored.spec, stored.effective_from, stored.pause)
+            closed = pause_rows.closed(old, stored.pause, MIN_UTC_MS)
+            pause, opened = await self.begin_pause(member, pause)
+        await self._store.change(
+            ScheduleChange(
+                at=now,
+                by=OWN_NAME,
+                action="clock set back",
+                id=stored.id,
+                expected_revision_id=stored.revision_id,
+                effective_from=effective_from,
+                pause=pause,
+                closed=tuple(closed),
+                opened=tuple(opened),
+            )
+        )
+        if member is not None:
+            self._core.reload(member if pause is None else member._replace(paused_since=pause.since))
+
+    async def begin_pause(self, member: Member, pause: Pause) -> tuple[Pause, pause_rows.Rows]:
+        """Return *pause* of a schedule whose later slots may have rows, and the rows it makes. Errors: StoreError."""
+        entries = await self._store.entries_beyond(member.id, pause.since)
+        spans = [(entry.fire_time, _last_slot(entry)) for entry in entries]
+        spans += self._core.held_beyond(member.id, pause.since)
+        return pause_rows.begun(member, pause, sorted(spans))
+
+    async def cut_pauses(self, schedule_id: int, at: UtcMs) -> list[JournalEntry]:
+        """Return the rows of pauses of a schedule that reach beyond *at*, cut: it is not paused any more."""
+        entries = await self._store.entries_beyond(schedule_id, at)
+        paused = [entry for entry in entries if entry.reason is SkipReason.PAUSED]
+        specs = await self._store.specs([entry.revision_id for entry in paused])
+        return [cut_row(entry, specs[entry.revision_id].recurrence().slots, at) for entry in paused]
+
+
+def cut_row(entry: JournalEntry, slots: Slots, through: UtcMs) -> JournalEntry:
+    """Return a range row as it is without its slots later than *through*; a count of 0 if none is left."""
+    kept = range_in(slots, Window(UtcMs(entry.fire_time - 1), UtcMs(min(through, _last_slot(entry)))))
+    if kept is None:
+        return entry._replace(last_fire_time=entry.fire_time, count=0)
+    return entry._replace(last_fire_time=kept.last, count=kept.slots)
+
+
+def _last_slot(entry: JournalEntry) -> UtcMs:
+    return entry.fire_time if entry.last_fire_time is None else entry.last_fire_time

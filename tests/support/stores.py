@@ -1,0 +1,126 @@
+"""Every store there is, what can happen to it, and what is put into it."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cronally.domain.model import JournalEntry, SkipReason, State
+from cronally.domain.spec import from_document
+from cronally.engine.ports import JournalFilter, ScheduleChange
+from cronally.errors import StoreError
+from cronally.instants import UtcMs, parse_rfc3339
+from cronally.store.sqlite import SqliteStore
+from support.memory_store import MemoryStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.ports import Opened, Revised, Store
+
+T = parse_rfc3339("2026-11-23T09:00:00Z")
+MINUTE = 60_000
+LATER = UtcMs(T + 1_000)
+TOPIC = "arn:aws:sns:us-east-1:123456789012:reports"
+FIFO = "arn:aws:sns:us-east-1:123456789012:orders.fifo"
+
+
+class MemoryHouse:
+    """A store in memory, and what can happen to it."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+
+    async def open(self) -> Opened:
+        return await self.store.open()
+
+    async def crash(self) -> Opened:
+        """Return what a daemon finds that is started after the present one vanished."""
+        return await self.store.open()
+
+    async def close(self) -> None:
+        pass
+
+
+class SqliteHouse:
+    """A store in a file, and what can happen to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._stores: list[SqliteStore] = []
+        self._new(directory / "0" / "cronally.db")
+
+    def _new(self, path: Path) -> None:
+        self.path = path
+        self.store = SqliteStore(path)
+        self._stores.append(self.store)
+
+    async def open(self) -> Opened:
+        return await self.store.open()
+
+    async def crash(self) -> Opened:
+        path = self._directory / str(len(self._stores)) / "cronally.db"
+        path.parent.mkdir()
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{self.path}{suffix}", f"{path}{suffix}")
+        self._new(path)
+        return await self.store.open()
+
+    async def close(self) -> None:
+        for store in self._stores:
+            with suppress(StoreError):  # not open any more
+                await store.close(watermark=None)
+
+
+def spec(
+    name: str = "nightly", when: str = "0 9 * * *", topic: str = TOPIC, **document: object
+) -> ScheduleSpec:
+    return from_document(name, {"when": when, "topic": topic, **document})
+
+
+def creation(of: ScheduleSpec, at: UtcMs = T, **fields: Any) -> ScheduleChange:
+    return ScheduleChange(at=at, by="uid 1000", action="add", new_spec=of, effective_from=at, **fields)
+
+
+def edit(revised: Revised, at: UtcMs = LATER, action: str = "set", **fields: Any) -> ScheduleChange:
+    return ScheduleChange(
+        at=at, by="uid 1000", action=action, id=revised.id, expected_revision_id=revised.revision_id, **fields
+    )
+
+
+def entry(
+    revised: Revised, fire_time: UtcMs = T, state: State = State.PUBLISHED, **fields: Any
+) -> JournalEntry:
+    return JournalEntry(
+        schedule_id=revised.id,
+        revision_id=revised.revision_id,
+        fire_time=fire_time,
+        state=state,
+        **{"due_time": fire_time, "attempts": 1} | fields,
+    )
+
+
+def pending(revised: Revised, fire_time: UtcMs = T, **fields: Any) -> JournalEntry:
+    return entry(revised, fire_time, State.PENDING, **{"next_attempt_at": fire_time + 200} | fields)
+
+
+async def entries(store: Store, **wanted: Any) -> list[JournalEntry]:
+    return [row.entry for row in await store.history(JournalFilter(**wanted))]
+
+
+def pause_row(
+    revised: Revised, first: UtcMs, last: UtcMs, count: int, *, is_open: bool = False
+) -> JournalEntry:
+    return entry(
+        revised,
+        first,
+        State.SKIPPED,
+        reason=SkipReason.PAUSED,
+        attempts=0,
+        last_fire_time=last,
+        count=count,
+        is_open=is_open,
+    )
