@@ -910,6 +910,44 @@ async def test_history_can_be_narrowed(store):
     assert await entries(store, schedule="nobody") == []
 
 
+async def test_history_has_the_rows_that_reach_into_the_time_asked_for(store):
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    skipped = {"state": State.SKIPPED, "attempts": 0}
+    missed = {"reason": SkipReason.CATCH_UP, **skipped}
+    paused = {"reason": SkipReason.PAUSED, "is_open": True, "count": 0, **skipped}
+    before = entry(b, T - 9 * MINUTE, last_fire_time=T - 1, count=3, **missed)
+    across = entry(a, T - 8 * MINUTE, last_fire_time=T, count=9, **missed)
+    opened = entry(b, T - 7 * MINUTE, last_fire_time=T - 7 * MINUTE, **paused)
+    plain = [entry(a, T - 6 * MINUTE), entry(a, T), entry(a, T + MINUTE)]
+    inside = entry(a, T + 2 * MINUTE, last_fire_time=T + 3 * MINUTE, count=2, **missed)
+    after = entry(a, T + 5 * MINUTE, **paused)
+    await store.commit([before, across, opened, *plain, inside, after], watermark=None)
+    window = {"since": T, "until": T + 5 * MINUTE}
+    assert await entries(store, **window) == [inside, plain[2], plain[1], opened, across]
+    assert await entries(store, since=T) == [after, inside, plain[2], plain[1], opened, across]
+    assert await entries(store, **window, schedule="a") == [inside, plain[2], plain[1], across]
+    assert await entries(store, **window, schedule="b") == [opened]
+    assert await entries(store, **window, reasons=frozenset({SkipReason.PAUSED})) == [opened]
+    assert await entries(store, **window, states=frozenset({State.PUBLISHED})) == [plain[2], plain[1]]
+    both = frozenset({State.PUBLISHED, State.SKIPPED})
+    assert await entries(store, **window, states=both, limit=4) == [inside, plain[2], plain[1], opened]
+    for size in (1, 2, 3, 4):
+        pages, last = [], None
+        while page := await entries(store, **window, before=last, limit=size):
+            pages += page
+            last = (page[-1].fire_time, page[-1].schedule_id, str(page[-1].kind))
+        assert pages == [inside, plain[2], plain[1], opened, across]
+
+
+async def test_a_reason_that_no_state_asked_for_can_have_lists_nothing(store):
+    a = await store.change(creation(spec("a")))
+    await store.commit([entry(a), entry(a, T + 1, State.SKIPPED, reason=SkipReason.DROPPED)], watermark=None)
+    dropped = frozenset({SkipReason.DROPPED})
+    assert await entries(store, states=frozenset({State.PUBLISHED, State.PENDING}), reasons=dropped) == []
+    assert len(await entries(store, states=frozenset(State), reasons=dropped)) == 1
+
+
 async def test_history_answers_to_every_name_a_schedule_had(store):
     first = await store.change(creation(spec("first")))
     await store.commit([entry(first, T)], watermark=None)

@@ -247,6 +247,16 @@ def test_filters_of_the_journal(daemon, client):
         client.fires(schedule="never")
 
 
+def test_a_pause_that_goes_on_is_listed_however_long_ago_it_began(daemon, client):
+    daemon.add("a", when="* * * * *")
+    client.pause("a")
+    daemon.call(daemon.rig.clock.advance(7200))
+    [fire] = client.fires(since="10m").fires
+    assert (fire.reason, fire.count, fire.last_fire_time) == ("paused", 120, "2026-11-23T10:59:00Z")
+    assert client.fires(since="10m", reason="paused", until="5m").fires == [fire]
+    assert client.fires(since="10m", state="published,pending").fires == []
+
+
 def test_status_and_probes(daemon, client, monkeypatch):
     daemon.add("a")
     status = client.status()
@@ -389,7 +399,9 @@ BODY = json.dumps(DOCUMENT).encode()
         ("GET", "/v1/schedules?offset=1", None, 400, "no such parameter: offset"),
         ("GET", "/v1/schedules?limit=1&limit=2", None, 400, "twice"),
         ("GET", "/v1/fires?state=done", None, 400, "state: must be among published"),
+        ("GET", "/v1/fires?reason=late", None, 400, "reason: must be among catch_up, superseded, paused"),
         ("GET", "/v1/fires?since=then", None, 400, "since"),
+        ("GET", "/v1/fires?since=1h&until=2h", None, 400, "is not after since"),
         ("GET", "/v1/fires?before=x", None, 400, "before"),
         ("GET", "/v1/fires?before=1.1.odd", None, 400, "before"),
         ("PUT", "/v1/schedules/a", b"{", 400, "not JSON"),

@@ -13,7 +13,7 @@ from contextlib import closing
 
 import pytest
 
-from cronally.domain.model import JournalEntry, Kind, Pause, State
+from cronally.domain.model import JournalEntry, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document
 from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow
 from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
@@ -453,18 +453,29 @@ async def test_writers_take_turns(store):
             "INDEX journal_time ((fire_time,",
         ),
         (
-            journal_sql.history(JournalFilter(states=frozenset({State.REJECTED})), None)[0],
-            "INDEX journal_unpublished",
+            journal_sql.history(JournalFilter(states=frozenset({State.REJECTED}), since=T), [1])[0],
+            "COVERING INDEX journal_unpublished (state=? AND fire_time>?)",
         ),
+        (
+            journal_sql.history(JournalFilter(reasons=frozenset({SkipReason.PAUSED})), None)[0],
+            "COVERING INDEX journal_unpublished (state=?)",
+        ),
+        (
+            journal_sql.history(JournalFilter(since=T), [1], reaching=True)[0],
+            "COVERING INDEX journal_range (last_fire_time>?)",
+        ),
+        (
+            journal_sql.history(JournalFilter(since=T), None, reaching=True)[0],
+            "INDEX journal_open (fire_time<?)",
+        ),
+        (journal_sql.COUNTS, "COVERING INDEX journal_unpublished"),
     ],
 )
 async def test_what_runs_often_goes_by_an_index(store, statement, index):
     values = (0,) * statement.count("?")
     plan = [row[3] for row in await store._database.reader.rows(f"EXPLAIN QUERY PLAN {statement}", values)]
     assert any(index in step for step in plan), plan
-    assert not any(
-        "TEMP B-TREE FOR ORDER BY" in step and step != "USE TEMP B-TREE FOR ORDER BY" for step in plan
-    )
+    assert not any("SCAN journal" in step and "INDEX" not in step for step in plan), plan
 
 
 async def test_a_name_is_found_among_many_by_the_half_without_the_slip(store):

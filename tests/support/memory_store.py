@@ -208,8 +208,7 @@ class MemoryStore:
         settled: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
         for entry in sorted(self._journal.values(), key=lambda entry: entry.key):
             if entry.kind is Kind.SCHEDULED and not entry.is_open and last_due_time(entry) > watermark:
-                last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
-                settled.setdefault(entry.schedule_id, []).append((entry.fire_time, last))
+                settled.setdefault(entry.schedule_id, []).append((entry.fire_time, _last_slot(entry)))
         return settled
 
     async def pending_due(
@@ -280,7 +279,7 @@ class MemoryStore:
             if (wanted.schedule is None or entry.schedule_id in ids)
             and (not wanted.states or entry.state in wanted.states)
             and (not wanted.reasons or entry.reason in wanted.reasons)
-            and (wanted.since is None or entry.fire_time >= wanted.since)
+            and (wanted.since is None or entry.is_open or _last_slot(entry) >= wanted.since)
             and (wanted.until is None or entry.fire_time < wanted.until)
             and (wanted.before is None or _place(entry) < wanted.before)
         ]
@@ -463,6 +462,10 @@ class MemoryStore:
 
 def _place(entry: JournalEntry) -> tuple[UtcMs, int, str]:
     return entry.fire_time, entry.schedule_id, str(entry.kind)
+
+
+def _last_slot(entry: JournalEntry) -> UtcMs:
+    return entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
 
 
 def _pending_fire(entry: JournalEntry) -> PendingFire:

@@ -252,7 +252,8 @@ class ZoneRecord(NamedTuple):
 class JournalFilter:
     """Which journal entries a listing wants, newest first. Bounds are fire times, *since* <= t < *until*.
 
-    before: keyset of the last row of the page before: (fire time, schedule id, kind).
+    A row of several slots is wanted if it reaches into that time: its first slot before *until*, its last at or after
+    *since*; an open row has no last slot yet and reaches as far as you like. before: keyset of the last row of the page before: (fire time, schedule id, kind).
     """
 
     schedule: str | None = None

@@ -138,14 +138,15 @@ class SqliteJournal:
             named = await lister.rows(journal_sql.SCHEDULES_NAMED, (wanted.schedule, wanted.schedule))
             ids = [id_ for (id_,) in named]
         found: list[JournalRow] = []
-        while len(found) < wanted.limit:
-            most = min(wanted.limit - len(found), _MOST_ROWS)
-            rows = await lister.json(*journal_sql.history(replace(wanted, limit=most), ids))
-            found += map(journal_sql.journal_row, rows)
-            if len(rows) < most:
-                break
-            last = found[-1].entry
-            wanted = replace(wanted, before=(last.fire_time, last.schedule_id, str(last.kind)))
+        for reaching in (False, True) if wanted.since is not None else (False,):
+            while (most := min(wanted.limit - len(found), _MOST_ROWS)) > 0:
+                statement = journal_sql.history(replace(wanted, limit=most), ids, reaching=reaching)
+                rows = await lister.json(*statement)
+                found += map(journal_sql.journal_row, rows)
+                if len(rows) < most:
+                    break
+                last = found[-1].entry
+                wanted = replace(wanted, before=(last.fire_time, last.schedule_id, str(last.kind)))
         return found
 
     async def covering(self, schedule_id: int, fire_time: UtcMs) -> list[JournalRow]:
