@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -468,11 +469,14 @@ async def test_writers_take_turns(store):
             journal_sql.history(JournalFilter(since=T), None, reaching=True)[0],
             "INDEX journal_open (fire_time<?)",
         ),
+        (journal_sql.PRUNABLE, "INDEX journal_time ((fire_time,schedule_id,kind)>(?,?,?) AND fire_time<?)"),
+        (journal_sql.PRUNE, "INDEX journal_time ((fire_time,schedule_id,kind)>(?,?,?) AND fire_time<?)"),
         (journal_sql.COUNTS, "COVERING INDEX journal_unpublished"),
     ],
 )
 async def test_what_runs_often_goes_by_an_index(store, statement, index):
-    values = (0,) * statement.count("?")
+    numbered = [int(number) for number in re.findall(r"\?(\d+)", statement)]
+    values = (0,) * max(numbered, default=statement.count("?"))
     plan = [row[3] for row in await store._database.reader.rows(f"EXPLAIN QUERY PLAN {statement}", values)]
     assert any(index in step for step in plan), plan
     assert not any("SCAN journal" in step and "INDEX" not in step for step in plan), plan

@@ -17,6 +17,7 @@ from cronally.engine.ports import (
     JournalRow,
     Opened,
     PendingFire,
+    Pruned,
     Revised,
     StagedChange,
     StoreCounts,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow, ZoneRecord
 
 _SLICE_ROWS = 2_000
+BYTES_PER_ROW = 100  # about what SQLite takes for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,17 @@ class MemoryStore:
         self._zones: dict[str, ZoneRecord] = {}
         self._last_id = 0
         self._watermark: UtcMs | None = None
+        self._pruned_through: UtcMs | None = None
         self._was_clean = True
 
     async def open(self) -> Opened:
         failing = frozenset(id_ for id_ in self._names.values() if self._schedules[id_].error is not None)
-        opened = Opened(watermark=self._watermark, was_clean=self._was_clean, failing=failing)
+        opened = Opened(
+            watermark=self._watermark,
+            was_clean=self._was_clean,
+            pruned_through=self._pruned_through,
+            failing=failing,
+        )
         self._was_clean = False
         return opened
 
@@ -319,6 +327,32 @@ class MemoryStore:
             journal=journal,
             oldest_pending_due=min((entry.due_time for entry in self._pending.values()), default=None),
         )
+
+    async def prune(
+        self, bound: UtcMs, *, after: tuple[UtcMs, int, str] | None = None, limit: int = 250
+    ) -> Pruned:
+        if self._watermark is None:
+            return Pruned(0, self._pruned_through, after, is_end=True)
+        bound = min(bound, self._watermark)
+        found = sorted(
+            (entry for entry in self._journal.values() if entry.fire_time <= bound and (after is None or _place(entry) > after)),
+            key=_place,
+        )[:limit]  # fmt: skip
+        over = [
+            entry
+            for entry in found
+            if entry.state is not State.PENDING
+            and not entry.is_open
+            and max(last_due_time(entry), entry.released_at or entry.fire_time) <= bound
+        ]
+        for entry in over:
+            self._pruned_through = max(self._pruned_through or last_due_time(entry), last_due_time(entry))
+            del self._journal[entry.key]
+        last = _place(found[-1]) if found else after
+        return Pruned(len(over), self._pruned_through, last, is_end=len(found) < limit)
+
+    async def size_bytes(self) -> int:
+        return BYTES_PER_ROW * len(self._journal)
 
     # next fires under a version of tzdata
 

@@ -94,6 +94,8 @@ class Core(Holding):
         self.takings = Takings(self.timetable)
         self.planned_through = UtcMs(0)
         self.at_through = UtcMs(0)
+        self.pruned_through = MIN_UTC_MS
+        """Every slot due at or before it is settled, though its row may be gone. Raised once that is durable."""
         self.next_at: UtcMs | None = None
         self.failing: set[int] = set()
         self._ends: dict[int, UtcMs] = {}

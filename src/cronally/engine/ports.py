@@ -113,7 +113,8 @@ class Opened:
     """What the store knew when it was opened.
 
     watermark: every slot due at or before it is journalled; None in a new store. was_clean: the last daemon stopped
-    in order (also True for a new store). pruned_through: slots at or before it count as settled.
+    in order (also True for a new store). pruned_through: slots due at or before it count as settled, although their
+    rows may be gone; None if nothing was pruned yet.
     failing: ids of the schedules that have an error.
     """
 
@@ -265,6 +266,19 @@ class JournalFilter:
     limit: int = 100
 
 
+class Pruned(NamedTuple):
+    """What one step of pruning did.
+
+    Fields: rows: deleted. through: pruned through, as it is now; None if nothing was ever pruned. after: the key of the
+        last row looked at, where the next step goes on; None before the first. is_end: no more rows are that old.
+    """
+
+    rows: int
+    through: UtcMs | None
+    after: tuple[UtcMs, int, str] | None
+    is_end: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreCounts:
     """How much there is. journal: entries per state, counting each slot of a range row."""
@@ -406,6 +420,21 @@ class Store(Protocol):
         ...
 
     async def counts(self) -> StoreCounts: ...
+
+    async def prune(
+        self, bound: UtcMs, *, after: tuple[UtcMs, int, str] | None = None, limit: int = 250
+    ) -> Pruned:
+        """Look at the next *limit* rows with a fire time up to *bound*, and delete those that are over and done with.
+
+        In the order of (fire time, schedule id, kind), from *after* on. A row goes if its last slot was due, and its last
+        attempt left, if there was one, at or before *bound* and the watermark, and if it is neither pending nor open. In
+        the same transaction ``pruned through`` is raised to the latest due time among them; it never goes back.
+        """
+        ...
+
+    async def size_bytes(self) -> int:
+        """Return how much of its file the store uses; space that pruning has freed, and that is used again, not counted."""
+        ...
 
     # zones under a version of tzdata
 

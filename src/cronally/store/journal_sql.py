@@ -330,6 +330,36 @@ class _Conditions:
         return more
 
 
+_IS_OVER: Final = """
+    state <> 'pending' AND NOT is_open
+    AND max(coalesce(last_due, fire_time), coalesce(released_at, fire_time)) <= min(?1, (SELECT value FROM meta WHERE key = 'watermark'))
+"""
+_NEXT_OLD: Final = "journal INDEXED BY journal_time WHERE (fire_time, schedule_id, kind) > (?2, ?3, ?4)"
+
+PRUNABLE: Final = f"""
+    SELECT json_group_array(json_array(fire_time, schedule_id, kind, due, is_over)) FROM (
+        SELECT fire_time, schedule_id, kind, coalesce(last_due, fire_time) AS due, {_IS_OVER} AS is_over
+        FROM {_NEXT_OLD} AND fire_time <= min(?1, (SELECT value FROM meta WHERE key = 'watermark'))
+        ORDER BY fire_time, schedule_id, kind LIMIT ?5
+    )
+"""
+"""The next rows that begin at or before a bound, or the watermark if that is earlier, and whether each can go."""
+
+RAISE_PRUNED: Final = """
+    INSERT INTO meta (key, value) SELECT 'pruned_through', min(?, value) FROM meta WHERE key = 'watermark'
+    ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+"""
+
+PRUNE: Final = f"""
+    DELETE FROM {_NEXT_OLD} AND fire_time <= ?5 AND (fire_time, schedule_id, kind) <= (?5, ?6, ?7)
+    AND {_IS_OVER} AND coalesce(last_due, fire_time) <= ?8
+"""
+"""Delete those of them up to a key that are due up to an instant, unless they have changed since they were found."""
+
+SIZE: Final = """
+    SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
+
 COVERING: Final = f"""
     SELECT json_group_array(json_array(name, {", ".join((*_KEY, *_VALUES[:-1]))})) FROM (
         SELECT revision.name AS name, part.* FROM (

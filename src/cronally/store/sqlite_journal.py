@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import State
-from cronally.engine.ports import StoreCounts
+from cronally.engine.ports import Pruned, StoreCounts
 from cronally.errors import Conflict, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
 from cronally.store import journal_sql, schedule_sql
-from cronally.store.schema import WATERMARK
+from cronally.store.schema import PRUNED_THROUGH, WATERMARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -165,6 +165,29 @@ class SqliteJournal:
             journal={State(state): count for state, count in journal},
             oldest_pending_due=None if oldest is None else UtcMs(oldest),
         )
+
+    async def prune(
+        self, bound: UtcMs, *, after: tuple[UtcMs, int, str] | None = None, limit: int = 250
+    ) -> Pruned:
+        database = self._database
+        first = (bound, *(after or (MIN_UTC_MS, 0, "")))
+        # What this reads from the disk need not be read in the transaction, for which others wait.
+        found = await database.lister.json(journal_sql.PRUNABLE, (*first, limit))
+        due = [due for *_, due, is_over in found if is_over]
+        if found:
+            fire_time, schedule_id, kind, *_ = found[-1]
+            after = (fire_time, schedule_id, kind)
+        if due and after is not None:
+            through = max(due)
+            await database.write(
+                [(journal_sql.RAISE_PRUNED, (through,)), (journal_sql.PRUNE, (*first, *after, through))]
+            )
+        raised = await database.lister.rows("SELECT value FROM meta WHERE key = ?", (PRUNED_THROUGH,))
+        return Pruned(len(due), raised[0][0] if raised else None, after, is_end=len(found) < limit)
+
+    async def size_bytes(self) -> int:
+        [[size]] = await self._database.lister.rows(journal_sql.SIZE)
+        return int(size)
 
 
 async def write_entries(writer: Connection, entries: Sequence[JournalEntry]) -> None:
