@@ -28,6 +28,7 @@ from cronally.errors import (
     UsageError,
     WhenError,
 )
+from cronally.instants import parse_rfc3339
 from support.daemon import running_daemon
 from support.rig import TOPIC
 
@@ -262,6 +263,9 @@ def test_status_and_probes(daemon, client, monkeypatch):
     status = client.status()
     assert (status.is_ready, status.schedules, status.next_fire) == (True, 1, "2026-11-23T09:00:00Z")
     assert set(status.journal) == {"published", "pending", "skipped", "expired", "rejected"}
+    assert (status.journal_keep, status.journal_max_bytes, status.pruned_through) == ("30d", 2 << 30, None)
+    daemon.rig.engine.core.pruned_through = parse_rfc3339("2026-10-24T00:00:00Z")
+    assert client.status().pruned_through == "2026-10-24T00:00:00Z"
     assert raw(daemon, "GET", "/healthz")[0] == 200
     assert raw(daemon, "GET", "/readyz")[0] == 200
     daemon.service.set_ready("it is stopping")
