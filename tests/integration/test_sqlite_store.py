@@ -401,6 +401,30 @@ def test_a_process_that_dies_with_the_store_open_ends(path):
 # --- threads and plans ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "through"),
+    [
+        ("UPDATE journal SET state = 'pending', next_attempt_at = 0", T),  # sent again by a command
+        (f"UPDATE meta SET value = {T - 1} WHERE key = 'watermark'", T - 1),  # the clock was set back
+    ],
+)
+async def test_what_changes_between_the_finding_and_the_deleting_is_not_pruned(
+    store, monkeypatch, meanwhile, through
+):
+    await store.change(ScheduleChange(at=T, by="x", action="add", new_spec=SPEC, effective_from=T))
+    row = JournalEntry(schedule_id=1, revision_id=1, fire_time=T, due_time=T, state=State.REJECTED)
+    await store.commit([row], watermark=T)
+    write = store._database.write
+
+    async def write_after_that(statements):
+        await write([(meanwhile, ())])
+        await write(statements)
+
+    monkeypatch.setattr(store._database, "write", write_after_that)
+    assert (await store.prune(T)).through == through
+    assert len(await store.history(JournalFilter())) == 1
+
+
 async def test_a_long_listing_delays_neither_commits_nor_the_engines_reads(store):
     endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     listing = asyncio.create_task(store._database.lister.rows(endless))
