@@ -19,11 +19,14 @@ from cronally import RELEASED_AT, __version__
 from cronally.admin.server import AdminServer
 from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
+from cronally.domain.durations import HOUR_MS, format_duration
+from cronally.domain.sizes import format_size
 from cronally.domain.zones import tzdata_version
 from cronally.engine.arming import armed_budget
 from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
+from cronally.engine.retention import Retention
 from cronally.engine.service import Service
 from cronally.engine.zone_watch import ZoneWatch
 from cronally.errors import CredentialsInvalid, PublishError
@@ -42,11 +45,14 @@ if TYPE_CHECKING:
     from cronally.domain.model import Fire
     from cronally.engine.clock_watch import Jump
     from cronally.engine.ports import Opened, Publisher
+    from cronally.engine.retention import Keep
     from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
 
 _MOST_NAMES = 20  # schedules that a log line names
 _STAND_IN_CALLS = 8  # more at once make moto's server slower
+
+_SAY_PRUNED_EVERY_MS = HOUR_MS  # of what is pruned for its size
 
 _COLLECT_EVERY_S = 60.0
 _QUIET_MS = 250  # nothing in flight and nothing due for so long: a collection takes some 10 ms
@@ -123,7 +129,7 @@ class _Daemon:
             opened = await store.open()
             self._clean_watermark = opened.watermark if opened.was_clean else None
             stack.push_async_callback(self._close, store)
-            lateness = _Journalist()
+            lateness = _Journalist(config.journal)
             publisher, stand_in, credentials = await self._publisher(stack)
             engine = Engine(
                 store,
@@ -136,6 +142,9 @@ class _Daemon:
                 armed_budget_bytes=armed_budget(available_memory()),
             )
             zone_watch = ZoneWatch(engine.core, store, self._clock, lateness)
+            retention = Retention(
+                engine.core, store, self._clock, lateness, is_quiet=engine.loop.is_quiet, keep=config.journal
+            )
             service = Service(
                 engine.core,
                 store,
@@ -148,6 +157,7 @@ class _Daemon:
                 stand_in=None if stand_in is None else stand_in.url,
                 topic_maker=stand_in,
                 zone_watch=zone_watch,
+                keep=config.journal,
             )
             server = AdminServer(service, self._clock, socket_path=config.socket)
             await server.start()
@@ -163,6 +173,7 @@ class _Daemon:
                     self._clean_watermark = None
                     running.append(tasks.create_task(engine.run(first), name="engine"))
                     running.append(tasks.create_task(zone_watch.run(), name="zones"))
+                    running.append(tasks.create_task(retention.run(), name="retention"))
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
                     service.set_ready()
                     self._announce(stand_in)
@@ -271,6 +282,11 @@ class _Daemon:
 class _Journalist(Lateness):
     """Says in the log what an operator wants to know."""
 
+    def __init__(self, keep: Keep) -> None:
+        super().__init__()
+        self._keep = keep
+        self._said_pruned: UtcMs | None = None
+
     def recovered(self, reason: str, after: UtcMs, through: UtcMs, fires: int, skipped: int) -> None:
         if fires or skipped:
             _log.info(
@@ -284,6 +300,20 @@ class _Journalist(Lateness):
 
     def store_failed(self, error: StoreError) -> None:
         _log.warning("the store refuses: %s; trying again", error)
+
+    def pruned(self, rows: int, through: UtcMs, *, for_size: bool) -> None:
+        said = self._said_pruned
+        if not for_size or (said is not None and through < said + _SAY_PRUNED_EVERY_MS):
+            return
+        self._said_pruned = through
+        _log.warning(
+            "the store is larger than journal.max_size (%s): %d journal entries, of slots due up to %s, are pruned before "
+            "they are %s old; allow it more, or have fewer fires",
+            format_size(self._keep.max_bytes),
+            rows,
+            format_utc(through),
+            format_duration(self._keep.keep_ms),
+        )
 
     def instants_moved(self, names: Sequence[str]) -> None:
         first = ", ".join(names[:_MOST_NAMES])

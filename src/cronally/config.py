@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cronally.admin.paths import check_path, default_socket, state_directory
-from cronally.domain.durations import parse_duration
+from cronally.domain.durations import HOUR_MS, format_duration, parse_duration
+from cronally.domain.sizes import format_size, parse_size
+from cronally.engine.retention import DEFAULT_KEEP_MS, DEFAULT_MAX_BYTES, Keep
 from cronally.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_TABLES = ("sns", "journal")  # of the file: their settings have the table's name before their own
 DEFAULT_LOCAL_PORT = 4566  # design §10: where LocalStack listens too, so that tools find the stand-in
 _MOST_PER_S = 1_000_000  # messages a second; more than any quota of SNS, so a slip
+_LEAST_KEEP_MS = HOUR_MS  # what is missed, retried or looked into is within that
+_LEAST_SIZE_BYTES = 16 << 20  # less would hold hardly more than the schedules
 DEFAULT_DRAIN = "10s"  # longer than an attempt usually takes; systemd waits 90 s before it kills
 
 
@@ -30,7 +35,7 @@ class Config:
 
     Fields: store_path: SQLite file. socket: admin socket. is_local: publish to the local stand-in. local_port: where it is
         started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
-        absent for what AWS publishes. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
+        absent for what AWS publishes. journal: how much of it is kept. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
         attempts in flight. sources: for each key where its value came from.
     """
 
@@ -39,6 +44,7 @@ class Config:
     is_local: bool
     local_port: int
     sns_quota: Mapping[str, float]
+    journal: Keep
     trust_clock: bool
     drain_timeout_s: float
     sources: Mapping[str, str]
@@ -65,6 +71,8 @@ def load_config(
         "local": (False, "default"),
         "local_port": (DEFAULT_LOCAL_PORT, "default"),
         "sns_quota": ({}, "default"),
+        "journal_keep": (format_duration(DEFAULT_KEEP_MS), "default"),
+        "journal_max_size": (format_size(DEFAULT_MAX_BYTES), "default"),
         "trust_clock": (False, "default"),
         "drain_timeout": (DEFAULT_DRAIN, "default"),
     }
@@ -85,6 +93,7 @@ def load_config(
         is_local=read["local"],
         local_port=read["local_port"],
         sns_quota=read["sns_quota"],
+        journal=Keep(keep_ms=read["journal_keep"], max_bytes=read["journal_max_size"]),
         trust_clock=read["trust_clock"],
         drain_timeout_s=read["drain_timeout"],
         sources={key: source for key, (_, source) in values.items()},
@@ -103,11 +112,11 @@ def _read_file(path: str) -> dict[str, Any]:
 
 
 def _flattened(values: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Return the settings of a file by key: ``[sns.quota]`` is ``sns_quota``. Errors: ConfigError for unknown ones."""
+    """Return the settings of a file by key: ``quota`` in the table ``[sns]`` is ``sns_quota``. Errors: ConfigError for unknown ones."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        if key == "sns" and isinstance(value, dict):
-            found |= {f"sns.{inner}": given for inner, given in value.items()}
+        if key in _TABLES and isinstance(value, dict):
+            found |= {f"{key}.{inner}": given for inner, given in value.items()}
         else:
             found[key] = value
     known = {_written_in_files(key): key for key in _READERS}
@@ -120,7 +129,8 @@ def _flattened(values: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _written_in_files(key: str) -> str:
-    return key.replace("_", ".") if key.startswith("sns_") else key
+    table, _, inner = key.partition("_")
+    return f"{table}.{inner}" if table in _TABLES else key
 
 
 def _text(key: str, value: object, source: str) -> str:
@@ -163,6 +173,28 @@ def _seconds(key: str, value: object, source: str) -> float:
         raise ConfigError(key, source, str(exc)) from None
 
 
+def _keep(key: str, value: object, source: str) -> int:
+    key = _written_in_files(key)
+    try:
+        keep_ms = parse_duration(_text(key, value, source))
+    except ValueError as exc:
+        raise ConfigError(key, source, str(exc)) from None
+    if keep_ms < _LEAST_KEEP_MS:
+        raise ConfigError(key, source, f"{value!r} must be {format_duration(_LEAST_KEEP_MS)} or more")
+    return keep_ms
+
+
+def _size(key: str, value: object, source: str) -> int:
+    key = _written_in_files(key)
+    try:
+        size_bytes = parse_size(_text(key, value, source))
+    except ValueError as exc:
+        raise ConfigError(key, source, str(exc)) from None
+    if size_bytes < _LEAST_SIZE_BYTES:
+        raise ConfigError(key, source, f"{value!r} must be {format_size(_LEAST_SIZE_BYTES)} or more")
+    return size_bytes
+
+
 _REGION = re.compile(r"default|[a-z]{2,}(-[a-z]+)+-\d", re.ASCII)
 _QUOTA_FORM = "write REGION = messages a second (0: no pacing), or default = … for the regions not named"
 
@@ -198,6 +230,8 @@ _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "local": _flag,
     "local_port": _port,
     "sns_quota": _quota,
+    "journal_keep": _keep,
+    "journal_max_size": _size,
     "trust_clock": _flag,
     "drain_timeout": _seconds,
 }

@@ -12,6 +12,7 @@ from cronally.domain.spec import canonical_document, from_document, rule_documen
 from cronally.engine.ports import (
     JournalFilter,
     PendingFire,
+    Pruned,
     Revised,
     StagedChange,
     StagedRow,
@@ -809,6 +810,44 @@ async def test_history_can_be_narrowed(store):
     assert await entries(store, schedule="nobody") == []
 
 
+async def test_history_has_the_rows_that_reach_into_the_time_asked_for(store):
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    skipped = {"state": State.SKIPPED, "attempts": 0}
+    missed = {"reason": SkipReason.CATCH_UP, **skipped}
+    paused = {"reason": SkipReason.PAUSED, "is_open": True, "count": 0, **skipped}
+    before = entry(b, T - 9 * MINUTE, last_fire_time=T - 1, count=3, **missed)
+    across = entry(a, T - 8 * MINUTE, last_fire_time=T, count=9, **missed)
+    opened = entry(b, T - 7 * MINUTE, last_fire_time=T - 7 * MINUTE, **paused)
+    plain = [entry(a, T - 6 * MINUTE), entry(a, T), entry(a, T + MINUTE)]
+    inside = entry(a, T + 2 * MINUTE, last_fire_time=T + 3 * MINUTE, count=2, **missed)
+    after = entry(a, T + 5 * MINUTE, **paused)
+    await store.commit([before, across, opened, *plain, inside, after], watermark=None)
+    window = {"since": T, "until": T + 5 * MINUTE}
+    assert await entries(store, **window) == [inside, plain[2], plain[1], opened, across]
+    assert await entries(store, since=T) == [after, inside, plain[2], plain[1], opened, across]
+    assert await entries(store, **window, schedule="a") == [inside, plain[2], plain[1], across]
+    assert await entries(store, **window, schedule="b") == [opened]
+    assert await entries(store, **window, reasons=frozenset({SkipReason.PAUSED})) == [opened]
+    assert await entries(store, **window, states=frozenset({State.PUBLISHED})) == [plain[2], plain[1]]
+    both = frozenset({State.PUBLISHED, State.SKIPPED})
+    assert await entries(store, **window, states=both, limit=4) == [inside, plain[2], plain[1], opened]
+    for size in (1, 2, 3, 4):
+        pages, last = [], None
+        while page := await entries(store, **window, before=last, limit=size):
+            pages += page
+            last = (page[-1].fire_time, page[-1].schedule_id, str(page[-1].kind))
+        assert pages == [inside, plain[2], plain[1], opened, across]
+
+
+async def test_a_reason_that_no_state_asked_for_can_have_lists_nothing(store):
+    a = await store.change(creation(spec("a")))
+    await store.commit([entry(a), entry(a, T + 1, State.SKIPPED, reason=SkipReason.DROPPED)], watermark=None)
+    dropped = frozenset({SkipReason.DROPPED})
+    assert await entries(store, states=frozenset({State.PUBLISHED, State.PENDING}), reasons=dropped) == []
+    assert len(await entries(store, states=frozenset(State), reasons=dropped)) == 1
+
+
 async def test_history_answers_to_every_name_a_schedule_had(store):
     first = await store.change(creation(spec("first")))
     await store.commit([entry(first, T)], watermark=None)
@@ -888,6 +927,90 @@ async def test_counts_say_how_much_there_is(store):
     assert counts.journal == {State.SKIPPED: 3, State.PUBLISHED: 2, State.PENDING: 2}
     assert counts.oldest_pending_due == T + 8
     assert [s.pending for s in await store.schedules()] == [0, 1]
+
+
+# --- pruning ----------------------------------------------------------------------------------------------------
+
+
+async def test_old_entries_are_pruned_and_their_slots_count_as_settled(house, store):
+    a, b = await store.change(creation(spec("a"))), await store.change(creation(spec("b")))
+    kept = [entry(b, T + 1), entry(a, T + 2)]
+    await store.commit([entry(a, T - 1), entry(b, T - 1), entry(a, T), *kept], watermark=T + MINUTE)
+    assert await store.prune(T) == Pruned(3, T, (T, a.id, "scheduled"), is_end=True)
+    assert await entries(store) == kept[::-1]
+    assert await store.prune(T) == Pruned(0, T, None, is_end=True)
+    assert (await house.crash()).pruned_through == T
+
+
+async def test_pruning_goes_on_where_the_step_before_ended(store):
+    made = [await store.change(creation(spec(name))) for name in "ab"]
+    rows = [entry(one, T + n, kind=kind) for n in range(4) for one in made for kind in Kind]
+    await store.commit(rows, watermark=T + 3)
+    after, left = None, len(rows)
+    while left:
+        step = await store.prune(T + 3, after=after, limit=5)
+        assert step.rows == min(5, left)
+        left -= step.rows
+        found = await entries(store)
+        assert len(found) == left
+        assert all((one.fire_time, one.schedule_id, str(one.kind)) > step.after for one in found)
+        after = step.after
+    assert await store.prune(T + 3, after=after, limit=5) == Pruned(0, T + 3, after, is_end=True)
+
+
+async def test_only_what_is_over_by_the_bound_is_pruned(store):
+    made = await store.change(creation(spec()))
+    skipped = {"state": State.SKIPPED, "reason": SkipReason.CATCH_UP, "attempts": 0}
+    gone = [
+        entry(made, T - 5, due_time=T),
+        entry(made, T - 20, last_fire_time=T - 10, due_time=T - 10, count=2, **skipped),  # due at T
+        entry(made, T - 4, kind=Kind.MANUAL, released_at=T, published_at=T + 9),
+        entry(made, T - 3, State.REJECTED),
+    ]
+    kept = [
+        entry(made, T - 2, due_time=T + 1),  # spread
+        entry(made, T - 40, last_fire_time=T - 30, due_time=T - 29, count=2, **skipped),  # due at T - 19
+        entry(made, T - 60, last_fire_time=T - 60, is_open=True, count=0, **skipped),
+        entry(made, T - 70, last_fire_time=T + 1, count=2, **skipped),
+        pending(made, T - 50),
+        entry(made, T - 99 * DAY_MS, kind=Kind.BACKFILL, due_time=T + 1),
+        entry(made, T - 98 * DAY_MS, released_at=T + 1),  # retried
+        entry(made, T + 1),
+    ]
+    gone.append(kept.pop(1))
+    await store.commit([*gone, *kept], watermark=T + MINUTE)
+    step = await store.prune(T)
+    assert (step.rows, step.through) == (len(gone), T)
+    assert await entries(store) == sorted(kept, key=lambda one: one.fire_time, reverse=True)
+    assert (await store.prune(T + 1)).rows == 5
+    assert {one.state for one in await entries(store)} == {State.SKIPPED, State.PENDING}
+
+
+async def test_nothing_after_the_watermark_is_pruned(store):
+    made = await store.change(creation(spec()))
+    await store.commit([entry(made, T), entry(made, T + MINUTE)], watermark=None)
+    assert await store.prune(T + DAY_MS) == Pruned(0, None, None, is_end=True)
+    await store.commit([], watermark=T)
+    assert await store.prune(T + DAY_MS) == Pruned(1, T, (T, made.id, "scheduled"), is_end=True)
+    assert await entries(store) == [entry(made, T + MINUTE)]
+
+
+async def test_pruned_through_never_goes_back(store):
+    made = await store.change(creation(spec()))
+    await store.commit([entry(made, T)], watermark=T)
+    assert (await store.prune(T)).through == T
+    await store.commit([entry(made, T - DAY_MS)], watermark=T)
+    assert (await store.prune(T - 1))[:2] == (1, T)
+
+
+async def test_pruning_gives_back_space(store):
+    made = await store.change(creation(spec()))
+    before = await store.size_bytes()
+    await store.commit([entry(made, T + n) for n in range(2_000)], watermark=T + 2_000)
+    full = await store.size_bytes()
+    assert full > before + 100_000
+    assert (await store.prune(T + 2_000, limit=2_000)).rows == 2_000
+    assert await store.size_bytes() < before + 50_000
 
 
 # --- next fires under a version of tzdata ------------------------------------------------------------------------

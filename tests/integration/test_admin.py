@@ -28,6 +28,7 @@ from cronally.errors import (
     UsageError,
     WhenError,
 )
+from cronally.instants import parse_rfc3339
 from support.daemon import running_daemon
 from support.rig import TOPIC
 
@@ -247,11 +248,24 @@ def test_filters_of_the_journal(daemon, client):
         client.fires(schedule="never")
 
 
+def test_a_pause_that_goes_on_is_listed_however_long_ago_it_began(daemon, client):
+    daemon.add("a", when="* * * * *")
+    client.pause("a")
+    daemon.call(daemon.rig.clock.advance(7200))
+    [fire] = client.fires(since="10m").fires
+    assert (fire.reason, fire.count, fire.last_fire_time) == ("paused", 120, "2026-11-23T10:59:00Z")
+    assert client.fires(since="10m", reason="paused", until="5m").fires == [fire]
+    assert client.fires(since="10m", state="published,pending").fires == []
+
+
 def test_status_and_probes(daemon, client, monkeypatch):
     daemon.add("a")
     status = client.status()
     assert (status.is_ready, status.schedules, status.next_fire) == (True, 1, "2026-11-23T09:00:00Z")
     assert set(status.journal) == {"published", "pending", "skipped", "expired", "rejected"}
+    assert (status.journal_keep, status.journal_max_bytes, status.pruned_through) == ("30d", 2 << 30, None)
+    daemon.rig.engine.core.pruned_through = parse_rfc3339("2026-10-24T00:00:00Z")
+    assert client.status().pruned_through == "2026-10-24T00:00:00Z"
     assert raw(daemon, "GET", "/healthz")[0] == 200
     assert raw(daemon, "GET", "/readyz")[0] == 200
     daemon.service.set_ready("it is stopping")
@@ -389,7 +403,9 @@ BODY = json.dumps(DOCUMENT).encode()
         ("GET", "/v1/schedules?offset=1", None, 400, "no such parameter: offset"),
         ("GET", "/v1/schedules?limit=1&limit=2", None, 400, "twice"),
         ("GET", "/v1/fires?state=done", None, 400, "state: must be among published"),
+        ("GET", "/v1/fires?reason=late", None, 400, "reason: must be among catch_up, superseded, paused"),
         ("GET", "/v1/fires?since=then", None, 400, "since"),
+        ("GET", "/v1/fires?since=1h&until=2h", None, 400, "is not after since"),
         ("GET", "/v1/fires?before=x", None, 400, "before"),
         ("GET", "/v1/fires?before=1.1.odd", None, 400, "before"),
         ("PUT", "/v1/schedules/a", b"{", 400, "not JSON"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -13,7 +14,7 @@ from contextlib import closing
 
 import pytest
 
-from cronally.domain.model import JournalEntry, Kind, Pause, State
+from cronally.domain.model import JournalEntry, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document
 from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow
 from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
@@ -401,6 +402,30 @@ def test_a_process_that_dies_with_the_store_open_ends(path):
 # --- threads and plans ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "through"),
+    [
+        ("UPDATE journal SET state = 'pending', next_attempt_at = 0", T),  # sent again by a command
+        (f"UPDATE meta SET value = {T - 1} WHERE key = 'watermark'", T - 1),  # the clock was set back
+    ],
+)
+async def test_what_changes_between_the_finding_and_the_deleting_is_not_pruned(
+    store, monkeypatch, meanwhile, through
+):
+    await store.change(ScheduleChange(at=T, by="x", action="add", new_spec=SPEC, effective_from=T))
+    row = JournalEntry(schedule_id=1, revision_id=1, fire_time=T, due_time=T, state=State.REJECTED)
+    await store.commit([row], watermark=T)
+    write = store._database.write
+
+    async def write_after_that(statements):
+        await write([(meanwhile, ())])
+        await write(statements)
+
+    monkeypatch.setattr(store._database, "write", write_after_that)
+    assert (await store.prune(T)).through == through
+    assert len(await store.history(JournalFilter())) == 1
+
+
 async def test_a_long_listing_delays_neither_commits_nor_the_engines_reads(store):
     endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     listing = asyncio.create_task(store._database.lister.rows(endless))
@@ -454,18 +479,32 @@ async def test_writers_take_turns(store):
             "INDEX journal_time ((fire_time,",
         ),
         (
-            journal_sql.history(JournalFilter(states=frozenset({State.REJECTED})), None)[0],
-            "INDEX journal_unpublished",
+            journal_sql.history(JournalFilter(states=frozenset({State.REJECTED}), since=T), [1])[0],
+            "COVERING INDEX journal_unpublished (state=? AND fire_time>?)",
         ),
+        (
+            journal_sql.history(JournalFilter(reasons=frozenset({SkipReason.PAUSED})), None)[0],
+            "COVERING INDEX journal_unpublished (state=?)",
+        ),
+        (
+            journal_sql.history(JournalFilter(since=T), [1], reaching=True)[0],
+            "COVERING INDEX journal_range (last_fire_time>?)",
+        ),
+        (
+            journal_sql.history(JournalFilter(since=T), None, reaching=True)[0],
+            "INDEX journal_open (fire_time<?)",
+        ),
+        (journal_sql.PRUNABLE, "INDEX journal_time ((fire_time,schedule_id,kind)>(?,?,?) AND fire_time<?)"),
+        (journal_sql.PRUNE, "INDEX journal_time ((fire_time,schedule_id,kind)>(?,?,?) AND fire_time<?)"),
+        (journal_sql.COUNTS, "COVERING INDEX journal_unpublished"),
     ],
 )
 async def test_what_runs_often_goes_by_an_index(store, statement, index):
-    values = (0,) * statement.count("?")
+    numbered = [int(number) for number in re.findall(r"\?(\d+)", statement)]
+    values = (0,) * max(numbered, default=statement.count("?"))
     plan = [row[3] for row in await store._database.reader.rows(f"EXPLAIN QUERY PLAN {statement}", values)]
     assert any(index in step for step in plan), plan
-    assert not any(
-        "TEMP B-TREE FOR ORDER BY" in step and step != "USE TEMP B-TREE FOR ORDER BY" for step in plan
-    )
+    assert not any("SCAN journal" in step and "INDEX" not in step for step in plan), plan
 
 
 async def test_a_name_is_found_among_many_by_the_half_without_the_slip(store):

@@ -18,6 +18,7 @@ from cronally.engine.ports import (
     JournalRow,
     Opened,
     PendingFire,
+    Pruned,
     Revised,
     StagedChange,
     StoreCounts,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow, ZoneRecord
 
 _SLICE_ROWS = 2_000
+BYTES_PER_ROW = 100  # about what SQLite takes for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class MemoryStore:
         self._zones: dict[str, ZoneRecord] = {}
         self._last_id = 0
         self._watermark: UtcMs | None = None
+        self._pruned_through: UtcMs | None = None
         self._was_clean = True
         self._reached: UtcMs | None = None
         self._rested: dict[int, UtcMs] = {}  # when schedules took effect whose pause ended by itself
@@ -77,7 +80,11 @@ class MemoryStore:
     async def open(self) -> Opened:
         failing = frozenset(id_ for id_ in self._names.values() if self._schedules[id_].error is not None)
         opened = Opened(
-            watermark=self._watermark, was_clean=self._was_clean, failing=failing, reached=self._reached
+            watermark=self._watermark,
+            was_clean=self._was_clean,
+            pruned_through=self._pruned_through,
+            reached=self._reached,
+            failing=failing,
         )
         self._was_clean = False
         return opened
@@ -283,7 +290,7 @@ class MemoryStore:
             if (wanted.schedule is None or entry.schedule_id in ids)
             and (not wanted.states or entry.state in wanted.states)
             and (not wanted.reasons or entry.reason in wanted.reasons)
-            and (wanted.since is None or entry.fire_time >= wanted.since)
+            and (wanted.since is None or entry.is_open or _last_slot(entry) >= wanted.since)
             and (wanted.until is None or entry.fire_time < wanted.until)
             and (wanted.before is None or _place(entry) < wanted.before)
         ]
@@ -382,6 +389,32 @@ class MemoryStore:
             journal=journal,
             oldest_pending_due=min((entry.due_time for entry in self._pending.values()), default=None),
         )
+
+    async def prune(
+        self, bound: UtcMs, *, after: tuple[UtcMs, int, str] | None = None, limit: int = 250
+    ) -> Pruned:
+        if self._watermark is None:
+            return Pruned(0, self._pruned_through, after, is_end=True)
+        bound = min(bound, self._watermark)
+        found = sorted(
+            (entry for entry in self._journal.values() if entry.fire_time <= bound and (after is None or _place(entry) > after)),
+            key=_place,
+        )[:limit]  # fmt: skip
+        over = [
+            entry
+            for entry in found
+            if entry.state is not State.PENDING
+            and not entry.is_open
+            and max(last_due_time(entry), entry.released_at or entry.fire_time) <= bound
+        ]
+        for entry in over:
+            self._pruned_through = max(self._pruned_through or last_due_time(entry), last_due_time(entry))
+            del self._journal[entry.key]
+        last = _place(found[-1]) if found else after
+        return Pruned(len(over), self._pruned_through, last, is_end=len(found) < limit)
+
+    async def size_bytes(self) -> int:
+        return BYTES_PER_ROW * len(self._journal)
 
     # next fires under a version of tzdata
 
@@ -527,6 +560,10 @@ def _place(entry: JournalEntry) -> tuple[UtcMs, int, str]:
     return entry.fire_time, entry.schedule_id, str(entry.kind)
 
 
+def _last_slot(entry: JournalEntry) -> UtcMs:
+    return entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
+
+
 def _pending_fire(entry: JournalEntry) -> PendingFire:
     assert entry.next_attempt_at is not None
     fire = Fire(
@@ -539,7 +576,3 @@ def _pending_fire(entry: JournalEntry) -> PendingFire:
         maybe_published=entry.maybe_published,
     )
     return PendingFire(fire, entry.next_attempt_at)
-
-
-def _last_slot(entry: JournalEntry) -> UtcMs:
-    return entry.fire_time if entry.last_fire_time is None else entry.last_fire_time

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cronally.config import load_config
+from cronally.domain.durations import DAY_MS
+from cronally.engine.retention import Keep
 from cronally.errors import ConfigError
 
 
@@ -52,6 +54,31 @@ def test_quotas_may_stand_in_a_variable_that_beats_the_file(load):
 def test_a_quota_that_is_none_is_refused(load, line, says):
     with pytest.raises(ConfigError, match=says):
         load(f"[sns.quota]\n{line}\n")
+
+
+def test_how_much_of_the_journal_is_kept_can_be_set(load):
+    assert load().journal == Keep(keep_ms=30 * DAY_MS, max_bytes=2 << 30)
+    config = load('[journal]\nkeep = "90d"\nmax_size = "500MiB"\n', {"CRONALLY_JOURNAL_KEEP": "1h"})
+    assert config.journal == Keep(keep_ms=DAY_MS // 24, max_bytes=500 << 20)
+    assert config.sources["journal_keep"] == "CRONALLY_JOURNAL_KEEP"
+    assert config.sources["journal_max_size"].endswith("cronally.toml")
+    assert load("", {"CRONALLY_JOURNAL_MAX_SIZE": "3 GiB"}).journal.max_bytes == 3 << 30
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('keep = "59m"', "journal.keep from .*'59m' must be 1h or more"),
+        ('keep = "a month"', "journal.keep from .* is not a duration; write it as"),
+        ("keep = 30", "journal.keep from .* must be text"),
+        ('max_size = "2GB"', "journal.max_size from .*'2GB' is not a size; write it as 512MiB"),
+        ('max_size = "15MiB"', "journal.max_size from .*must be 16 MiB or more"),
+        ('size = "2GiB"', "journal.size from .*no such setting"),
+    ],
+)
+def test_a_bound_of_the_journal_that_is_none_is_refused(load, line, says):
+    with pytest.raises(ConfigError, match=says):
+        load(f"[journal]\n{line}\n")
 
 
 @pytest.mark.parametrize(

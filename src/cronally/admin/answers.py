@@ -6,6 +6,7 @@ from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.admin import wire
+from cronally.domain.durations import format_duration
 from cronally.domain.model import State, fire_id
 from cronally.domain.spec import DOCUMENT_KEYS, to_document
 from cronally.instants import UtcMs, format_utc
@@ -102,6 +103,10 @@ def status_answer(status: Status) -> wire.Status:
         lateness_histogram=[{"le_us": bound, "count": count} for bound, count in status.lateness_histogram],
         stand_in=status.stand_in,
         zone_change=None if status.zone_change is None else _zone_change(status.zone_change),
+        pruned_through=_instant(status.pruned_through),
+        size_bytes=status.size_bytes,
+        journal_keep=format_duration(status.keep.keep_ms),
+        journal_max_bytes=status.keep.max_bytes,
     )
 
 

@@ -272,19 +272,8 @@ class AdminServer:
 
     async def _fires(self, request: web.Request) -> web.Response:
         query = query_of(request, "schedule", "state", "reason", "since", "until", "before", "limit")
-        since, until, before = query.get("since"), query.get("until"), query.get("before")
         limit = whole_number(query, "limit", default=100, least=1, most=wire.MAX_PAGE)
-        rows = await self._service.history(
-            JournalFilter(
-                schedule=query.get("schedule"),
-                states=frozenset(State(word) for word in words(query, "state", State)),
-                reasons=frozenset(SkipReason(word) for word in words(query, "reason", SkipReason)),
-                since=None if since is None else instant("since", since, now=self._clock.wall(), sign=-1),
-                until=None if until is None else instant("until", until, now=self._clock.wall(), sign=-1),
-                before=None if before is None else cursor(before),
-                limit=limit,
-            )
-        )
+        rows = await self._service.history(self._journal_filter(query, limit))
         texts = []
         for number, row in enumerate(rows, start=1):
             texts.append(_dumps(fire_answer(row)))
@@ -295,6 +284,27 @@ class AdminServer:
             last = rows[-1].entry
             following = f"{last.fire_time}.{last.schedule_id}.{last.kind}"
         return _text(f'{{"fires": [{", ".join(texts)}], "next": {_dumps(following)}}}')
+
+    def _journal_filter(self, query: dict[str, str], limit: int) -> JournalFilter:
+        now, before = self._clock.wall(), query.get("before")
+        bounds = {
+            key: instant(key, query[key], now=now, sign=-1) for key in ("since", "until") if key in query
+        }
+        since, until = bounds.get("since"), bounds.get("until")
+        if since is not None and until is not None and since >= until:
+            raise FieldError(
+                "until",
+                f"{format_utc(until)} is not after since, {format_utc(since)}; name a later instant, or a shorter duration",
+            )
+        return JournalFilter(
+            schedule=query.get("schedule"),
+            states=frozenset(State(word) for word in words(query, "state", State)),
+            reasons=frozenset(SkipReason(word) for word in words(query, "reason", SkipReason)),
+            since=since,
+            until=until,
+            before=None if before is None else cursor(before),
+            limit=limit,
+        )
 
     async def _status(self, request: web.Request) -> web.Response:
         query_of(request)

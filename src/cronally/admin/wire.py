@@ -173,7 +173,7 @@ class Why:
     """Why a schedule has a fire at an instant, or has none.
 
     local: the wall clock there, with its offset. asked_as: how a local time was read, if that needs a word. fate: a
-    state of the journal; ``upcoming``, ``unsettled`` (due, not on record yet), ``unknown`` (no record) or ``none``
+    state of the journal; ``upcoming``, ``unsettled`` (due, not on record yet), ``pruned`` (too old), ``unknown`` (no record) or ``none``
     (no slot). text: the same, a sentence. is_slot: the present rule has a slot there. days: how the two day fields go
     together, if both are set. bounds: what keeps the schedule from firing there. fires: the journal's rows about it.
     """
@@ -225,7 +225,9 @@ class Status:
     lateness_histogram: ``{"le_us", "count"}`` for each bucket: scheduled fires since the start that left at the first attempt, at
     most so many microseconds late and more than the bucket before; the last bucket has no bound (null).
     zone_change: ``{"old", "new", "names", "count"}``: the schedules whose next fires another version of tzdata moved (the
-    first 20 names), as found when the daemon started; None if there are none.
+    first 20 names), as found when the daemon started; None if there are none. pruned_through: journal entries of slots due
+    at or before it may be gone; None if none were pruned. size_bytes: what the store uses. journal_keep, journal_max_bytes:
+    how long (as ``30d``) and up to what size of the store the journal is kept.
     """
 
     version: str
@@ -247,6 +249,10 @@ class Status:
     lateness_histogram: list[dict[str, int | None]] = field(default_factory=list)
     stand_in: str | None = None
     zone_change: dict[str, Any] | None = None
+    pruned_through: str | None = None
+    size_bytes: int = 0
+    journal_keep: str = ""
+    journal_max_bytes: int = 0
 
 
 Answer = (

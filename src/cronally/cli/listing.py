@@ -20,6 +20,7 @@ EXAMPLES: Final = {
     "history": """
         cronally history nightly-report
         cronally history --state pending,rejected,expired --since 1d
+        cronally history --reason catch_up --since 1d --until 1h
         cronally history nightly-report --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z --json
         """,
     "status": """
@@ -94,11 +95,16 @@ def history_command(
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="INSTANT|DURATION", help="Fire times from there on; 2h is two hours ago."
+            "--since",
+            metavar="INSTANT|DURATION",
+            help="What reaches into the time from there on; 2h is two hours ago.",
         ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="INSTANT|DURATION", help="Fire times before that.")
+        str | None,
+        typer.Option(
+            "--until", metavar="INSTANT|DURATION", help="What begins before that; 2h is two hours ago."
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many, the newest.")

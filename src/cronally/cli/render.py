@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
+from cronally.domain.sizes import format_size
 from cronally.instants import UtcMs, parse_rfc3339, to_datetime
 
 if TYPE_CHECKING:
@@ -261,6 +262,10 @@ def status_text(status: Status) -> str:
     lines.append(("slots", ", ".join(f"{count:,} {state}" for state, count in status.journal.items())))
     if status.watermark:
         lines.append(("settled up to", status.watermark))
+    if status.journal_keep:
+        since = f"after {status.pruned_through}" if status.pruned_through else "from the beginning"
+        used = f"{format_size(status.size_bytes)} of {format_size(status.journal_max_bytes)} used"
+        lines.append(("journal", f"{since}, kept for {status.journal_keep}; {used}"))
     if status.lateness_us:
         words = [f"{key} {late_text(status.lateness_us[key])}" for key in ("p50", "p99", "max")]
         lines.append(("lateness", f"{', '.join(words)} (last {status.lateness_us['count']:,} fires)"))

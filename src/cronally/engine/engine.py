@@ -71,6 +71,8 @@ class Engine:
         if not opened.was_clean:
             await self._store.mark_unclean()
         self.core.failing.update(opened.failing)
+        if opened.pruned_through is not None:
+            self.core.pruned_through = opened.pruned_through
         await self.recovery.load()
         # If nothing was ever committed, each schedule's effective from says where its slots begin.
         watermark = MIN_UTC_MS if opened.watermark is None else opened.watermark

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cronally.domain.model import Fire, FireKey, JournalEntry, Kind, State
 from cronally.engine.fifo import FifoGroups
 from cronally.engine.relived import Relived
+from cronally.instants import MIN_UTC_MS
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -51,12 +52,14 @@ class Holding:
     """Held fires by key, with their place on the way out, and the FIFO groups they stand in.
 
     Attributes: groups. next_pending: when the earliest pending row may be tried, None if none is expected.
-        relived: what is settled of the time to come, after the clock was set back.
+        relived: what is settled of the time to come, after the clock was set back. pruned_through: slots due at or before it
+        are settled, although their rows may be gone; raised once that is durable.
     """
 
     def __init__(self) -> None:
         self.groups = FifoGroups()
         self.relived = Relived()
+        self.pruned_through = MIN_UTC_MS
         self.next_pending: UtcMs | None = None
         self._held: dict[_Key, _Held] = {}
         self._in_flight_count = 0
@@ -278,7 +281,9 @@ class Holding:
 
     def _is_relived(self, fire: Fire) -> bool:
         relived = self.relived
-        return relived.is_on and fire.kind is _SCHEDULED and relived.has(fire.schedule_id, fire.fire_time)
+        if not relived.is_on or fire.kind is not _SCHEDULED:
+            return False
+        return fire.due_time <= self.pruned_through or relived.has(fire.schedule_id, fire.fire_time)
 
     def _release_hold(self, fire: Fire) -> None:
         self._count_settled(self._held.pop(fire.key))

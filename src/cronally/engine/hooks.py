@@ -33,6 +33,9 @@ class Hooks:
     def store_failed(self, error: StoreError) -> None:
         """The store refused; the engine will try again."""
 
+    def pruned(self, rows: int, through: UtcMs, *, for_size: bool) -> None:
+        """Old journal entries are gone, of slots due up to *through*. for_size: there were too many, not too old ones."""
+
     def instants_moved(self, names: Sequence[str]) -> None:
         """A new tzdata moved the one instant of these ``@at`` schedules."""
 

@@ -121,8 +121,9 @@ class Opened:
     """What the store knew when it was opened.
 
     watermark: every slot due at or before it is journalled; None in a new store. was_clean: the last daemon stopped
-    in order (also True for a new store). pruned_through: slots at or before it count as settled. reached: the latest instant
-    the wall clock had shown when it was set back; None if it never was. failing: ids of the schedules that have an error.
+    in order (also True for a new store). pruned_through: slots due at or before it count as settled, although their
+    rows may be gone; None if nothing was pruned yet. reached: the latest instant the wall clock had shown when it was set
+    back; None if it never was. failing: ids of the schedules that have an error.
     """
 
     watermark: UtcMs | None
@@ -261,7 +262,8 @@ class ZoneRecord(NamedTuple):
 class JournalFilter:
     """Which journal entries a listing wants, newest first. Bounds are fire times, *since* <= t < *until*.
 
-    before: keyset of the last row of the page before: (fire time, schedule id, kind).
+    A row of several slots is wanted if it reaches into that time: its first slot before *until*, its last at or after
+    *since*; an open row has no last slot yet and reaches as far as you like. before: keyset of the last row of the page before: (fire time, schedule id, kind).
     """
 
     schedule: str | None = None
@@ -271,6 +273,19 @@ class JournalFilter:
     until: UtcMs | None = None
     before: tuple[UtcMs, int, str] | None = None
     limit: int = 100
+
+
+class Pruned(NamedTuple):
+    """What one step of pruning did.
+
+    Fields: rows: deleted. through: pruned through, as it is now; None if nothing was ever pruned. after: the key of the
+        last row looked at, where the next step goes on; None before the first. is_end: no more rows are that old.
+    """
+
+    rows: int
+    through: UtcMs | None
+    after: tuple[UtcMs, int, str] | None
+    is_end: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,7 +453,8 @@ class Store(Protocol):
     async def changed_beyond(self, at: UtcMs, *, after: str = "", limit: int = 500) -> list[StoredSchedule]:
         """Return living schedules that are effective, or paused, from an instant later than *at* on, by name.
 
-        Only names greater than *after*. But not those that are awake because their pause ended by itself: until then they have no slots on purpose.
+        Only names greater than *after*. But not those that are awake because their pause ended by itself: until then they
+        have no slots on purpose.
         """
         ...
 
@@ -452,6 +468,23 @@ class Store(Protocol):
         What is pending until later than *at* may be tried at once, but not before it is due. Manual fires and backfills are
         due by *at*: somebody has asked for them.
         """
+        ...
+
+    # retention
+
+    async def prune(
+        self, bound: UtcMs, *, after: tuple[UtcMs, int, str] | None = None, limit: int = 250
+    ) -> Pruned:
+        """Look at the next *limit* rows with a fire time up to *bound*, and delete those that are over and done with.
+
+        In the order of (fire time, schedule id, kind), from *after* on. A row goes if its last slot was due, and its last
+        attempt left, if there was one, at or before *bound* and the watermark, and if it is neither pending nor open. In
+        the same transaction ``pruned through`` is raised to the latest due time among them; it never goes back.
+        """
+        ...
+
+    async def size_bytes(self) -> int:
+        """Return how much of its file the store uses; space that pruning has freed, and that is used again, not counted."""
         ...
 
     # zones under a version of tzdata

@@ -1,7 +1,8 @@
 """Memory brought in line with the store: at start, after a suspend or a clock step, after a stall.
 
 For each schedule the slots in (max(watermark, effective from), now], less those with a journal row, less those the core
-still holds, then the catch-up policy. Running it twice decides nothing twice: what the first run wrote is a row.
+still holds, then the catch-up policy. A slot due at or before *pruned through* is settled, although its row may
+be gone. Running it twice decides nothing twice: what the first run wrote is a row.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ class Recovery:
         try:
             await self._settler.flush()
             now = self._clock.wall()
+            watermark = max(watermark, core.pruned_through)
             core.wake_paused(now)
             decision = _Decision(now, after_crash=after_crash)
             late = core.restart(now, watermark)

@@ -14,6 +14,7 @@ from cronally.domain.zones import tzdata_version
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
 from cronally.engine.ports import JournalFilter, JournalRow, StoredSchedule
+from cronally.engine.retention import Keep
 from cronally.engine.why import Why, why
 from cronally.errors import (
     Conflict,
@@ -62,7 +63,8 @@ class Status:
 
     Attributes: lateness_us: p50, p99 and max of recent scheduled fires; None before the first. lateness_histogram: (upper
         bound in microseconds or None, fires since the start) for each bucket. zone_change: what
-        another version of tzdata moved when the daemon started, or None.
+        another version of tzdata moved when the daemon started, or None. pruned_through: entries of slots due at or before
+        it may be gone; None if none were pruned. size_bytes: what the store uses. keep: how much of the journal is kept.
     """
 
     version: str
@@ -83,6 +85,9 @@ class Status:
     lateness_histogram: list[tuple[int | None, int]] = field(default_factory=list)
     stand_in: str | None = None
     zone_change: ZoneChange | None = None
+    pruned_through: UtcMs | None = None
+    size_bytes: int = 0
+    keep: Keep = field(default_factory=Keep)
 
 
 class Service:
@@ -106,6 +111,7 @@ class Service:
         stand_in: str | None = None,
         topic_maker: TopicMaker | None = None,
         zone_watch: ZoneWatch | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self._core = core
         self._store = store
@@ -118,6 +124,7 @@ class Service:
         self._stand_in = stand_in
         self._topic_maker = topic_maker
         self._zone_watch = zone_watch
+        self._keep = keep or Keep()
         self._started_at = clock.wall()
         self._not_ready_because: str | None = "it is starting"
 
@@ -170,10 +177,20 @@ class Service:
         watermark = self._core.watermark(now)
         specs = await self._store.specs([row.entry.revision_id for row in rows])
         measured = [self._measured(row, now) if row.entry.is_open else row for row in rows]
-        return why(stored, asked, measured, specs, now=now, watermark=watermark)
+        return why(
+            stored,
+            asked,
+            measured,
+            specs,
+            now=now,
+            watermark=watermark,
+            pruned_through=self._pruned_through,
+            keep=self._keep,
+        )
 
     async def status(self) -> Status:
         counts = await self._store.counts()
+        size_bytes = await self._store.size_bytes()
         now = self._clock.wall()
         return Status(
             version=self._version,
@@ -194,7 +211,15 @@ class Service:
             lateness_histogram=self._lateness.histogram(),
             stand_in=self._stand_in,
             zone_change=None if self._zone_watch is None else self._zone_watch.change,
+            pruned_through=self._pruned_through,
+            size_bytes=size_bytes,
+            keep=self._keep,
         )
+
+    @property
+    def _pruned_through(self) -> UtcMs | None:
+        through = self._core.pruned_through
+        return None if through == MIN_UTC_MS else through
 
     @property
     def not_ready_because(self) -> str | None:

@@ -82,7 +82,7 @@ class SetBack:
         id_, table = entry.schedule_id, self._core.timetable
         if id_ not in table or table.revision_id(id_) != entry.revision_id:
             return False
-        return table.effective_from(id_) < entry.fire_time
+        return table.effective_from(id_) < entry.fire_time and entry.due_time > self._core.pruned_through
 
     def _amended(self, entry: JournalEntry, spec: ScheduleSpec, now: UtcMs) -> JournalEntry:
         """Return what is left of an entry that reaches beyond *now*."""
@@ -92,7 +92,7 @@ class SetBack:
             slots = spec.recurrence().slots
         except UsageError:  # its zone has left tzdata, say: it has no slots to come
             return entry
-        return cut_row(entry, slots, now)
+        return cut_row(entry, slots, UtcMs(max(now, self._core.pruned_through)))
 
     def done(self) -> None:
         """That recovery has succeeded."""

@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from cronally.domain.matching import Asked, Match, match_at
 from cronally.domain.model import Kind, State
-from cronally.instants import UtcMs, format_utc
+from cronally.instants import MIN_UTC_MS, UtcMs, format_utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.ports import JournalRow, StoredSchedule
+    from cronally.engine.retention import Keep
 
 Fate = Literal[
-    "published", "pending", "skipped", "expired", "rejected", "upcoming", "unsettled", "unknown", "none"
+    "published",
+    "pending",
+    "skipped",
+    "expired",
+    "rejected",
+    "upcoming",
+    "unsettled",
+    "pruned",
+    "unknown",
+    "none",
 ]
 _STATES: Final[dict[State, Fate]] = {
     State.PUBLISHED: "published",
@@ -44,8 +54,8 @@ class Why:
     Attributes: stored: the schedule as it is. asked: the instant. match: what the present rule makes of it. due: the
         fire time plus the spread. bounds: sentences on what keeps the rule from firing there: starts, ends, effective
         from, a pause. rows: the journal rows that cover it, of every kind. fate: what became of the scheduled slot;
-        ``upcoming``: to come; ``unsettled``: due, its outcome not on record yet; ``unknown``: there should be a row and
-        is none; ``none``: there is no slot. text: the fate in one sentence.
+        ``upcoming``: to come; ``unsettled``: due, its outcome not on record yet; ``pruned``: so old that its row is gone;
+        ``unknown``: there should be a row and is none; ``none``: there is no slot. text: the fate in one sentence.
     """
 
     stored: StoredSchedule
@@ -66,11 +76,14 @@ def why(
     *,
     now: UtcMs,
     watermark: UtcMs | None,
+    pruned_through: UtcMs | None,
+    keep: Keep,
 ) -> Why:
     """Return why *stored* has a fire at the instant *asked* or has none.
 
     Args: rows: those that ``Store.covering`` gave. specs: of the revisions of *rows*. watermark: every slot due at or
-        before it is journalled.
+        before it is journalled. pruned_through: the rows of slots due at or before it may be gone; None: of none. keep:
+        how much of the journal is kept.
     Errors: WhenError, ZoneError if the schedule's rule cannot be read any more.
     """
     at = asked.at
@@ -79,6 +92,7 @@ def why(
     bounds = tuple(_bounds(stored, at))
     told = tuple(row for row in rows if _is_of(row, at, specs))
     scheduled = next((row for row in told if row.entry.kind is Kind.SCHEDULED), None)
+    is_pruned = pruned_through is not None and due <= pruned_through
     fate: Fate
     if scheduled is not None:
         fate, text = _STATES[scheduled.entry.state], _journalled(scheduled, at, stored, specs)
@@ -89,10 +103,14 @@ def why(
     elif due > now:
         spread = "" if due == at else f" (its spread puts it at {format_utc(due)})"
         fate, text = "upcoming", f"it is still to come{spread}"
+    elif is_pruned:
+        fate, text = "pruned", f"it was settled, and its entry is pruned: {_kept(pruned_through, keep)}"
     elif watermark is None or due > watermark:
         fate, text = "unsettled", "it is due, and its outcome is not on record yet; ask again in a moment"
     else:
-        fate, text = "unknown", "nothing is on record for it; the journal may not go back so far"
+        fate, text = "unknown", "nothing is on record for it, although the journal goes back so far"
+    if fate == "none" and is_pruned and stored.created_at < at <= stored.effective_from:
+        text += f"; what came of another rule then is pruned: {_kept(pruned_through, keep)}"
     return Why(
         stored=stored,
         asked=asked,
@@ -103,6 +121,11 @@ def why(
         fate=fate,
         text=text,
     )
+
+
+def _kept(pruned_through: UtcMs | None, keep: Keep) -> str:
+    through = format_utc(pruned_through or MIN_UTC_MS)
+    return f"the journal keeps {keep}, and has let go of slots due up to {through}"
 
 
 def _bounds(stored: StoredSchedule, at: UtcMs) -> list[str]:

@@ -292,38 +292,126 @@ SCHEDULES_NAMED: Final = """
 """
 
 
-def history(wanted: JournalFilter, schedule_ids: Sequence[int] | None) -> tuple[str, list[object]]:
-    """Return the statement that lists what *wanted* wants, of *schedule_ids* (None: of all), and its values."""
-    conditions: list[str] = []
-    values: list[object] = []
+_NEWEST: Final = "ORDER BY fire_time DESC, schedule_id DESC, kind DESC LIMIT ?"
+_MOST_BRANCHES: Final = 100  # of a statement; SQLite takes 500
 
-    def where(condition: str, *given: object) -> None:
-        conditions.append(condition)
-        values.extend(given)
 
-    if schedule_ids is not None:
-        where(f"journal.schedule_id IN ({_marks(schedule_ids)})", *schedule_ids)
-    if wanted.states:
-        where(f"state IN ({_marks(wanted.states)})", *map(str, wanted.states))
-        if State.PUBLISHED not in wanted.states:
-            where("state <> 'published'")  # says to SQLite that the index of the unpublished will do
-    if wanted.reasons:
-        where(f"reason IN ({_marks(wanted.reasons)})", *map(str, wanted.reasons))
+def history(
+    wanted: JournalFilter, schedule_ids: Sequence[int] | None, *, reaching: bool = False
+) -> tuple[str, list[object]]:
+    """Return the statement that lists what *wanted* wants, of *schedule_ids* (None: of all), and its values.
+
+    reaching: not the rows that begin at ``since`` or later, but the older ones that reach there: ranges and open rows.
+
+    First the keys, newest first, each branch from one index as far as the limit goes; then the rows that they name.
+    """
+    conditions = _Conditions()
+    conditions.among("schedule_id", schedule_ids)
     if wanted.since is not None:
-        where("fire_time >= ?", wanted.since)
+        conditions.add(f"fire_time {'<' if reaching else '>='} ?", wanted.since)
     if wanted.until is not None:
-        where("fire_time < ?", wanted.until)
+        conditions.add("fire_time < ?", wanted.until)
     if wanted.before is not None:
-        where("(fire_time, journal.schedule_id, kind) < (?, ?, ?)", *wanted.before)
+        conditions.add("(fire_time, schedule_id, kind) < (?, ?, ?)", *wanted.before)
+    conditions.among("reason", sorted(wanted.reasons) if wanted.reasons else None)
+    states = sorted(wanted.states)
+    if wanted.reasons:  # only skipped ones have one
+        states = [State.SKIPPED] if State.SKIPPED in (states or State) else []
+    branches: list[tuple[str, _Conditions]] = []
+    if reaching:
+        conditions.among("state", states or None)
+        branches.append(
+            (
+                "INDEXED BY journal_range",
+                conditions.and_("last_fire_time >= ? AND last_fire_time IS NOT NULL", wanted.since),
+            )
+        )
+        branches.append(("INDEXED BY journal_open", conditions.and_("is_open")))
+    elif wanted.reasons or (states and State.PUBLISHED not in states):
+        branches += [
+            ("INDEXED BY journal_unpublished", conditions.and_("state <> 'published' AND state = ?", state))
+            for state in states
+        ]
+    else:
+        conditions.among("state", states or None)
+        if schedule_ids is not None and 1 < len(schedule_ids) <= _MOST_BRANCHES:
+            branches += [("", conditions.and_("schedule_id = ?", id_)) for id_ in schedule_ids]
+        else:
+            branches.append(("", conditions))
+    keys = " UNION ".join(
+        f"SELECT * FROM (SELECT schedule_id, fire_time, kind FROM journal {index} WHERE {where.text} {_NEWEST})"
+        for index, where in branches
+    )
     sql = f"""
         SELECT json_group_array(json_array(name, {_ENTRY})) FROM (
-            SELECT name, journal.* FROM journal JOIN revision ON revision.id = journal.revision_id
-            WHERE {" AND ".join(conditions) or "true"}
-            ORDER BY fire_time DESC, journal.schedule_id DESC, kind DESC LIMIT ?
+            SELECT name, journal.* FROM ({keys or "SELECT * FROM journal WHERE false"} {_NEWEST}) AS found
+            CROSS JOIN journal USING (schedule_id, fire_time, kind)
+            CROSS JOIN revision ON revision.id = journal.revision_id
+            ORDER BY fire_time DESC, journal.schedule_id DESC, kind DESC
         )
     """
+    values = [value for _, where in branches for value in (*where.values, wanted.limit)]
     return sql, [*values, wanted.limit]
 
+
+class _Conditions:
+    """What a statement asks of a row, all of it, and the values for the question marks."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = ["true"]
+        self.values: list[object] = []
+
+    @property
+    def text(self) -> str:
+        return " AND ".join(self._texts)
+
+    def add(self, condition: str, *values: object) -> None:
+        self._texts.append(condition)
+        self.values += values
+
+    def among(self, column: str, values: Sequence[object] | None) -> None:
+        """Ask that *column* has one of *values*; None asks nothing."""
+        if values is not None:
+            marks = "= ?" if len(values) == 1 else f"IN ({', '.join('?' * len(values))})"
+            self.add(f"{column} {marks}", *values)
+
+    def and_(self, condition: str, *values: object) -> _Conditions:
+        """Return these and one more."""
+        more = _Conditions()
+        more._texts = [*self._texts, condition]
+        more.values = [*self.values, *values]
+        return more
+
+
+_IS_OVER: Final = """
+    state <> 'pending' AND NOT is_open
+    AND max(coalesce(last_due, fire_time), coalesce(released_at, fire_time)) <= min(?1, (SELECT value FROM meta WHERE key = 'watermark'))
+"""
+_NEXT_OLD: Final = "journal INDEXED BY journal_time WHERE (fire_time, schedule_id, kind) > (?2, ?3, ?4)"
+
+PRUNABLE: Final = f"""
+    SELECT json_group_array(json_array(fire_time, schedule_id, kind, due, is_over)) FROM (
+        SELECT fire_time, schedule_id, kind, coalesce(last_due, fire_time) AS due, {_IS_OVER} AS is_over
+        FROM {_NEXT_OLD} AND fire_time <= min(?1, (SELECT value FROM meta WHERE key = 'watermark'))
+        ORDER BY fire_time, schedule_id, kind LIMIT ?5
+    )
+"""
+"""The next rows that begin at or before a bound, or the watermark if that is earlier, and whether each can go."""
+
+RAISE_PRUNED: Final = """
+    INSERT INTO meta (key, value) SELECT 'pruned_through', min(?, value) FROM meta WHERE key = 'watermark'
+    ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+"""
+
+PRUNE: Final = f"""
+    DELETE FROM {_NEXT_OLD} AND fire_time <= ?5 AND (fire_time, schedule_id, kind) <= (?5, ?6, ?7)
+    AND {_IS_OVER} AND coalesce(last_due, fire_time) <= ?8
+"""
+"""Delete those of them up to a key that are due up to an instant, unless they have changed since they were found."""
+
+SIZE: Final = """
+    SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
 
 COVERING: Final = f"""
     SELECT json_group_array(json_array(name, {_ENTRY})) FROM (
@@ -338,10 +426,6 @@ COVERING: Final = f"""
     )
 """
 """A range never spans a slot with a row of its own, so only the scheduled row before an instant can reach it."""
-
-
-def _marks(values: object) -> str:
-    return ", ".join("?" * len(values))  # type: ignore[arg-type]
 
 
 def journal_row(row: list[Any]) -> JournalRow:

@@ -155,5 +155,17 @@ _SECOND = (
     """,
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND)
+_THIRD = (
+    # For listings by state and for the counts, both from the index alone.
+    "DROP INDEX journal_unpublished",
+    """
+    CREATE INDEX journal_unpublished ON journal (state, fire_time, schedule_id, kind, reason, count)
+    WHERE state <> 'published'
+    """,
+    # The rows of several slots, and the pauses that go on: they may reach into the time that a listing is about.
+    "CREATE INDEX journal_range ON journal (last_fire_time) WHERE last_fire_time IS NOT NULL",
+    "CREATE INDEX journal_open ON journal (fire_time) WHERE is_open",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _THIRD)
 """The statements of each version, from 1. The version of the schema is how many there are."""

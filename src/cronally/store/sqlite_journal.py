@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import State
-from cronally.engine.ports import StoreCounts
+from cronally.engine.ports import Pruned, StoreCounts
 from cronally.errors import Conflict, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
 from cronally.store import journal_sql, schedule_sql
 from cronally.store.base import last_due_time
-from cronally.store.schema import REACHED, WATERMARK
+from cronally.store.schema import PRUNED_THROUGH, REACHED, WATERMARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -142,14 +142,15 @@ class SqliteJournal:
             named = await lister.rows(journal_sql.SCHEDULES_NAMED, (wanted.schedule, wanted.schedule))
             ids = [id_ for (id_,) in named]
         found: list[JournalRow] = []
-        while len(found) < wanted.limit:
-            most = min(wanted.limit - len(found), _MOST_ROWS)
-            rows = await lister.json(*journal_sql.history(replace(wanted, limit=most), ids))
-            found += map(journal_sql.journal_row, rows)
-            if len(rows) < most:
-                break
-            last = found[-1].entry
-            wanted = replace(wanted, before=(last.fire_time, last.schedule_id, str(last.kind)))
+        for reaching in (False, True) if wanted.since is not None else (False,):
+            while (most := min(wanted.limit - len(found), _MOST_ROWS)) > 0:
+                statement = journal_sql.history(replace(wanted, limit=most), ids, reaching=reaching)
+                rows = await lister.json(*statement)
+                found += map(journal_sql.journal_row, rows)
+                if len(rows) < most:
+                    break
+                last = found[-1].entry
+                wanted = replace(wanted, before=(last.fire_time, last.schedule_id, str(last.kind)))
         return found
 
     async def covering(self, schedule_id: int, fire_time: UtcMs) -> list[JournalRow]:
@@ -199,6 +200,29 @@ class SqliteJournal:
             journal={State(state): count for state, count in journal},
             oldest_pending_due=None if oldest is None else UtcMs(oldest),
         )
+
+    async def prune(
+        self, bound: UtcMs, *, after: tuple[UtcMs, int, str] | None = None, limit: int = 250
+    ) -> Pruned:
+        database = self._database
+        first = (bound, *(after or (MIN_UTC_MS, 0, "")))
+        # What this reads from the disk need not be read in the transaction, for which others wait.
+        found = await database.lister.json(journal_sql.PRUNABLE, (*first, limit))
+        due = [due for *_, due, is_over in found if is_over]
+        if found:
+            fire_time, schedule_id, kind, *_ = found[-1]
+            after = (fire_time, schedule_id, kind)
+        if due and after is not None:
+            through = max(due)
+            await database.write(
+                [(journal_sql.RAISE_PRUNED, (through,)), (journal_sql.PRUNE, (*first, *after, through))]
+            )
+        raised = await database.lister.rows("SELECT value FROM meta WHERE key = ?", (PRUNED_THROUGH,))
+        return Pruned(len(due), raised[0][0] if raised else None, after, is_end=len(found) < limit)
+
+    async def size_bytes(self) -> int:
+        [[size]] = await self._database.lister.rows(journal_sql.SIZE)
+        return int(size)
 
 
 async def amend_entries(writer: Connection, entries: Sequence[JournalEntry]) -> None:

@@ -177,6 +177,13 @@ def test_status():
         ":4566",
     ):
         assert part in text, part
+    assert "journal" not in text  # of an older daemon
+    kept = {"journal_keep": "30d", "journal_max_bytes": 2 << 30, "size_bytes": 300 << 20}
+    assert "journal        from the beginning, kept for 30d; 300 MiB of 2 GiB used" in render.status_text(
+        replace(status, **kept)
+    )
+    pruned = replace(status, **kept, pruned_through="2026-10-24T00:00:00Z")
+    assert "journal        after 2026-10-24T00:00:00Z, kept" in render.status_text(pruned)
     broken = replace(status, is_ready=False, not_ready_because="the store takes no commits")
     assert "NOT READY: the store takes no commits" in render.status_text(broken)
 

@@ -55,6 +55,21 @@ class Down:
         return running_engine(clock=self.clock, store=self.store, **keys)
 
 
+async def test_slots_up_to_pruned_through_are_settled_though_they_have_no_row():
+    down = Down()
+    await down.leave(("job", "* * * * *", {"catch_up": "all"}), ("spread", "* * * * *", {"catch_up": "all", "spread": "50s"}),
+                     crash=True, until="09:03:30")  # fmt: skip
+    await down.store.prune(at("09:03:00"))
+    assert (await down.store.open()).pruned_through > at("09:02:00")
+    down.store._watermark = at("09:00:00")  # as after a clock that was set back
+    await down.clock.advance_to(at("09:04:30"))
+    async with down.again() as rig:
+        assert rig.engine.core.pruned_through == down.store._pruned_through
+        due = [arrival.entry.fire.due_time for arrival in rig.publisher.arrivals]
+        assert due
+        assert min(due) > down.store._pruned_through
+
+
 @pytest.mark.parametrize("crash", [False, True])
 @pytest.mark.parametrize(
     ("policy", "fired"),

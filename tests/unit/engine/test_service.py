@@ -64,7 +64,9 @@ async def test_history_is_filtered_and_answers_for_an_open_pause_as_of_now():
         [paused] = await rig.service.history(JournalFilter(reasons=frozenset({SkipReason.PAUSED})))
         assert (paused.entry.count, paused.entry.last_fire_time) == (3, at("09:00:30"))
         assert await rig.service.history(JournalFilter(schedule="idle")) == []
-        assert await rig.service.history(JournalFilter(schedule="job", since=at("10:00:00"))) == []
+        reaching = await rig.service.history(JournalFilter(schedule="job", since=at("09:00:35")))
+        assert reaching == [paused]
+        assert await rig.service.history(JournalFilter(schedule="job", until=at("08:00:00"))) == []
         await rig.service.remove("job", by="t")
         assert len(await rig.service.history(JournalFilter(schedule="job"))) == 4
         with pytest.raises(ScheduleNotFound):

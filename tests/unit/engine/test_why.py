@@ -2,6 +2,7 @@
 
 from cronally.domain.matching import Asked
 from cronally.domain.model import JournalEntry, SkipReason, State
+from cronally.engine.retention import Keep
 from cronally.engine.why import why
 from support.rig import running_engine
 
@@ -120,7 +121,34 @@ async def test_a_slot_that_is_due_and_one_that_left_no_record():
         await rig.add("a", "0 9 * * *")
         [stored] = await rig.store.schedules()
         nine = stored.effective_from + 30_000
-        due = why(stored, Asked(nine), [], {}, now=nine, watermark=nine - 1)
+        due = why(stored, Asked(nine), [], {}, now=nine, watermark=nine - 1, pruned_through=None, keep=Keep())
         assert due.fate == "unsettled"
-        gone = why(stored, Asked(nine), [], {}, now=nine + 1, watermark=nine)
+        gone = why(
+            stored, Asked(nine), [], {}, now=nine + 1, watermark=nine, pruned_through=None, keep=Keep()
+        )
         assert gone.fate == "unknown"
+        assert "although the journal goes back so far" in gone.text
+
+
+async def test_a_slot_whose_entry_is_pruned_and_one_of_an_earlier_rule():
+    async with running_engine() as rig:
+        await rig.add("a", "* * * * *")
+        await rig.clock.advance(200)
+        await rig.store.prune(rig.clock.wall() - 100_000)
+        rig.engine.core.pruned_through = (await rig.store.prune(0)).through
+        gone, text = await fate(rig, "a", "2026-11-23T09:00:00Z")
+        assert gone == "pruned"
+        assert (
+            "keeps 30d or 2 GiB, what comes first, and has let go of slots due up to 2026-11-23T09:01:00Z"
+            in text
+        )
+        assert (await fate(rig, "a", "2026-11-23T09:02:00Z"))[0] == "published"
+        await rig.set("a", when="0 9 * * *")
+        none, text = await fate(rig, "a", "2026-11-23T09:01:00Z")
+        assert (none, "what came of another rule then is pruned" in text) == ("none", True)
+        for instant in (
+            "2026-11-23T08:00:00Z",
+            "2026-11-23T09:02:30Z",
+        ):  # before there was one; still on record
+            none, text = await fate(rig, "a", instant)
+            assert (none, "pruned" in text) == ("none", False)
