@@ -17,7 +17,7 @@ from cronally.domain.model import JournalEntry, Kind, Pause, State
 from cronally.domain.spec import canonical_document, from_document
 from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow
 from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
-from cronally.store import database, journal_sql, schedule_sql
+from cronally.store import database, faults, journal_sql, schedule_sql
 from cronally.store.schema import MIGRATIONS
 from cronally.store.sqlite import SqliteStore
 
@@ -143,7 +143,9 @@ async def test_a_place_that_cannot_be_used_is_named_with_the_reason(tmp_path, fa
         "name too long": (tmp_path / ("x" * 300), "File name too long"),
     }[fault]
     message = str(await opening_error(path))
-    assert message.startswith(f"the store {path} cannot be opened for writing: {reason}")
+    assert message.startswith(
+        f"the store {path} cannot be opened for writing by uid {os.geteuid()}: {reason}"
+    )
     assert message.endswith("or name another place with --store")
 
 
@@ -336,7 +338,7 @@ async def test_another_program_that_holds_the_file_makes_it_busy_for_a_while(pat
 def test_errors_of_sqlite_get_our_names(name, expected):
     raised = sqlite3.OperationalError("what SQLite says")
     raised.sqlite_errorcode, raised.sqlite_errorname = getattr(sqlite3, name), name
-    error = database._translation("/x.db", raised)
+    error = faults.translation("/x.db", raised)
     assert type(error) is expected
     assert "/x.db" in str(error)
     assert "what SQLite says" in str(error)

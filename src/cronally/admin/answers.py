@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cronally.domain.matching import Asked, Match
     from cronally.domain.model import Pause
     from cronally.engine.applying import ApplyResult
+    from cronally.engine.copies import Contents
     from cronally.engine.ports import JournalRow
     from cronally.engine.service import ScheduleView, Status
     from cronally.engine.why import Why
@@ -102,6 +103,7 @@ def status_answer(status: Status) -> wire.Status:
         lateness_histogram=[{"le_us": bound, "count": count} for bound, count in status.lateness_histogram],
         stand_in=status.stand_in,
         zone_change=None if status.zone_change is None else _zone_change(status.zone_change),
+        store_warning=status.store_warning,
     )
 
 
@@ -162,6 +164,19 @@ def apply_answer(result: ApplyResult) -> wire.ApplyReply:
         unchanged=result.unchanged,
         problems=[wire.Problem(line=p.line, name=p.name, reason=p.reason) for p in result.problems],
         problem_count=result.problem_count,
+    )
+
+
+def copy_answer(contents: Contents) -> wire.Copy:
+    """Return what a backup holds as it travels."""
+    return wire.Copy(
+        file=contents.path,
+        size_bytes=contents.size_bytes,
+        schedules=contents.schedules,
+        journal=contents.journal,
+        pending=contents.pending,
+        watermark=_instant(contents.watermark),
+        schema=contents.schema,
     )
 
 

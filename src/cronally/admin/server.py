@@ -17,8 +17,16 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from cronally.admin import wire
-from cronally.admin.answers import apply_answer, fire_answer, schedule_answer, status_answer, why_answer
+from cronally.admin.answers import (
+    apply_answer,
+    copy_answer,
+    fire_answer,
+    schedule_answer,
+    status_answer,
+    why_answer,
+)
 from cronally.admin.requests import (
+    backup_wish,
     cursor,
     flag,
     if_match,
@@ -113,6 +121,7 @@ class AdminServer:
                 web.get(f"{name}/next", self._next),
                 web.get(f"{name}/why", self._why),
                 web.post("/v1/apply", self._apply),
+                web.post("/v1/backup", self._backup),
                 web.get("/v1/fires", self._fires),
                 web.get("/v1/status", self._status),
                 web.get("/healthz", self._healthz),
@@ -267,6 +276,16 @@ class AdminServer:
             owner, result.created, result.changed, result.unchanged, result.problem_count, by,
         )  # fmt: skip
         return _answer(apply_answer(result), status=422 if result.problem_count else 200)
+
+    # --- backup -----------------------------------------------------------------------------------------------------
+
+    async def _backup(self, request: web.Request) -> web.Response:
+        query_of(request)
+        by = await self._by(request)
+        file, replace = backup_wish(await read_object(request))
+        contents = await self._service.backup(file, replace=replace)
+        log.info("admin.backup file=%r bytes=%d by=%s", file, contents.size_bytes, by)
+        return _answer(copy_answer(contents), status=201)
 
     # --- journal and state ------------------------------------------------------------------------------------------
 

@@ -225,7 +225,8 @@ class Status:
     lateness_histogram: ``{"le_us", "count"}`` for each bucket: scheduled fires since the start that left at the first attempt, at
     most so many microseconds late and more than the bucket before; the last bucket has no bound (null).
     zone_change: ``{"old", "new", "names", "count"}``: the schedules whose next fires another version of tzdata moved (the
-    first 20 names), as found when the daemon started; None if there are none.
+    first 20 names), as found when the daemon started; None if there are none. store_warning: what is wrong with the
+    place where the store lies, or None.
     """
 
     version: str
@@ -247,6 +248,20 @@ class Status:
     lateness_histogram: list[dict[str, int | None]] = field(default_factory=list)
     stand_in: str | None = None
     zone_change: dict[str, Any] | None = None
+    store_warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """What a backup holds. watermark: every slot due at or before it is in its journal; None before the first."""
+
+    file: str
+    size_bytes: int
+    schedules: int
+    journal: int
+    pending: int = 0
+    watermark: str | None = None
+    schema: int = 0
 
 
 Answer = (
@@ -261,6 +276,7 @@ Answer = (
     | ApplyReply
     | Status
     | Why
+    | Copy
 )
 _Wire = TypeVar("_Wire")
 _TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem)

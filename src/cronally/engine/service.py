@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.model import State
     from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.copies import BackupMaker, Contents
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
     from cronally.engine.lateness import Lateness
@@ -62,7 +63,8 @@ class Status:
 
     Attributes: lateness_us: p50, p99 and max of recent scheduled fires; None before the first. lateness_histogram: (upper
         bound in microseconds or None, fires since the start) for each bucket. zone_change: what
-        another version of tzdata moved when the daemon started, or None.
+        another version of tzdata moved when the daemon started, or None. store_warning: what is
+        wrong with the place where the store lies, or None.
     """
 
     version: str
@@ -83,6 +85,7 @@ class Status:
     lateness_histogram: list[tuple[int | None, int]] = field(default_factory=list)
     stand_in: str | None = None
     zone_change: ZoneChange | None = None
+    store_warning: str | None = None
 
 
 class Service:
@@ -106,6 +109,8 @@ class Service:
         stand_in: str | None = None,
         topic_maker: TopicMaker | None = None,
         zone_watch: ZoneWatch | None = None,
+        backup_maker: BackupMaker | None = None,
+        store_warning: str | None = None,
     ) -> None:
         self._core = core
         self._store = store
@@ -118,6 +123,8 @@ class Service:
         self._stand_in = stand_in
         self._topic_maker = topic_maker
         self._zone_watch = zone_watch
+        self._backup_maker = backup_maker
+        self._store_warning = store_warning
         self._started_at = clock.wall()
         self._not_ready_because: str | None = "it is starting"
 
@@ -194,7 +201,14 @@ class Service:
             lateness_histogram=self._lateness.histogram(),
             stand_in=self._stand_in,
             zone_change=None if self._zone_watch is None else self._zone_watch.change,
+            store_warning=self._store_warning,
         )
+
+    async def backup(self, path: str, *, replace: bool) -> Contents:
+        """Write a copy of the store to *path* while it is in use. Errors: see ``BackupMaker.backup``; UsageError."""
+        if self._backup_maker is None:
+            raise UsageError("this daemon's store is no file that can be copied")
+        return await self._backup_maker.backup(path, replace=replace)
 
     @property
     def not_ready_because(self) -> str | None:
