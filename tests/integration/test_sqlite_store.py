@@ -20,6 +20,7 @@ from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError,
 from cronally.store import database, faults, journal_sql, schedule_sql
 from cronally.store.schema import MIGRATIONS
 from cronally.store.sqlite import SqliteStore
+from support.stores import unprivileged
 
 T = 1_795_510_800_000
 TOPIC = "arn:aws:sns:us-east-1:123456789012:reports"
@@ -149,16 +150,21 @@ async def test_a_place_that_cannot_be_used_is_named_with_the_reason(tmp_path, fa
     assert message.endswith("or name another place with --store")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-@pytest.mark.parametrize("what", ["directory", "file"])
-async def test_a_place_that_may_not_be_written_is_named(store, path, what):
+@pytest.mark.parametrize("what", ["directory", "file", "directory without a store"])
+async def test_a_place_that_may_not_be_written_is_named_with_the_uid(store, path, what):
     await store.close(watermark=T)
+    if what == "directory without a store":
+        path.unlink()
     target = path if what == "file" else path.parent
-    target.chmod(0o500)
-    try:
-        assert str(path) in str(await opening_error(path))
-    finally:
-        target.chmod(0o700)
+    with unprivileged(path.parent):
+        target.chmod(0o500)
+        try:
+            message = str(await opening_error(path))
+            assert message.startswith(
+                f"the store {path} cannot be opened for writing by uid {os.geteuid()}: "
+            )
+        finally:
+            target.chmod(0o700)
 
 
 async def test_a_file_of_another_program_is_left_alone(tmp_path):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cronally.domain.model import JournalEntry, State
 from cronally.domain.spec import from_document
 from cronally.engine.ports import ScheduleChange
 from cronally.instants import UtcMs
 from support.rig import TOPIC
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 T = UtcMs(1_795_510_800_000)
 PAGE = 4096
@@ -48,6 +52,27 @@ def damage(path: Path, *, from_page: int = 12) -> None:
         for page in range(from_page, path.stat().st_size // PAGE):
             file.seek(page * PAGE)
             file.write(b"\xff" * 100)
+
+
+NOBODY = 65_534
+
+
+@contextmanager
+def unprivileged(directory: Path) -> Iterator[None]:
+    """Be somebody for whom permissions count, and who owns *directory*, for the block: nobody instead of root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for parent in directory.parents[:-2]:
+        parent.chmod(parent.stat().st_mode | 0o111)
+    owned = [directory, *directory.rglob("*")]
+    for entry in owned:
+        os.chown(entry, NOBODY, NOBODY, follow_symlinks=False)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def run_python(script: str, *arguments: object, timeout_s: float = 50) -> subprocess.CompletedProcess[str]:

@@ -147,6 +147,11 @@ class Edits:
 
     # --- pauses that end by themselves ------------------------------------------------------------------------------
 
+    @property
+    def is_waiting_for_store(self) -> bool:
+        """Whether recovery has begun and the store does not let it finish: changes are refused."""
+        return self._loop.is_half_recovered
+
     async def run(self) -> None:
         """Put ended pauses on record, for ever. The core has planned past them already."""
         wake = asyncio.Event()

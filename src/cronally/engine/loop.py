@@ -63,7 +63,8 @@ class Loop:
         self._wants_plan = asyncio.Event()
         self._sooner: deque[Fire] = deque()
         self._is_stopping = False
-        self._is_half_recovered = False
+        self.is_half_recovered = False
+        """Recovery has begun, and the store does not let it finish."""
         self.recovering = asyncio.Lock()
         """Held by recovery, and by what must not meet it halfway."""
         self._halt = Halt(settler)
@@ -122,7 +123,7 @@ class Loop:
         Errors: NotReady if recovery has begun and the store does not let it finish: whose slots are whose is not known.
         """
         async with self.recovering:
-            if self._is_half_recovered:
+            if self.is_half_recovered:
                 raise NotReady(
                     "the daemon cannot read its store to decide on missed fires; try again in a moment"
                 )
@@ -266,10 +267,10 @@ class Loop:
                 try:
                     fires = await self._recovery.run(reason, watermark)
                 except StoreError as exc:
-                    self._is_half_recovered = True
+                    self.is_half_recovered = True
                     self._hooks.store_failed(exc)
                 else:
-                    self._is_half_recovered = False
+                    self.is_half_recovered = False
                     self._sooner += fires + pending
                     break
             await self._clock.sleep(_STORE_RETRY_S)

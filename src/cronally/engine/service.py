@@ -213,9 +213,14 @@ class Service:
     @property
     def not_ready_because(self) -> str | None:
         """Why changes are refused and fires may be held back; None when all is well."""
-        if self._not_ready_because is None and self._settler.is_blocked:
-            return f"the store takes no commits ({self._settler.last_error})"
-        return self._not_ready_because
+        if self._not_ready_because is not None:
+            return self._not_ready_because
+        error = self._settler.last_error
+        if error is not None and (self._settler.is_blocked or not error.is_retryable):
+            return f"the store takes no commits ({error})"
+        if self._edits.is_waiting_for_store:
+            return "the store cannot be read to decide on missed fires; the log says why"
+        return None
 
     # --- changing ---------------------------------------------------------------------------------------------------
 

@@ -65,10 +65,7 @@ class Database:
         self.kept = kept
         self._lock = lock
         self._turn = asyncio.Lock()
-        self._writer, reader, lister = connections
-        self.reader: Connection = reader
-        self.lister: Connection = lister
-        self._connections = (lister, reader, self._writer)
+        self._take(connections)
 
     @classmethod
     async def open(cls, path: str) -> Database:
@@ -78,19 +75,11 @@ class Database:
         """
         path = os.path.realpath(path)  # noqa: ASYNC240 - one file, one lock, whatever it is called
         lock = Lock.take(path)
-        connections: list[_Connection] = []
         try:
             kept = finish_restore(path)
             _create(path)
-            for _ in range(3):
-                connections.append(await _Connection.open(path))  # noqa: PERF401 - those that are open get closed
-            writer, *readers = connections
-            was_clean = await _admit(path, writer)
-            for reader in readers:
-                await reader.rows("PRAGMA query_only = ON")
+            connections, was_clean = await _connect(path)
         except BaseException:
-            for connection in reversed(connections):
-                await connection.close()
             lock.release()
             raise
         return cls(path, lock, connections, was_clean=was_clean, kept=kept)
@@ -103,6 +92,7 @@ class Database:
         in line behind it, and before whatever the next transaction does.
         """
         async with self._turn:
+            await self._mend()
             try:
                 await self._writer.rows("BEGIN IMMEDIATE")
                 yield self._writer
@@ -118,6 +108,7 @@ class Database:
         on to its end all the same.
         """
         async with self._turn:
+            await self._mend()
             await self._writer.run(statements)
 
     async def fold_log(self) -> None:
@@ -128,9 +119,33 @@ class Database:
     async def close(self) -> None:
         """Let go of the file, once whoever writes has finished."""
         async with self._turn:
-            for connection in self._connections:
-                await connection.close()
+            await _close(self._connections)
             self._lock.release()
+
+    def _take(self, connections: list[_Connection]) -> None:
+        self._connections = connections
+        self._writer, reader, lister = connections
+        self.reader: Connection = reader
+        self.lister: Connection = lister
+        self._files = _files(self.path)
+
+    async def _mend(self) -> None:
+        """Open the file anew if its log, or the log's index, was removed: what is written to a file without a name is lost in a crash.
+
+        SQLite still has the old ones open; closing puts what is in them into the file. Errors: StoreError, also if it is the
+        file itself that was removed or replaced; then nothing is written until it is back.
+        """
+        files = _files(self.path)
+        if files == self._files:
+            return
+        if files[0] != self._files[0]:
+            raise StoreError(
+                f"the store {self.path} was removed or replaced while it was in use; put the file back, or stop the daemon "
+                "and restore a backup"
+            )
+        await _close(self._connections)
+        connections, _ = await _connect(self.path)
+        self._take(connections)
 
 
 class _Connection:
@@ -192,6 +207,41 @@ class _Connection:
     async def close(self) -> None:
         with suppress(StoreError), translated(self._path):
             await self._connection.close()
+
+
+async def _connect(path: str) -> tuple[list[_Connection], bool]:
+    """Return the three connections to the file, which is admitted, and whether it was closed in order."""
+    connections: list[_Connection] = []
+    try:
+        for _ in range(3):
+            connections.append(await _Connection.open(path))  # noqa: PERF401 - those that are open get closed
+        writer, *readers = connections
+        was_clean = await _admit(path, writer)
+        for reader in readers:
+            await reader.rows("PRAGMA query_only = ON")
+            await reader.rows("SELECT count(*) FROM meta")  # opens the log, which is there from then on
+    except BaseException:
+        await _close(connections)
+        raise
+    return connections, was_clean
+
+
+async def _close(connections: list[_Connection]) -> None:
+    for connection in reversed(connections):
+        await connection.close()
+
+
+def _files(path: str) -> list[tuple[int, int] | None]:
+    """Return which files the names of a store mean now: the file's, the log's and its index's."""
+    found: list[tuple[int, int] | None] = []
+    for suffix in ("", "-wal", "-shm"):
+        try:
+            status = os.stat(f"{path}{suffix}")
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
 
 
 async def _admit(path: str, writer: _Connection) -> bool:
