@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+from contextlib import suppress
 
 import pytest
 
 from cronally.domain.model import State
-from cronally.errors import StoreCorrupt, StoreError, StoreFull
+from cronally.errors import BackupFailed, StoreCorrupt, StoreError, StoreFull
 from cronally.store import database
 from cronally.store.filesystem import filesystem_of, network_warning
 from cronally.store.sqlite import SqliteStore
@@ -150,6 +152,75 @@ async def test_a_log_that_cannot_be_made_anew_is_tried_again_at_the_next_commit(
             await store.counts()
     await store.commit([published(T + 1)], watermark=T + 1)
     assert (await store.counts()).journal == {State.PUBLISHED: 2}
+
+
+def mount(*words):
+    """Run mount; return what it says against it, or nothing."""
+    if shutil.which("mount") is None:
+        return "there is no mount"
+    done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 3 MB, with 1 MB taken by a file named ``filler``; where none can be mounted, RLIMIT_FSIZE elsewhere has to do."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    refusal = mount("-t", "tmpfs", "-o", "size=3m", "cronally-test", disk)
+    if refusal:
+        pytest.skip(f"no disk can be mounted here: {refusal}")
+    try:
+        (disk / "filler").write_bytes(bytes(1 << 20))
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+async def test_on_a_disk_that_is_really_full_commits_fail_until_there_is_room(small_disk, tmp_path):
+    path = small_disk / "cronally.db"
+    store = SqliteStore(path)
+    await store.open()
+
+    async def commit(number):
+        await store.commit([published(T + number, id_) for id_ in range(100)], watermark=T + number)
+
+    number = 0
+    with suppress(StoreFull):
+        while True:
+            await commit(number)
+            number += 1
+    assert number > 10
+    with pytest.raises(StoreFull, match="no space is left"):
+        await commit(number)
+    with pytest.raises(StoreFull):
+        await store.change(creation("nightly", message="m" * 100_000))
+    assert (await store.counts()).journal == {State.PUBLISHED: number * 100}
+    with pytest.raises(BackupFailed, match="no space is left"):
+        await store.backup(str(small_disk / "b.db"), replace=False)
+    copy = tmp_path / "b.db"
+    assert (await store.backup(str(copy), replace=False)).journal == number * 100
+    (small_disk / "filler").unlink()
+    await commit(number)
+    await store.change(creation("nightly"))
+    await store.close(watermark=T + number)
+    assert asked(path, "PRAGMA integrity_check") == [("ok",)]
+    assert asked(path, "SELECT count(*) FROM journal") == [((number + 1) * 100,)]
+
+
+async def test_on_a_disk_that_is_read_only_the_start_is_refused_and_on_one_that_is_not_any_more_it_works(
+    small_disk,
+):
+    path = small_disk / "cronally.db"
+    store = SqliteStore(path)
+    await store.open()
+    await store.commit([published(T)], watermark=T)
+    await store.close(watermark=T)
+    mount("-o", "remount,ro", small_disk)
+    with pytest.raises(StoreError, match=f"by uid {os.geteuid()}: Read-only file system"):
+        await store.open()
+    mount("-o", "remount,rw", small_disk)
+    assert (await store.open()).was_clean
 
 
 # --- after a kill -------------------------------------------------------------------------------------------------
