@@ -63,9 +63,8 @@ class SqliteStore(SqliteJournal):
                 meta = dict(await writer.rows("SELECT key, value FROM meta"))
                 failing = await writer.json(schedule_sql.FAILING)
                 await writer.rows(_SET_META, (CLEAN_STOP, 0))
-            await (
-                database.fold_log()
-            )  # so that one that loses its log does not look as if it had been stopped in order
+            # Or a store that loses its log later would look as if it had been stopped in order.
+            await database.fold_log()
         except BaseException:
             await database.close()
             raise
