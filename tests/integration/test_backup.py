@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from cronally.admin import server
 from cronally.admin.client import Client
 from cronally.cli.main import main
 from cronally.errors import BackupFailed, Conflict, FieldError, StoreCorrupt, UsageError
@@ -289,6 +290,19 @@ def test_the_command_prints_what_it_wrote_and_resolves_the_path_itself(daemon, t
 def test_a_request_that_makes_no_sense_is_refused(daemon, body, words):
     with Client(daemon.socket) as client, pytest.raises(FieldError, match=words):
         client._call("POST", "/v1/backup", body)
+
+
+def test_another_user_cannot_have_a_file_made_whose_name_means_something_to_a_program(
+    daemon, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(server, "peer_uid", lambda _sock: os.geteuid() + 1000)
+    with Client(daemon.socket) as client:
+        with pytest.raises(FieldError, match=r"must end in \.db"):
+            client.backup(f"{tmp_path}/authorized_keys")
+        assert client.backup(f"{tmp_path}/b.db").schedules == 1
+        monkeypatch.setattr(server, "peer_uid", lambda _sock: 0)
+        assert client.backup(f"{tmp_path}/of-root").schedules == 1
+    assert names_in(tmp_path) == ["b.db", "cronally.sock", "of-root", "state"]
 
 
 def test_a_daemon_whose_store_is_no_file_says_so(tmp_path):

@@ -17,7 +17,7 @@ from cronally.engine.ports import JournalFilter
 from cronally.errors import BackupUnusable, SchemaMismatch, StoreError, StoreLocked, UsageError
 from cronally.store import restoring
 from cronally.store.sqlite import SqliteStore
-from support.stores import T, asked, creation, damage, published, run_python
+from support.stores import NOBODY, T, asked, creation, damage, published, run_python
 
 
 @pytest.fixture
@@ -173,6 +173,19 @@ async def test_a_store_named_by_a_link_is_replaced_where_it_lies(backup, path, t
     restore(backup, link)
     assert link.is_symlink()
     assert await is_the_backup(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root restores for another user")
+async def test_root_leaves_the_files_to_the_owner_of_the_store(backup, path, tmp_path):
+    os.chown(path, NOBODY, NOBODY)
+    restore(backup, path)
+    assert (path.stat().st_uid, path.stat().st_gid) == (NOBODY, NOBODY)
+    new = tmp_path / "new" / "cronally.db"
+    new.parent.mkdir()
+    os.chown(new.parent, NOBODY, NOBODY)
+    restore(backup, new)
+    for file in (new, new.with_name("cronally.db.lock")):
+        assert file.stat().st_uid == NOBODY, file
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -282,7 +283,8 @@ class AdminServer:
     async def _backup(self, request: web.Request) -> web.Response:
         query_of(request)
         by = await self._by(request)
-        file, replace = backup_wish(await read_object(request))
+        is_own = _uid(request) in (0, os.geteuid())
+        file, replace = backup_wish(await read_object(request), is_own=is_own)
         contents = await self._service.backup(file, replace=replace)
         log.info("admin.backup file=%r bytes=%d by=%s", file, contents.size_bytes, by)
         return _answer(copy_answer(contents), status=201)
@@ -333,13 +335,17 @@ class AdminServer:
 
     async def _by(self, request: web.Request) -> str:
         """Return who asks, ``uid 1000 (anna)``: the kernel's word, not the caller's."""
-        sock = None if request.transport is None else request.transport.get_extra_info("socket")
-        uid = None if sock is None else peer_uid(sock)
+        uid = _uid(request)
         if uid is None:
             return "unknown"
         if uid not in self._users:
             self._users[uid] = await asyncio.to_thread(user_name, uid)
         return f"uid {uid}{f' ({user})' if (user := self._users[uid]) else ''}"
+
+
+def _uid(request: web.Request) -> int | None:
+    sock = None if request.transport is None else request.transport.get_extra_info("socket")
+    return None if sock is None else peer_uid(sock)
 
 
 # --- writing answers ------------------------------------------------------------------------------------------------
