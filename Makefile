@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all cov fmt lint type layers check bench fuzz-times clean
+.PHONY: help setup demo test test-all cov fmt lint type layers check bench fuzz-times crash-sweep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: setup ## Measure all, in about ten minutes; NAME=burst: one, ARGS="--size
 
 fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
 	@CASES=$(CASES) $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/property/test_recurrence_oracle.py
+
+crash-sweep: setup ## Stop the store at every write and sync of a run, and fail every one of them (some minutes)
+	@CRASH_SWEEP=1 $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/faults/test_crash_sweep.py
 
 clean: ## Remove what the targets made
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

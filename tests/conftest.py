@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from support.processes import Installation
 
 # How long an example takes says more of the machine than of the code; what must be fast is counted or benchmarked.
 settings.register_profile("cronally", deadline=None)
 settings.load_profile("cronally")
+
+
+@pytest.fixture
+def installation():
+    """The installed command in a home of its own."""
+    # Not tmp_path: a Unix socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="c-", ignore_cleanup_errors=True) as home:
+        installation = Installation(Path(home))
+        yield installation
+        installation.clear()

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,40 +20,37 @@ from cronally import RELEASED_AT, __version__
 from cronally.admin.server import AdminServer
 from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
-from cronally.domain.durations import HOUR_MS, format_duration
-from cronally.domain.sizes import format_size
-from cronally.domain.zones import tzdata_version
 from cronally.engine.arming import armed_budget
 from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.engine import Engine
-from cronally.engine.lateness import Lateness
+from cronally.engine.journalist import Journalist
 from cronally.engine.retention import Retention
 from cronally.engine.service import Service
 from cronally.engine.zone_watch import ZoneWatch
-from cronally.errors import CredentialsInvalid, PublishError
-from cronally.instants import UtcMs, format_utc, parse_rfc3339
+from cronally.errors import CredentialsInvalid, PublishError, StoreError
+from cronally.instants import UtcMs, parse_rfc3339
 from cronally.sns.credentials import Credentials
 from cronally.sns.local import LocalPublisher, Received, StandIn, find_stand_in
 from cronally.sns.pacing import Pacing
 from cronally.sns.publisher import SnsPublisher
+from cronally.store.copying import write_copy
+from cronally.store.filesystem import network_warning
+from cronally.store.lock import locked
+from cronally.store.restoring import Restore, finish_restore, restoring
 from cronally.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from cronally.clock import Clock
     from cronally.domain.model import Fire
-    from cronally.engine.clock_watch import Jump
+    from cronally.engine.copies import Contents
     from cronally.engine.ports import Opened, Publisher
-    from cronally.engine.retention import Keep
-    from cronally.engine.zone_watch import ZoneChange
-    from cronally.errors import StoreError
 
-_MOST_NAMES = 20  # schedules that a log line names
 _STAND_IN_CALLS = 8  # more at once make moto's server slower
 
-_SAY_PRUNED_EVERY_MS = HOUR_MS  # of what is pruned for its size
 
 _COLLECT_EVERY_S = 60.0
 _QUIET_MS = 250  # nothing in flight and nothing due for so long: a collection takes some 10 ms
@@ -74,6 +72,31 @@ def serve(flags: Mapping[str, object], *, config_file: str | None = None) -> int
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="cronally: %(message)s")
     _log.setLevel(logging.INFO)
     return run(_Daemon(config, SystemClock()).run())
+
+
+def copy_store(
+    file: str, flags: Mapping[str, object], *, config_file: str | None = None, replace: bool
+) -> Contents:
+    """Copy a store that no daemon uses to *file*, an absolute path; return what is in the copy.
+
+    Errors: ConfigError, StoreLocked (a daemon uses it), and as for a daemon's backup.
+    """
+    path = os.path.realpath(load_config(os.environ, flags, config_file=config_file).store_path)
+    if not Path(path).exists():
+        raise StoreError(f"there is no store at {path}; name one with --store")
+    with locked(path, fix="leave out --store, and the daemon writes the backup while it runs"):
+        finish_restore(path)
+        return write_copy(path, file, replace=replace, stop=threading.Event())
+
+
+def restore_store(
+    file: str, flags: Mapping[str, object], *, config_file: str | None = None
+) -> AbstractContextManager[Restore]:
+    """Hold the store that the settings name for a block, with a checked copy of *file* ready to be put in its place.
+
+    Errors: ConfigError, and those of ``store.restoring.restoring``.
+    """
+    return restoring(file, load_config(os.environ, flags, config_file=config_file).store_path)
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
@@ -129,7 +152,15 @@ class _Daemon:
             opened = await store.open()
             self._clean_watermark = opened.watermark if opened.was_clean else None
             stack.push_async_callback(self._close, store)
-            lateness = _Journalist(config.journal)
+            if store.kept_by_restore is not None:
+                _log.warning(
+                    "a restore that was interrupted is finished; the store before it is kept as %s",
+                    store.kept_by_restore,
+                )
+            store_warning = network_warning(config.store_path)
+            if store_warning is not None:
+                _log.warning("%s", store_warning)
+            lateness = Journalist(self._clock, config.journal)
             publisher, stand_in, credentials = await self._publisher(stack)
             engine = Engine(
                 store,
@@ -158,6 +189,8 @@ class _Daemon:
                 topic_maker=stand_in,
                 zone_watch=zone_watch,
                 keep=config.journal,
+                backup_maker=store,
+                store_warning=store_warning,
             )
             server = AdminServer(service, self._clock, socket_path=config.socket)
             await server.start()
@@ -179,6 +212,7 @@ class _Daemon:
                     self._announce(stand_in)
                     await self._is_stopping.wait()
                     service.set_ready("it is stopping")
+                    store.abandon_backup()
                     await server.close()
                     await self._drain(engine)
                 for task in running:
@@ -277,79 +311,6 @@ class _Daemon:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-
-
-class _Journalist(Lateness):
-    """Says in the log what an operator wants to know."""
-
-    def __init__(self, keep: Keep) -> None:
-        super().__init__()
-        self._keep = keep
-        self._said_pruned: UtcMs | None = None
-
-    def recovered(self, reason: str, after: UtcMs, through: UtcMs, fires: int, skipped: int) -> None:
-        if fires or skipped:
-            _log.info(
-                "%s: of the slots due from %s to %s, %d are sent late and %d skipped",
-                reason,
-                format_utc(after),
-                format_utc(through),
-                fires,
-                skipped,
-            )
-
-    def store_failed(self, error: StoreError) -> None:
-        _log.warning("the store refuses: %s; trying again", error)
-
-    def pruned(self, rows: int, through: UtcMs, *, for_size: bool) -> None:
-        said = self._said_pruned
-        if not for_size or (said is not None and through < said + _SAY_PRUNED_EVERY_MS):
-            return
-        self._said_pruned = through
-        _log.warning(
-            "the store is larger than journal.max_size (%s): %d journal entries, of slots due up to %s, are pruned before "
-            "they are %s old; allow it more, or have fewer fires",
-            format_size(self._keep.max_bytes),
-            rows,
-            format_utc(through),
-            format_duration(self._keep.keep_ms),
-        )
-
-    def instants_moved(self, names: Sequence[str]) -> None:
-        first = ", ".join(names[:_MOST_NAMES])
-        _log.warning(
-            "new time zone data (tzdata %s) moved the instant of %d schedules: %s%s",
-            tzdata_version(),
-            len(names),
-            first,
-            ", …" if len(names) > _MOST_NAMES else "",
-        )
-
-    def zones_changed(self, change: ZoneChange) -> None:
-        _log.warning(
-            "tzdata %s has become %s, which moved next fires (schedules: %d): %s; 'cronally next NAME' shows them",
-            change.old,
-            change.new,
-            change.count,
-            ", ".join(change.names) + (", …" if change.count > len(change.names) else ""),
-        )
-
-    def clock_jumped(self, jump: Jump) -> None:
-        expected, now = format_utc(jump.expected), format_utc(jump.now)
-        if jump.is_resume:
-            _log.warning("the machine was suspended for %.1f s; it is %s", jump.slept_ms / 1000, now)
-        elif jump.is_back:
-            _log.warning(
-                "the clock was set back from %s to %s; what has fired does not fire again", expected, now
-            )
-        else:
-            _log.warning("the clock was set forward from %s to %s", expected, now)
-
-    def clock_doubted(self, doubt: str) -> None:
-        _log.warning(
-            "the clock is not believed: %s; nothing fires until it is set right (--trust-clock believes it)",
-            doubt,
-        )
 
 
 @dataclass(frozen=True, slots=True)

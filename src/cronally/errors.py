@@ -117,11 +117,11 @@ class StoreFull(StoreError):  # noqa: N818 - says the state
 class StoreLocked(StoreError):  # noqa: N818 - says the state
     """Another daemon has this store open. Attributes: path. pid: the holder's, or None if it cannot be read."""
 
-    def __init__(self, path: str, pid: int | None) -> None:
+    def __init__(self, path: str, pid: int | None, *, fix: str | None = None) -> None:
         self.path, self.pid = path, pid
         super().__init__(
             f"{path} is in use by another cronally daemon{f' (pid {pid})' if pid else ''}; "
-            "stop that one, or give this one a store of its own with --store"
+            f"{fix or 'stop that one, or give this one a store of its own with --store'}"
         )
 
 
@@ -131,7 +131,8 @@ class StoreCorrupt(StoreError):  # noqa: N818 - says the state
     def __init__(self, path: str, detail: str) -> None:
         self.path, self.detail = path, detail
         super().__init__(
-            f"{path} is damaged ({detail}); keep it, and put a backup of it in its place before starting again"
+            f"{path} is damaged ({detail}); stop the daemon if it runs, and put a backup in its place with "
+            f"'cronally restore FILE --store sqlite:{path}' (the damaged file is kept)"
         )
 
 
@@ -144,6 +145,22 @@ class SchemaMismatch(StoreError):  # noqa: N818 - says the state
             f"{path} has schema version {found} and this cronally knows up to {wanted}; "
             "start the newer cronally that wrote it"
         )
+
+
+class BackupFailed(CronallyError):  # noqa: N818 - says the state
+    """A backup was not written; nothing is left of it. Attributes: path, reason."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"the backup {path} cannot be written: {reason}")
+
+
+class BackupUnusable(CronallyError):  # noqa: N818 - says the state
+    """A file cannot be restored; nothing was changed. Attributes: path, reason."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path} cannot be restored: {reason}; nothing was changed")
 
 
 class PublishError(CronallyError):

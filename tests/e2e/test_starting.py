@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -92,3 +93,23 @@ def test_ctrl_c_ends_the_demo_with_its_summary(installation):
     demo.stdout.close()
     assert demo.wait(30) == 0
     assert " = arrived " in said[-1]
+
+
+ON_A_SHARE = """
+import sys
+from cronally import app
+from cronally.cli.main import main
+
+app.network_warning = lambda path: f"the store {path} lies on a network file system (nfs4)"
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_store_on_a_network_file_system_is_warned_about_in_the_log_and_in_status(installation):
+    installation.start(command=(sys.executable, "-c", ON_A_SHARE))
+    [warning] = [line for line in installation.log if "network file system" in line]
+    store = installation.home / ".local/state/cronally/cronally.db"
+    assert f"the store {store} lies on a network file system (nfs4)" in warning
+    assert installation.json("status")["store_warning"] in warning
+    assert "WARNING: the store" in installation.run("status").stdout
+    assert installation.stop() == 0

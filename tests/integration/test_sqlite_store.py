@@ -19,9 +19,10 @@ from cronally.domain.spec import canonical_document, from_document
 from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow
 from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from cronally.instants import MAX_UTC_MS
-from cronally.store import database, journal_sql, schedule_sql
+from cronally.store import database, faults, journal_sql, schedule_sql
 from cronally.store.schema import MIGRATIONS
 from cronally.store.sqlite import SqliteStore
+from support.store_files import unprivileged
 
 T = 1_795_510_800_000
 TOPIC = "arn:aws:sns:us-east-1:123456789012:reports"
@@ -145,20 +146,27 @@ async def test_a_place_that_cannot_be_used_is_named_with_the_reason(tmp_path, fa
         "name too long": (tmp_path / ("x" * 300), "File name too long"),
     }[fault]
     message = str(await opening_error(path))
-    assert message.startswith(f"the store {path} cannot be opened for writing: {reason}")
+    assert message.startswith(
+        f"the store {path} cannot be opened for writing by uid {os.geteuid()}: {reason}"
+    )
     assert message.endswith("or name another place with --store")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-@pytest.mark.parametrize("what", ["directory", "file"])
-async def test_a_place_that_may_not_be_written_is_named(store, path, what):
+@pytest.mark.parametrize("what", ["directory", "file", "directory without a store"])
+async def test_a_place_that_may_not_be_written_is_named_with_the_uid(store, path, what):
     await store.close(watermark=T)
+    if what == "directory without a store":
+        path.unlink()
     target = path if what == "file" else path.parent
-    target.chmod(0o500)
-    try:
-        assert str(path) in str(await opening_error(path))
-    finally:
-        target.chmod(0o700)
+    with unprivileged(path.parent):
+        target.chmod(0o500)
+        try:
+            message = str(await opening_error(path))
+            assert message.startswith(
+                f"the store {path} cannot be opened for writing by uid {os.geteuid()}: "
+            )
+        finally:
+            target.chmod(0o700)
 
 
 async def test_a_file_of_another_program_is_left_alone(tmp_path):
@@ -338,7 +346,7 @@ async def test_another_program_that_holds_the_file_makes_it_busy_for_a_while(pat
 def test_errors_of_sqlite_get_our_names(name, expected):
     raised = sqlite3.OperationalError("what SQLite says")
     raised.sqlite_errorcode, raised.sqlite_errorname = getattr(sqlite3, name), name
-    error = database._translation("/x.db", raised)
+    error = faults.translation("/x.db", raised)
     assert type(error) is expected
     assert "/x.db" in str(error)
     assert "what SQLite says" in str(error)

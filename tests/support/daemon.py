@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
+    from cronally.engine.copies import BackupMaker
     from cronally.engine.service import Service
     from support.rig import Rig
 
@@ -49,7 +50,7 @@ class Daemon:
 
 
 @contextmanager
-def running_daemon(directory: Path) -> Iterator[Daemon]:
+def running_daemon(directory: Path, *, backup_maker: BackupMaker | None = None) -> Iterator[Daemon]:
     """Run a daemon for the block; its socket is ``cronally.sock`` in *directory*."""
     socket = str(directory / "cronally.sock")
     found: list[Daemon] = []
@@ -57,7 +58,7 @@ def running_daemon(directory: Path) -> Iterator[Daemon]:
     started, stop = threading.Event(), asyncio.Event()
 
     async def main() -> None:
-        async with running_engine() as rig:
+        async with running_engine(backup_maker=backup_maker) as rig:
             server = AdminServer(rig.service, rig.clock, socket_path=socket)
             await server.start()
             found.append(Daemon(socket, rig, asyncio.get_running_loop()))

@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.engine.ports import TimetableRow
+    from cronally.errors import StoreError
 
 
 class FaultyStore:
     """Passes every call on to *inner*, a ``MemoryStore`` that survives it.
 
-    Attributes: fails: called with a method's name; True makes it raise StoreBusy with nothing done. before_s, after_s:
+    Attributes: fails: called with a method's name; True makes it raise *error*, by default StoreBusy, with nothing done. before_s, after_s:
         seconds of the clock that a method takes before and after its effect, by its name. calls: how often each was called.
     """
 
     def __init__(self, clock: Clock, inner: MemoryStore | None = None) -> None:
         self.inner = inner or MemoryStore()
+        self.error: Callable[[str], StoreError] = StoreBusy
         self.fails: Callable[[str], bool] = lambda _name: False
         self.before_s: dict[str, float] = {}
         self.after_s: dict[str, float] = {}
@@ -43,7 +45,7 @@ class FaultyStore:
             if name in self.before_s:
                 await self._clock.sleep(self.before_s[name])
             if self.fails(name):
-                raise StoreBusy(f"{name} fails, as the test wants")
+                raise self.error(f"{name} fails, as the test wants")
             result = await getattr(self.inner, name)(*args, **keys)
             if name in self.after_s:
                 await self._clock.sleep(self.after_s[name])

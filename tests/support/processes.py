@@ -10,7 +10,10 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COMMAND = Path(sys.executable).with_name("cronally")
 _START_TIMEOUT_S = 40
@@ -46,10 +49,10 @@ class Installation:
     def socket(self) -> Path:
         return self.home / ".local/state/cronally/cronally.sock"
 
-    def start(self, *arguments: str) -> None:
-        """Start ``cronally serve --local`` and return once it is ready."""
+    def start(self, *arguments: str, command: Sequence[str | Path] = (COMMAND,)) -> None:
+        """Start ``cronally serve --local`` and return once it is ready. command: what runs it, if not what is installed."""
         self.daemon = subprocess.Popen(
-            [COMMAND, "serve", "--local", "--local-port", str(self.port), *arguments],
+            [*command, "serve", "--local", "--local-port", str(self.port), *arguments],
             env=self.environment,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cronally.domain.message import Entry
     from cronally.engine.applying import ApplyResult
     from cronally.engine.clock_watch import ClockWatch
+    from cronally.engine.copies import BackupMaker
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import OutcomeClass, Store
     from support.faulty_store import FaultyStore
@@ -95,6 +96,7 @@ async def running_engine(
     room: int | None = None,
     quota: float | None = None,
     watch: ClockWatch | None = None,
+    backup_maker: BackupMaker | None = None,
 ) -> AsyncIterator[Rig]:
     """Run an engine for the block. room, quota: the publisher's, see there. hooks: in the place of those that measure lateness. crash: leave without stopping it in order, as ``kill -9`` does."""
     clock = clock or FakeClock()
@@ -120,6 +122,7 @@ async def running_engine(
         lateness,
         version="0",
         store_name="memory",
+        backup_maker=backup_maker,
     )
     first = await _while_time_passes(clock, engine.recover(await store.open()))
     service.set_ready()

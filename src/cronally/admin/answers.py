@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cronally.domain.matching import Asked, Match
     from cronally.domain.model import Pause
     from cronally.engine.applying import ApplyResult
+    from cronally.engine.copies import Contents
     from cronally.engine.ports import JournalRow
     from cronally.engine.service import ScheduleView, Status
     from cronally.engine.why import Why
@@ -107,6 +108,7 @@ def status_answer(status: Status) -> wire.Status:
         size_bytes=status.size_bytes,
         journal_keep=format_duration(status.keep.keep_ms),
         journal_max_bytes=status.keep.max_bytes,
+        store_warning=status.store_warning,
     )
 
 
@@ -167,6 +169,19 @@ def apply_answer(result: ApplyResult) -> wire.ApplyReply:
         unchanged=result.unchanged,
         problems=[wire.Problem(line=p.line, name=p.name, reason=p.reason) for p in result.problems],
         problem_count=result.problem_count,
+    )
+
+
+def copy_answer(contents: Contents) -> wire.Copy:
+    """Return what a backup holds as it travels."""
+    return wire.Copy(
+        file=contents.path,
+        size_bytes=contents.size_bytes,
+        schedules=contents.schedules,
+        journal=contents.journal,
+        pending=contents.pending,
+        watermark=_instant(contents.watermark),
+        schema=contents.schema,
     )
 
 

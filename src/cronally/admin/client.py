@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 ANSWER_S: Final = 30.0  # a change waits for one commit and for the changes before it
+BACKUP_S: Final = 3_600.0  # 2 GiB take about 15 s; a slow disk, or a network share, may take much longer
 APPLY_S: Final = 600.0  # 100,000 schedules take under 10 s; a slow disk may take longer
 
 
@@ -136,6 +137,11 @@ class Client:
 
         answer = self._call("POST", "/v1/apply", body(), query={"owner": owner}, timeout_s=APPLY_S)
         return wire.from_plain(wire.ApplyReply, answer)
+
+    def backup(self, file: str, *, force: bool = False) -> wire.Copy:
+        """Have the daemon write a copy of its store to *file*, an absolute path. Errors: Conflict, BackupFailed, StoreError."""
+        body = {"file": file, "force": force}
+        return wire.from_plain(wire.Copy, self._call("POST", "/v1/backup", body, timeout_s=BACKUP_S))
 
     # --- HTTP -------------------------------------------------------------------------------------------------------
 

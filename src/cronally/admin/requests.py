@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _STALL_S: Final = 60.0  # an apply whose lines stop coming this long is given up: it holds back other changes
 
+_BACKUP_SUFFIXES: Final = (".db", ".sqlite", ".backup")
+_MAX_PATH_CHARS: Final = 4_095  # PATH_MAX of Linux, without its final NUL
+
 
 def query_of(request: web.Request, *known: str) -> dict[str, str]:
     """Return the query's parameters; one that is not *known* is refused, and so is one given twice."""
@@ -115,6 +118,32 @@ async def read_lines(content: Any) -> AsyncIterator[bytes]:
         rest = (rest + tail)[:most]
     if rest.removeprefix(mark):
         yield rest.removeprefix(mark)
+
+
+def backup_wish(body: dict[str, Any], *, is_own: bool) -> tuple[str, bool]:
+    """Return where a backup shall be written, and whether an earlier one may be there. Errors: FieldError.
+
+    is_own: the daemon's own user asks, or root. Anybody else could have a file made that means something to a program by its name
+    (``authorized_keys``, say) and has lines of theirs in it, from a schedule's message; so the name must be one of a database.
+    """
+    unknown = set(body) - {"file", "force"}
+    if unknown:
+        raise FieldError(min(unknown)[:100], "no such key; the keys are file, force")
+    file, force = body.get("file"), body.get("force", False)
+    if not isinstance(force, bool):
+        raise FieldError("force", "must be true or false")
+    if not isinstance(file, str) or not file.startswith("/") or len(file) > _MAX_PATH_CHARS:
+        raise FieldError("file", f"must be an absolute path of at most {_MAX_PATH_CHARS} characters")
+    if not file.isprintable():
+        raise FieldError("file", "has characters that cannot be printed; name another file")
+    if file.rstrip("/") != file or file.rpartition("/")[2] in (".", ".."):
+        raise FieldError("file", f"{file[:100]!r} names a directory; name a file in it")
+    if not is_own and not file.endswith(_BACKUP_SUFFIXES):
+        raise FieldError(
+            "file",
+            f"for users other than the daemon's and root the name must end in {' or '.join(_BACKUP_SUFFIXES)}",
+        )
+    return file, force
 
 
 def instant(key: str, value: object, *, now: UtcMs, sign: int) -> UtcMs:

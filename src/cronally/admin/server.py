@@ -11,14 +11,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from cronally.admin import wire
-from cronally.admin.answers import apply_answer, fire_answer, schedule_answer, status_answer, why_answer
+from cronally.admin.answers import (
+    apply_answer,
+    copy_answer,
+    fire_answer,
+    schedule_answer,
+    status_answer,
+    why_answer,
+)
 from cronally.admin.requests import (
+    backup_wish,
     cursor,
     flag,
     if_match,
@@ -113,6 +122,7 @@ class AdminServer:
                 web.get(f"{name}/next", self._next),
                 web.get(f"{name}/why", self._why),
                 web.post("/v1/apply", self._apply),
+                web.post("/v1/backup", self._backup),
                 web.get("/v1/fires", self._fires),
                 web.get("/v1/status", self._status),
                 web.get("/healthz", self._healthz),
@@ -268,6 +278,17 @@ class AdminServer:
         )  # fmt: skip
         return _answer(apply_answer(result), status=422 if result.problem_count else 200)
 
+    # --- backup -----------------------------------------------------------------------------------------------------
+
+    async def _backup(self, request: web.Request) -> web.Response:
+        query_of(request)
+        by = await self._by(request)
+        is_own = _uid(request) in (0, os.geteuid())
+        file, replace = backup_wish(await read_object(request), is_own=is_own)
+        contents = await self._service.backup(file, replace=replace)
+        log.info("admin.backup file=%r bytes=%d by=%s", file, contents.size_bytes, by)
+        return _answer(copy_answer(contents), status=201)
+
     # --- journal and state ------------------------------------------------------------------------------------------
 
     async def _fires(self, request: web.Request) -> web.Response:
@@ -324,13 +345,17 @@ class AdminServer:
 
     async def _by(self, request: web.Request) -> str:
         """Return who asks, ``uid 1000 (anna)``: the kernel's word, not the caller's."""
-        sock = None if request.transport is None else request.transport.get_extra_info("socket")
-        uid = None if sock is None else peer_uid(sock)
+        uid = _uid(request)
         if uid is None:
             return "unknown"
         if uid not in self._users:
             self._users[uid] = await asyncio.to_thread(user_name, uid)
         return f"uid {uid}{f' ({user})' if (user := self._users[uid]) else ''}"
+
+
+def _uid(request: web.Request) -> int | None:
+    sock = None if request.transport is None else request.transport.get_extra_info("socket")
+    return None if sock is None else peer_uid(sock)
 
 
 # --- writing answers ------------------------------------------------------------------------------------------------

@@ -227,7 +227,8 @@ class Status:
     zone_change: ``{"old", "new", "names", "count"}``: the schedules whose next fires another version of tzdata moved (the
     first 20 names), as found when the daemon started; None if there are none. pruned_through: journal entries of slots due
     at or before it may be gone; None if none were pruned. size_bytes: what the store uses. journal_keep, journal_max_bytes:
-    how long (as ``30d``) and up to what size of the store the journal is kept.
+    how long (as ``30d``) and up to what size of the store the journal is kept. store_warning: what is wrong with the
+    place where the store lies, or None.
     """
 
     version: str
@@ -253,6 +254,20 @@ class Status:
     size_bytes: int = 0
     journal_keep: str = ""
     journal_max_bytes: int = 0
+    store_warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """What a backup holds. watermark: every slot due at or before it is in its journal; None before the first."""
+
+    file: str
+    size_bytes: int
+    schedules: int
+    journal: int
+    pending: int = 0
+    watermark: str | None = None
+    schema: int = 0
 
 
 Answer = (
@@ -267,6 +282,7 @@ Answer = (
     | ApplyReply
     | Status
     | Why
+    | Copy
 )
 _Wire = TypeVar("_Wire")
 _TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem)

@@ -38,6 +38,8 @@ COMMANDS: Final = {
     "history": ("listing", "List what became of each slot."),
     "status": ("listing", "Show how the daemon is."),
     "apply": ("applying", "Make a file of schedules so."),
+    "backup": ("backups", "Write a copy of the store while the daemon runs."),
+    "restore": ("backups", "Put a backup in the place of the store."),
 }
 """Each command, the module that has it as ``NAME_command``, and what it does in a few words."""
 

@@ -253,6 +253,8 @@ def status_text(status: Status) -> str:
         ("up", f"{up}, since {status.started_at}"),
         ("store", status.store),
     ]
+    if status.store_warning:
+        lines.append(("", f"WARNING: {printable(status.store_warning)}"))
     if status.stand_in:
         lines.append(("stand-in", f"local SNS and SQS at {status.stand_in}"))
     lines.append(("schedules", ", ".join(schedules)))

@@ -69,7 +69,6 @@ class Loop:
         self._wants_plan = asyncio.Event()
         self._sooner: deque[Fire] = deque()
         self._is_stopping = False
-        self._is_half_recovered = False
         self._jump_seen = asyncio.Event()
         self.recovering = asyncio.Lock()
         """Held by recovery, and by what must not meet it halfway."""
@@ -129,7 +128,7 @@ class Loop:
         Errors: NotReady if recovery has begun and the store does not let it finish: whose slots are whose is not known.
         """
         async with self._recovered():
-            if self._is_half_recovered:
+            if self.halt.is_half_recovered:
                 raise NotReady(
                     "the daemon cannot read its store to decide on missed fires; try again in a moment"
                 )
@@ -315,10 +314,10 @@ class Loop:
                         )
                     fires = await self._recovery.run(reason, since, after_crash=after_crash)
                 except StoreError as exc:
-                    self._is_half_recovered = True
+                    self.halt.is_half_recovered = True
                     self._hooks.store_failed(exc)
                 else:
-                    self._is_half_recovered = False
+                    self.halt.is_half_recovered = False
                     self._set_back.done()
                     self._sooner += fires + pending
                     break

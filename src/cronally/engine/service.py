@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.model import State
     from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.copies import BackupMaker, Contents
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
     from cronally.engine.halt import Halt
@@ -65,6 +66,7 @@ class Status:
         bound in microseconds or None, fires since the start) for each bucket. zone_change: what
         another version of tzdata moved when the daemon started, or None. pruned_through: entries of slots due at or before
         it may be gone; None if none were pruned. size_bytes: what the store uses. keep: how much of the journal is kept.
+        store_warning: what is wrong with the place where the store lies, or None.
     """
 
     version: str
@@ -88,6 +90,7 @@ class Status:
     pruned_through: UtcMs | None = None
     size_bytes: int = 0
     keep: Keep = field(default_factory=Keep)
+    store_warning: str | None = None
 
 
 class Service:
@@ -112,6 +115,8 @@ class Service:
         topic_maker: TopicMaker | None = None,
         zone_watch: ZoneWatch | None = None,
         keep: Keep | None = None,
+        backup_maker: BackupMaker | None = None,
+        store_warning: str | None = None,
     ) -> None:
         self._core = core
         self._store = store
@@ -125,6 +130,8 @@ class Service:
         self._topic_maker = topic_maker
         self._zone_watch = zone_watch
         self._keep = keep or Keep()
+        self._backup_maker = backup_maker
+        self._store_warning = store_warning
         self._started_at = clock.wall()
         self._not_ready_because: str | None = "it is starting"
 
@@ -214,7 +221,14 @@ class Service:
             pruned_through=self._pruned_through,
             size_bytes=size_bytes,
             keep=self._keep,
+            store_warning=self._store_warning,
         )
+
+    async def backup(self, path: str, *, replace: bool) -> Contents:
+        """Write a copy of the store to *path* while it is in use. Errors: see ``BackupMaker.backup``; UsageError."""
+        if self._backup_maker is None:
+            raise UsageError("this daemon's store is no file that can be copied")
+        return await self._backup_maker.backup(path, replace=replace)
 
     @property
     def _pruned_through(self) -> UtcMs | None:

@@ -1,6 +1,6 @@
-"""One SQLite file: its lock, its connections, its transactions, and its errors translated.
+"""One SQLite file in use: its connections and its transactions.
 
-1. The only file that knows aiosqlite and sqlite3. What leaves it is rows and StoreErrors.
+1. The only file that knows aiosqlite. What leaves it is rows and StoreErrors.
 2. One writer, and two readers that see what is committed: one for the engine's short reads, one for listings, so that a
    long listing delays nobody.
 3. A call runs one statement to its end in one trip to the connection's thread; ``write`` runs a whole transaction. While SQLite works, the event loop goes
@@ -10,20 +10,21 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
-import sqlite3
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiosqlite
 
-from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
+from cronally.errors import SchemaMismatch, StoreCorrupt, StoreError
+from cronally.store.faults import translated, unusable
+from cronally.store.lock import Lock
+from cronally.store.restoring import finish_restore
 from cronally.store.schema import APPLICATION_ID, CLEAN_STOP, MIGRATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     Parameters = Sequence[object] | Mapping[str, object]
 
@@ -36,14 +37,6 @@ _CHECKPOINT_PAGES: Final = (
     8_000  # 32 MB; a page that is written every second is copied to the file less often
 )
 _WAL_LIMIT_BYTES: Final = 64 << 20  # a checkpoint cuts the log to this
-_FULL: Final = frozenset(
-    {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR_WRITE,
-        sqlite3.SQLITE_IOERR_SHMSIZE,
-        sqlite3.SQLITE_IOERR_TRUNCATE,
-    }
-)
 
 
 class Connection(Protocol):
@@ -57,18 +50,22 @@ class Connection(Protocol):
 
 
 class Database:
-    """The file at *path*, open. Build it with ``open``. was_clean: it is new, or its last user closed it in order."""
+    """The file at *path*, open. Build it with ``open``.
 
-    def __init__(self, path: str, lock: _Lock, connections: list[_Connection], *, was_clean: bool) -> None:
+    Attributes: was_clean: it is new, or its last user closed it in order. kept: where the store is that was there before a
+        restore which this opening finished, or None.
+    """
+
+    def __init__(
+        self, path: str, lock: Lock, connections: list[_Connection], *, was_clean: bool, kept: str | None
+    ) -> None:
         """Take what ``open`` has opened."""
         self.path = path
         self.was_clean = was_clean
+        self.kept = kept
         self._lock = lock
         self._turn = asyncio.Lock()
-        self._writer, reader, lister = connections
-        self.reader: Connection = reader
-        self.lister: Connection = lister
-        self._connections = (lister, reader, self._writer)
+        self._take(connections)
 
     @classmethod
     async def open(cls, path: str) -> Database:
@@ -77,22 +74,15 @@ class Database:
         Errors: StoreLocked, StoreCorrupt, SchemaMismatch, StoreError.
         """
         path = os.path.realpath(path)  # noqa: ASYNC240 - one file, one lock, whatever it is called
-        lock = _Lock.take(path)
-        connections: list[_Connection] = []
+        lock = Lock.take(path)
         try:
+            kept = finish_restore(path)
             _create(path)
-            for _ in range(3):
-                connections.append(await _Connection.open(path))  # noqa: PERF401 - those that are open get closed
-            writer, *readers = connections
-            was_clean = await _admit(path, writer)
-            for reader in readers:
-                await reader.rows("PRAGMA query_only = ON")
+            connections, was_clean = await _connect(path)
         except BaseException:
-            for connection in reversed(connections):
-                await connection.close()
             lock.release()
             raise
-        return cls(path, lock, connections, was_clean=was_clean)
+        return cls(path, lock, connections, was_clean=was_clean, kept=kept)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -102,6 +92,7 @@ class Database:
         in line behind it, and before whatever the next transaction does.
         """
         async with self._turn:
+            await self._mend()
             try:
                 await self._writer.rows("BEGIN IMMEDIATE")
                 yield self._writer
@@ -117,14 +108,44 @@ class Database:
         on to its end all the same.
         """
         async with self._turn:
+            await self._mend()
             await self._writer.run(statements)
+
+    async def fold_log(self) -> None:
+        """Copy the log to the file, as far as nobody reads it. Errors: StoreError."""
+        async with self._turn:
+            await self._writer.rows("PRAGMA wal_checkpoint(PASSIVE)")
 
     async def close(self) -> None:
         """Let go of the file, once whoever writes has finished."""
         async with self._turn:
-            for connection in self._connections:
-                await connection.close()
+            await _close(self._connections)
             self._lock.release()
+
+    def _take(self, connections: list[_Connection]) -> None:
+        self._connections = connections
+        self._writer, reader, lister = connections
+        self.reader: Connection = reader
+        self.lister: Connection = lister
+        self._files = _files(self.path)
+
+    async def _mend(self) -> None:
+        """Open the file anew if its log, or the log's index, was removed: what is written to a file without a name is lost in a crash.
+
+        SQLite still has the old ones open; closing puts what is in them into the file. Errors: StoreError, also if it is the
+        file itself that was removed or replaced; then nothing is written until it is back.
+        """
+        files = _files(self.path)
+        if files == self._files:
+            return
+        if files[0] != self._files[0]:
+            raise StoreError(
+                f"the store {self.path} was removed or replaced while it was in use; put the file back, or stop the daemon "
+                "and restore a backup"
+            )
+        await _close(self._connections)
+        connections, _ = await _connect(self.path)
+        self._take(connections)
 
 
 class _Connection:
@@ -138,7 +159,7 @@ class _Connection:
         # A process that dies of something unforeseen shall end, and be started again, not wait for this thread.
         thread: Any = getattr(connection, "_thread", connection)
         thread.daemon = True
-        with _translated(path):
+        with translated(path):
             try:
                 opened = cls(path, await connection)
             except BaseException:
@@ -146,11 +167,15 @@ class _Connection:
                     _BUSY_TIMEOUT_S
                 )  # it is about to end, and must not outlive the event loop it answers to
                 raise
-        await opened.rows(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        try:
+            await opened.rows(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        except BaseException:
+            await opened.close()
+            raise
         return opened
 
     async def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
-        with _translated(self._path):
+        with translated(self._path):
             return list(await self._connection.execute_fetchall(sql, parameters))  # type: ignore[arg-type]  # a mapping is fine
 
     async def json(self, sql: str, parameters: Parameters = ()) -> Any:
@@ -171,17 +196,52 @@ class _Connection:
                 connection.rollback()
                 raise
 
-        with _translated(self._path):
+        with translated(self._path):
             # Nothing public of aiosqlite runs more than one statement.
             await self._connection._execute(transaction)  # type: ignore[no-untyped-call]  # noqa: SLF001
 
     async def rollback(self) -> None:
-        with suppress(StoreError), _translated(self._path):  # the error before it is the news
+        with suppress(StoreError), translated(self._path):  # the error before it is the news
             await self._connection.rollback()
 
     async def close(self) -> None:
-        with suppress(StoreError), _translated(self._path):
+        with suppress(StoreError), translated(self._path):
             await self._connection.close()
+
+
+async def _connect(path: str) -> tuple[list[_Connection], bool]:
+    """Return the three connections to the file, which is admitted, and whether it was closed in order."""
+    connections: list[_Connection] = []
+    try:
+        for _ in range(3):
+            connections.append(await _Connection.open(path))  # noqa: PERF401 - those that are open get closed
+        writer, *readers = connections
+        was_clean = await _admit(path, writer)
+        for reader in readers:
+            await reader.rows("PRAGMA query_only = ON")
+            await reader.rows("SELECT count(*) FROM meta")  # opens the log, which is there from then on
+    except BaseException:
+        await _close(connections)
+        raise
+    return connections, was_clean
+
+
+async def _close(connections: list[_Connection]) -> None:
+    for connection in reversed(connections):
+        await connection.close()
+
+
+def _files(path: str) -> list[tuple[int, int] | None]:
+    """Return which files the names of a store mean now: the file's, the log's and its index's."""
+    found: list[tuple[int, int] | None] = []
+    for suffix in ("", "-wal", "-shm"):
+        try:
+            status = os.stat(f"{path}{suffix}")
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
 
 
 async def _admit(path: str, writer: _Connection) -> bool:
@@ -229,39 +289,6 @@ async def _migrate(writer: _Connection, number: int, statements: tuple[str, ...]
         raise
 
 
-class _Lock:
-    """The right to use the file, held until ``release`` or the end of the process. ``PATH.lock`` names the holder."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    @classmethod
-    def take(cls, path: str) -> _Lock:
-        try:
-            os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)  # noqa: PTH103, PTH120
-            descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileExistsError as exc:
-            raise _unusable(path, f"{os.path.dirname(path)} is not a directory") from exc  # noqa: PTH120
-        except OSError as exc:
-            raise _unusable(path, exc.strerror or str(exc)) from exc
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        except BlockingIOError as exc:
-            holder = os.pread(descriptor, 20, 0).strip()
-            os.close(descriptor)
-            raise StoreLocked(path, int(holder) if holder.isdigit() else None) from exc
-        except OSError as exc:
-            os.close(descriptor)
-            raise _unusable(path, exc.strerror or str(exc)) from exc
-        return cls(descriptor)
-
-    def release(self) -> None:
-        # The file stays: whoever removed it could remove the one that the next holder has just locked.
-        os.close(self._descriptor)
-
-
 def _create(path: str) -> None:
     """Make the file, for its owner's eyes only (messages are in it), unless it is there.
 
@@ -272,37 +299,4 @@ def _create(path: str) -> None:
     except FileExistsError:
         pass
     except OSError as exc:
-        raise _unusable(path, exc.strerror or str(exc)) from exc
-
-
-def _unusable(path: str, reason: str) -> StoreError:
-    return StoreError(
-        f"the store {path} cannot be opened for writing: {reason}; give cronally's user write access to the file and "
-        "its directory, or name another place with --store"
-    )
-
-
-@contextmanager
-def _translated(path: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as exc:
-        raise _translation(path, exc) from exc
-    except ValueError as exc:  # aiosqlite: "Connection closed", "no active connection"
-        raise StoreError(f"the store {path} is not open ({exc})") from exc
-
-
-def _translation(path: str, exc: sqlite3.Error) -> StoreError:
-    extended = getattr(exc, "sqlite_errorcode", None) or 0
-    code = extended & 0xFF  # the low byte is the kind of error, the rest says more
-    if extended in _FULL or code == sqlite3.SQLITE_FULL:
-        return StoreFull(f"no space is left for the store {path} ({exc}); free some on its disk")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreBusy(f"another program keeps the store {path} busy ({exc}); try again")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreCorrupt(path, str(exc))
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return _unusable(path, str(exc))
-    return StoreError(
-        f"the store {path} failed: {exc} ({getattr(exc, 'sqlite_errorname', type(exc).__name__)})"
-    )
+        raise unusable(path, exc.strerror or str(exc)) from exc

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
 from cronally.instants import UtcMs
 from cronally.store import journal_sql, schedule_sql
 from cronally.store.base import single_slot
+from cronally.store.copying import write_copy
 from cronally.store.database import Database
 from cronally.store.schema import CLEAN_STOP, PRUNED_THROUGH, REACHED, WATERMARK
 from cronally.store.sqlite_journal import ADVANCE, SET_META, SqliteJournal, amend_entries, write_entries
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.copies import Contents
     from cronally.engine.ports import (
         ScheduleChange,
         StagedRow,
@@ -48,6 +51,8 @@ class SqliteStore(SqliteJournal):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Name the file; ``open`` creates it."""
         super().__init__(os.fspath(path))
+        self._is_backing_up = False
+        self._backup_stop = threading.Event()
 
     async def open(self) -> Opened:
         database = await Database.open(self._path)
@@ -56,6 +61,8 @@ class SqliteStore(SqliteJournal):
                 meta = dict(await writer.rows("SELECT key, value FROM meta"))
                 failing = await writer.json(schedule_sql.FAILING)
                 await writer.rows(SET_META, (CLEAN_STOP, 0))
+            # Or a store that loses its log later would look as if it had been stopped in order.
+            await database.fold_log()
         except BaseException:
             await database.close()
             raise
@@ -78,6 +85,29 @@ class SqliteStore(SqliteJournal):
         finally:
             self._opened = None
             await database.close()
+
+    @property
+    def kept_by_restore(self) -> str | None:
+        """Where the file is that a restore, finished when this store was opened, has replaced; None if there was none."""
+        return self._database.kept
+
+    async def backup(self, path: str, *, replace: bool) -> Contents:
+        """Write a checked copy, as ``engine.copies.BackupMaker`` promises it."""
+        if self._is_backing_up:
+            raise Conflict("another backup is being written; wait until it is done")
+        self._is_backing_up = True
+        self._backup_stop.clear()
+        try:
+            return await asyncio.to_thread(
+                write_copy, self._database.path, path, replace=replace, stop=self._backup_stop
+            )
+        finally:
+            self._backup_stop.set()  # if this was cancelled, the thread goes on
+            self._is_backing_up = False
+
+    def abandon_backup(self) -> None:
+        """Have a backup that is being written fail now."""
+        self._backup_stop.set()
 
     # schedules
 

@@ -1,0 +1,114 @@
+"""What the daemon's log says of the engine's events."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from cronally.domain.durations import HOUR_MS, format_duration
+from cronally.domain.sizes import format_size
+from cronally.domain.zones import tzdata_version
+from cronally.engine.lateness import Lateness
+from cronally.instants import UtcMs, format_utc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.model import JournalEntry
+    from cronally.engine.clock_watch import Jump
+    from cronally.engine.retention import Keep
+    from cronally.engine.zone_watch import ZoneChange
+    from cronally.errors import StoreError
+
+_MOST_NAMES: Final = 20  # schedules that a log line names
+_TELL_AGAIN_S: Final = 60.0
+_SAY_PRUNED_EVERY_MS = HOUR_MS  # of what is pruned for its size
+
+_log = logging.getLogger("cronally")
+
+
+class Journalist(Lateness):
+    """Says in the log what an operator wants to know. A store that keeps failing the same way is told once a minute."""
+
+    def __init__(self, clock: Clock, keep: Keep) -> None:
+        """clock: says when a minute is over. keep: how much of the journal is kept."""
+        super().__init__()
+        self._clock = clock
+        self._keep = keep
+        self._said_pruned: UtcMs | None = None
+        self._failure: str | None = None
+        self._told_at = 0.0
+
+    def recovered(self, reason: str, after: UtcMs, through: UtcMs, fires: int, skipped: int) -> None:
+        if fires or skipped:
+            _log.info(
+                "%s: of the slots due from %s to %s, %d are sent late and %d skipped",
+                reason,
+                format_utc(after),
+                format_utc(through),
+                fires,
+                skipped,
+            )
+
+    def store_failed(self, error: StoreError) -> None:
+        now, text = self._clock.mono(), str(error)
+        if text != self._failure or now - self._told_at >= _TELL_AGAIN_S:
+            self._failure, self._told_at = text, now
+            _log.warning("the store refuses: %s; trying again", text)
+
+    def committed(self, entries: Sequence[JournalEntry]) -> None:
+        super().committed(entries)
+        if self._failure is not None:
+            self._failure = None
+            _log.warning("the store takes commits again")
+
+    def pruned(self, rows: int, through: UtcMs, *, for_size: bool) -> None:
+        said = self._said_pruned
+        if not for_size or (said is not None and through < said + _SAY_PRUNED_EVERY_MS):
+            return
+        self._said_pruned = through
+        _log.warning(
+            "the store is larger than journal.max_size (%s): %d journal entries, of slots due up to %s, are pruned before "
+            "they are %s old; allow it more, or have fewer fires",
+            format_size(self._keep.max_bytes),
+            rows,
+            format_utc(through),
+            format_duration(self._keep.keep_ms),
+        )
+
+    def instants_moved(self, names: Sequence[str]) -> None:
+        first = ", ".join(names[:_MOST_NAMES])
+        _log.warning(
+            "new time zone data (tzdata %s) moved the instant of %d schedules: %s%s",
+            tzdata_version(),
+            len(names),
+            first,
+            ", …" if len(names) > _MOST_NAMES else "",
+        )
+
+    def zones_changed(self, change: ZoneChange) -> None:
+        _log.warning(
+            "tzdata %s has become %s, which moved next fires (schedules: %d): %s; 'cronally next NAME' shows them",
+            change.old,
+            change.new,
+            change.count,
+            ", ".join(change.names) + (", …" if change.count > len(change.names) else ""),
+        )
+
+    def clock_jumped(self, jump: Jump) -> None:
+        expected, now = format_utc(jump.expected), format_utc(jump.now)
+        if jump.is_resume:
+            _log.warning("the machine was suspended for %.1f s; it is %s", jump.slept_ms / 1000, now)
+        elif jump.is_back:
+            _log.warning(
+                "the clock was set back from %s to %s; what has fired does not fire again", expected, now
+            )
+        else:
+            _log.warning("the clock was set forward from %s to %s", expected, now)
+
+    def clock_doubted(self, doubt: str) -> None:
+        _log.warning(
+            "the clock is not believed: %s; nothing fires until it is set right (--trust-clock believes it)",
+            doubt,
+        )
