@@ -29,15 +29,19 @@ CREDENTIALS = Credentials.fixed(
 
 
 class Clock(SystemClock):
-    """The system's, moved by *ahead_s* seconds."""
+    """The system's, moved by *ahead_s* seconds, of a machine that has slept *slept_s* of them."""
 
     ahead_s = 0
+    slept_s = 0
 
     def wall(self):
         return super().wall() + self.ahead_s * 1000
 
     def wall_us(self):
         return super().wall_us() + self.ahead_s * 1_000_000
+
+    def boot(self):
+        return super().boot() + self.slept_s
 
 
 @pytest.fixture
@@ -237,6 +241,16 @@ async def test_a_connection_that_will_be_too_old_is_replaced_when_something_is_a
     one._idle[0].idle_since -= 14
     await publisher.arm([batch(1)], clock.wall() + 2000)
     await sns.wait_for_opened(2)
+    await sns.wait_for_connections(1)
+
+
+async def test_connections_from_before_the_machine_slept_are_not_used(sns, clock, make):
+    publisher = make(sns.url)
+    await publish(publisher, clock, batch(1))
+    clock.ahead_s = clock.slept_s = 3 * 3600
+    sns.faults.skew_s = clock.ahead_s
+    assert [o.outcome for o in await publish(publisher, clock, batch(1))] == [PUBLISHED]
+    assert sns.connections == 2
     await sns.wait_for_connections(1)
 
 
