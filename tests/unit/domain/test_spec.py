@@ -128,10 +128,17 @@ def test_what_is_refused_says_where_and_what_to_write(change, field, words):
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "ä", "a" * 81, "../etc/passwd", "a\n", 7, None])
-def test_a_name_that_cannot_be_one_is_refused(name):
-    with pytest.raises(UsageError, match="name"):
+@pytest.mark.parametrize(
+    "name",
+    ["", "-a", ".a", "a b", "ä", "a" * 81, "../etc/passwd", "a\n", 7, None]
+    + ["😀", "a\0b", "\u202egod", "שלום", "a\x1b[2J", "a\u200b", "\udcff", "a" * 10_000],
+    ids=ascii,
+)
+def test_a_name_that_cannot_be_one_is_refused_and_shown_so_that_nothing_obeys_it(name):
+    with pytest.raises(UsageError, match="name") as caught:
         parse_name(name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize("name", ["a", "A", "0", "nightly-report", "a.b_c-d", "a" * 80])
