@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -41,6 +42,22 @@ def test_it_listens_on_its_unix_socket_and_on_no_port(installation):
     paths = [line.split()[7:] for line in (process / "net/unix").read_text().splitlines()[1:]]
     assert [str(installation.socket)] in paths
     assert installation.stop() == 0
+
+
+def test_a_daemon_whose_streams_are_closed_serves_and_stops_in_order(installation):
+    store = f"sqlite:{installation.home / 'a.db'}"
+    daemon = subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", COMMAND, "serve", "--store", store],
+        env=installation.environment,
+    )
+    try:
+        while installation.run("ls").returncode != 0:
+            assert daemon.poll() is None
+        opened = [(Path(f"/proc/{daemon.pid}/fd") / number).readlink() for number in "012"]
+        assert opened == [Path(os.devnull)] * 3
+    finally:
+        daemon.terminate()
+        assert daemon.wait(30) == 0
 
 
 def test_a_second_daemon_on_the_same_store_names_the_first(installation):
