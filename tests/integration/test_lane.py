@@ -31,19 +31,15 @@ CREDENTIALS = Credentials.fixed(
 
 
 class Clock(SystemClock):
-    """The system's, moved by *ahead_s* seconds, of a machine that has slept *slept_s* of them."""
+    """The system's, moved by *ahead_s* seconds."""
 
     ahead_s = 0
-    slept_s = 0
 
     def wall(self):
         return super().wall() + self.ahead_s * 1000
 
     def wall_us(self):
         return super().wall_us() + self.ahead_s * 1_000_000
-
-    def boot(self):
-        return super().boot() + self.slept_s
 
 
 @pytest.fixture
@@ -246,14 +242,14 @@ async def test_a_connection_that_will_be_too_old_is_replaced_when_something_is_a
     await sns.wait_for_connections(1)
 
 
-async def test_connections_from_before_the_machine_slept_are_not_used(sns, clock, make):
+async def test_connections_that_are_dropped_carry_nothing_more(sns, clock, make):
     publisher = make(sns.url)
-    await publish(publisher, clock, batch(1))
-    clock.ahead_s = clock.slept_s = 3 * 3600
-    sns.faults.skew_s = clock.ahead_s
+    await publish(publisher, clock, *batches(3))
+    opened = sns.connections
+    publisher.drop_connections()
+    await sns.wait_for_connections(0)
     assert [o.outcome for o in await publish(publisher, clock, batch(1))] == [PUBLISHED]
-    assert sns.connections == 2
-    await sns.wait_for_connections(1)
+    assert sns.connections == opened + 1
 
 
 async def test_connections_that_sns_closed_are_no_attempt(sns, clock, make):

@@ -22,8 +22,7 @@ MAX_REPLY_BYTES = 1_048_576  # a reply of ten members takes 2 KB
 class Connection(asyncio.Protocol):
     """A connection. Attributes: request: the one that is not answered, an object of the owner's, or None.
 
-    written_at, idle_since: the owner's notes, seconds of its clocks (monotonic; since boot). is_slow: the peer was slow to
-    take its request.
+    written_at, idle_since: the owner's notes, seconds of its clock. is_slow: the peer was slow to take its request.
     """
 
     __slots__ = (

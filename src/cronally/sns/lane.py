@@ -2,8 +2,7 @@
 
 1. A request is failed as known not to have been sent, or written once; then it ends in one reply or one failure.
 2. Requests are written in the order in which they were given. While one waits, no connection is idle.
-3. A connection is idle for at most 12 s, unless something is armed that needs it: SNS closes it after about 20. The
-   machine's sleep counts: what was open before it is not used after it.
+3. A connection is idle for at most 12 s, unless something is armed that needs it: SNS closes it after about 20.
 """
 
 from __future__ import annotations
@@ -125,7 +124,7 @@ class Lane:
             self._reserved[-1][1] += requests
         else:
             self._reserved.append([at, requests])
-        self._refresh_idle(max(in_s, 0.0))
+        self._refresh_idle(at)
         self._open_more(now)
 
     def submit(self, request: Request) -> None:
@@ -228,7 +227,7 @@ class Lane:
             self._all_gone.clear()
 
     def _rest(self, connection: Connection) -> None:
-        connection.idle_since = self._clock.boot()
+        connection.idle_since = self._clock.mono()
         self._idle.append(connection)
         if self._sweeping is None and not self._is_closed:
             self._sweep_in(MAX_IDLE_S)
@@ -264,13 +263,13 @@ class Lane:
 
     def _sweep(self) -> None:
         self._sweeping = None
-        self._forget_reservations(self._clock.mono())
+        now = self._clock.mono()
+        self._forget_reservations(now)
         limit_s = _MAX_IDLE_ARMED_S if self._reserved else MAX_IDLE_S
-        boot = self._clock.boot()
-        self._drop_idle_since(boot - limit_s)
+        self._drop_idle_since(now - limit_s)
         if self._idle:
             oldest = min(connection.idle_since for connection in self._idle)
-            self._sweep_in(oldest + MAX_IDLE_S - boot if not self._reserved else 1.0)
+            self._sweep_in(oldest + MAX_IDLE_S - now if not self._reserved else 1.0)
 
     def _drop_idle_since(self, before: float) -> None:
         old = [connection for connection in self._idle if connection.idle_since <= before]
@@ -282,9 +281,9 @@ class Lane:
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    def _refresh_idle(self, in_s: float) -> None:
-        """Drop what SNS may have closed *in_s* seconds from now, so that it is replaced in time."""
-        self._drop_idle_since(self._clock.boot() + in_s - _MAX_IDLE_ARMED_S)
+    def _refresh_idle(self, at: float) -> None:
+        """Drop what SNS may have closed by *at*, so that it is replaced in time."""
+        self._drop_idle_since(at - _MAX_IDLE_ARMED_S)
 
     def _forget_reservations(self, now: float) -> None:
         while self._reserved and self._reserved[0][0] < now - _RESERVED_FOR_S:

@@ -29,15 +29,15 @@ def assert_each_slot_fired_once_and_none_early(rig, slots):
 
 
 @pytest.mark.parametrize("ppm", [500, -500])
-async def test_a_clock_that_is_slewed_for_hours_is_no_step(ppm):
+async def test_a_clock_that_is_slewed_for_long_is_no_step(ppm):
     heard = Heard()
     async with running_engine(hooks=heard) as rig:
         heard.said.clear()
         await rig.add("job", "* * * * *")
-        for _ in range(3600):
-            await rig.clock.advance(2)
-            rig.clock.step_wall(2 * ppm // 1000)
-        minutes = [f"job@2026-11-23T{hour:02}:{minute:02}:00Z" for hour in (9, 10) for minute in range(60)]
+        for _ in range(45 * 15):
+            await rig.clock.advance(4)
+            rig.clock.step_wall(4 * ppm // 1000)
+        minutes = [f"job@2026-11-23T09:{minute:02}:00Z" for minute in range(45)]
         assert_each_slot_fired_once_and_none_early(rig, minutes)
         assert heard.said == []
 
