@@ -203,12 +203,12 @@ class _Daemon:
 
     async def _recover(self, engine: Engine, service: Service, opened: Opened) -> Sequence[Fire] | None:
         """Wait for a clock that can be believed, then bring the engine in line; None if the daemon is stopped first."""
-        said: str | None = None
+        is_said = False
         while (doubt := engine.watch.doubt(opened.watermark)) is not None:
-            if doubt != said:
-                said = doubt
-                service.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
+            service.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
+            if not is_said:  # it names the time, which is another each second
                 _log.warning("the clock is not believed: %s; waiting (--trust-clock believes it)", doubt)
+                is_said = True
             if await self._clock.wait(None, self._is_stopping) is WaitResult.WOKEN:
                 return None
         gc.collect()
