@@ -29,6 +29,7 @@ from cronally.engine.service import Service
 from cronally.engine.zone_watch import ZoneWatch
 from cronally.errors import CredentialsInvalid, PublishError, StoreError
 from cronally.instants import UtcMs, parse_rfc3339
+from cronally.logs import log_to
 from cronally.sns.credentials import Credentials
 from cronally.sns.local import LocalPublisher, Received, StandIn, find_stand_in
 from cronally.sns.pacing import Pacing
@@ -69,8 +70,7 @@ def serve(flags: Mapping[str, object], *, config_file: str | None = None) -> int
     Errors: every CronallyError of the parts, before anything is half-started.
     """
     config = load_config(os.environ, flags, config_file=config_file)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="cronally: %(message)s")
-    _log.setLevel(logging.INFO)
+    log_to(sys.stderr)
     return run(_Daemon(config, SystemClock()).run())
 
 
@@ -248,12 +248,12 @@ class _Daemon:
 
     async def _recover(self, engine: Engine, service: Service, opened: Opened) -> Sequence[Fire] | None:
         """Wait for a clock that can be believed, then bring the engine in line; None if the daemon is stopped first."""
-        said: str | None = None
+        is_said = False
         while (doubt := engine.watch.doubt(opened.watermark)) is not None:
-            if doubt != said:
-                said = doubt
-                service.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
+            service.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
+            if not is_said:  # it names the time, which is another each second
                 _log.warning("the clock is not believed: %s; waiting (--trust-clock believes it)", doubt)
+                is_said = True
             if await self._clock.wait(None, self._is_stopping) is WaitResult.WOKEN:
                 return None
         gc.collect()

@@ -82,7 +82,7 @@ async def test_opening_names_the_schedules_that_have_an_error(house, store):
 
 FULL = {
     "tz": "Europe/London",
-    "message": 'Grüße 🎉 "<cronally.fire-id>" \\ \u2028 \x00 end',
+    "message": 'Grüße 🎉 "<cronally.fire-id>" \\ \u2028 \x7f end',
     "subject": "Nightly – report",
     "attributes": {"level": {"type": "Number", "value": "5"}, "team": "böse"},
     "catch_up": "all",

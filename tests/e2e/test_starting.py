@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,35 @@ def test_what_cannot_work_is_refused_in_one_sentence(installation, arguments, ex
     assert last.startswith("cronally: ")
     assert words in last
     assert "Traceback" not in done.stderr
+
+
+def test_it_listens_on_its_unix_socket_and_on_no_port(installation):
+    installation.start()
+    process = Path(f"/proc/{installation.daemon.pid}")
+    own = {str(descriptor.readlink()) for descriptor in (process / "fd").iterdir()}
+    # proc(5), /proc/net/tcp: the address is the second word, the state (0A: listening) the fourth, the inode the tenth.
+    for family in ("tcp", "tcp6"):
+        table = [line.split() for line in (process / "net" / family).read_text().splitlines()[1:]]
+        assert not [row[1] for row in table if row[3] == "0A" and f"socket:[{row[9]}]" in own]
+    paths = [line.split()[7:] for line in (process / "net/unix").read_text().splitlines()[1:]]
+    assert [str(installation.socket)] in paths
+    assert installation.stop() == 0
+
+
+def test_a_daemon_whose_streams_are_closed_serves_and_stops_in_order(installation):
+    store = f"sqlite:{installation.home / 'a.db'}"
+    daemon = subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", COMMAND, "serve", "--store", store],
+        env=installation.environment,
+    )
+    try:
+        while installation.run("ls").returncode != 0:
+            assert daemon.poll() is None
+        opened = [(Path(f"/proc/{daemon.pid}/fd") / number).readlink() for number in "012"]
+        assert opened == [Path(os.devnull)] * 3
+    finally:
+        daemon.terminate()
+        assert daemon.wait(30) == 0
 
 
 def test_a_second_daemon_on_the_same_store_names_the_first(installation):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 from datetime import UTC, datetime
 from itertools import count
@@ -240,6 +242,16 @@ async def test_a_connection_that_will_be_too_old_is_replaced_when_something_is_a
     await sns.wait_for_connections(1)
 
 
+async def test_connections_that_are_dropped_carry_nothing_more(sns, clock, make):
+    publisher = make(sns.url)
+    await publish(publisher, clock, *batches(3))
+    opened = sns.connections
+    publisher.drop_connections()
+    await sns.wait_for_connections(0)
+    assert [o.outcome for o in await publish(publisher, clock, batch(1))] == [PUBLISHED]
+    assert sns.connections == opened + 1
+
+
 async def test_connections_that_sns_closed_are_no_attempt(sns, clock, make):
     publisher = make(sns.url)
     armed = await publisher.arm(batches(4), clock.wall())
@@ -278,6 +290,27 @@ async def test_an_answer_nobody_waits_for_ends_an_idle_connection(clock, make):
         await server.wait_for_open(0)
         assert [o.outcome for o in await publish(publisher, clock, batch(1))] == [PUBLISHED]
         assert server.connections == 2
+
+
+async def test_without_a_free_descriptor_messages_are_kept_for_later(sns, clock, make):
+    publisher = make(sns.url)
+    await publish(publisher, clock, batch(1))  # so that all that is opened once is open
+    [one] = publisher._lanes.values()
+    sns.close_connections()
+    while one._connections or one._leaving:  # noqa: ASYNC110 - it has not read of it yet
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        [outcome] = await publish(publisher, clock, batch(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (outcome.outcome, outcome.is_unknown) == (RETRY, KNOWN)
+    assert "oo many open files" in outcome.error
+    assert [o.outcome for o in await publish(publisher, clock, batch(1))] == [PUBLISHED]
 
 
 # --- room and order ---

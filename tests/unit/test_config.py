@@ -15,7 +15,8 @@ def load(tmp_path):
     def loader(text="", environ=None, **flags):
         file = tmp_path / "cronally.toml"
         file.write_text(text)
-        environ = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), **(environ or {})}
+        # A socket of its own: below a long TMPDIR the default one would not do.
+        environ = {"HOME": str(tmp_path), "CRONALLY_SOCKET": "/run/x.sock", **(environ or {})}
         return load_config(environ, flags, config_file=str(file))
 
     return loader

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from typing import Any
 
 
 def prepare_streams() -> None:
-    """Let no character be a reason to fail: what a stream's encoding lacks is written escaped."""
+    """Let no character be a reason to fail, and no closed stream.
+
+    What a stream's encoding lacks is written escaped. A standard descriptor that is closed (a shell's ``2>&-``) becomes
+    /dev/null: else the next file or socket would get its number, and libuv aborts when such a one is closed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import NoReturn
+from typing import Final, NoReturn
+
+_MOST_DIGITS: Final = 400  # a double has up to 309 before the point; int() itself gives up at 4,300
 
 
 class DuplicateKey(ValueError):  # noqa: N818 - says what it found
@@ -29,7 +31,13 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(text):,} digits")
+    return int(text)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse_constant, parse_int=_whole)
 
 
 def load_json(data: bytes) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +25,8 @@ _OUR_ATTRIBUTES_BYTES = 1_000
 _OUR_NAMES_BYTES = sum(
     len(name) + len("String") for name in ("cronally.schedule", "cronally.fire_time", "cronally.fire_id")
 )
+# SQS API Reference, SendMessage: what XML 1.0 has no place for is refused or delivered as U+FFFD.
+_UNCARRIED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _LONGEST_FIRE_TIME = UtcMs(1_795_510_800_001)  # any instant with milliseconds: the longest way to write one
 
 
@@ -142,11 +145,14 @@ def _constant_bytes(attributes: tuple[Attribute, ...]) -> int | None:
 
 
 def check_message(spec: ScheduleSpec) -> None:
-    """Refuse a message that SNS would refuse, at its longest. Errors: FieldError with the byte count."""
+    """Refuse a message that would not arrive as it is, at its longest too. Errors: FieldError with place or byte count."""
     if spec.message == "":
         raise FieldError(
             "message", "SNS refuses an empty message; leave it out for the default, or write one"
         )
+    _check_characters("message", spec.message or "")
+    for attribute in spec.attributes:
+        _check_characters("attributes", attribute.value, f"{attribute.name}: ")
     if spec.message_structure == "json":
         _check_structure(spec)
     if _is_small(spec):
@@ -164,6 +170,16 @@ def _is_small(spec: ScheduleSpec) -> bool:
     """Whether the message fits without a doubt, however its placeholders are filled."""
     chars = len(spec.message or "") + sum(len(a.value) + len(a.name) + len(a.type) for a in spec.attributes)
     return chars * _MOST_BYTES_PER_CHAR + _OUR_ATTRIBUTES_BYTES < MAX_MESSAGE_BYTES
+
+
+def _check_characters(field: str, text: str, whose: str = "") -> None:
+    found = _UNCARRIED.search(text)
+    if found is not None:
+        raise FieldError(
+            field,
+            f"{whose}character {found.start() + 1} is U+{ord(found[0]):04X}, which SQS does not deliver as it is; "
+            "escape it, as JSON and base64 do",
+        )
 
 
 def _check_structure(spec: ScheduleSpec) -> None:

@@ -248,6 +248,7 @@ REFUSED = [
     ("0 0 31 4 */2", "day-of-month", None, "a day up to 30"),
     ("0 0 30W 2 *", "day-of-month", None, "widen"),
     ("0 0 */31 * mon#5", "day-of-month", None, "widen"),
+    ("1 1 */100 * MON#4", "day-of-month", None, "widen"),
     ("0 0 L-30 2 *", "day-of-month", None, "widen"),
     # words
     ("@", None, 1, "write one of @yearly"),
@@ -327,6 +328,17 @@ def test_a_rule_has_at_most_1000_characters():
     with pytest.raises(WhenError, match="at most 1,000") as caught:
         Recurrence.parse(longest + "  ")
     assert caught.value.column == 1001
+
+
+@pytest.mark.parametrize(
+    "minutes", [",".join(["1"] * 50_000), "1" * 100_000, "*" * 100_000, "\u0663" * 100_000]
+)
+def test_a_longer_text_is_refused_without_being_read(minutes):
+    def parse() -> None:
+        with pytest.raises(WhenError, match="at most 1,000"):
+            Recurrence.parse(f"{minutes} * * * *")
+
+    assert count_calls(parse) < 1_000
 
 
 def test_a_long_item_is_cut_in_the_message():

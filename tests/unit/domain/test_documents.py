@@ -24,6 +24,7 @@ def test_json_is_read(text):
         (b'{"a": NaN}', "NaN is no JSON number"),
         (b"[-Infinity]", "-Infinity is no JSON number"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": 1%s}' % (b"0" * 100_000), "a number has 100,001 digits"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "'b' is there twice"),
     ],
 )

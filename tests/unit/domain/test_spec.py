@@ -79,6 +79,10 @@ def test_yaml_instants_and_numbers_are_understood():
         ({"message": ""}, "message", "SNS refuses an empty message"),
         ({"message": {"a": 1}}, "message", "must be text, not a mapping"),
         ({"message": "\ud800"}, "message", "surrogate"),
+        ({"message": "a\0b"}, "message", "character 2 is U+0000"),
+        ({"message": "\x1b[31m"}, "message", "escape it, as JSON and base64 do"),
+        ({"message": "\t\r\n\uffff"}, "message", "character 4 is U+FFFF"),
+        ({"attributes": {"a": "\x0b"}}, "attributes", "a: character 1 is U+000B"),
         ({"message": "x" * 262_145}, "message", "262,144"),
         ({"message": "é" * 131_100}, "message", "262,144"),
         ({"message": "<cronally.fire-id>" * 8_000}, "message", "262,144"),
@@ -124,10 +128,19 @@ def test_what_is_refused_says_where_and_what_to_write(change, field, words):
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "ä", "a" * 81, "../etc/passwd", "a\n", 7, None])
-def test_a_name_that_cannot_be_one_is_refused(name):
-    with pytest.raises(UsageError, match="name"):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "-a", ".a", "a b", "ä", "a" * 81, "../etc/passwd", "a\n", 7, None),
+        *("😀", "a\0b", "\u202egod", "שלום", "a\x1b[2J", "a\u200b", "\udcff", "a" * 10_000),
+    ],
+    ids=ascii,
+)
+def test_a_name_that_cannot_be_one_is_refused_and_shown_so_that_nothing_obeys_it(name):
+    with pytest.raises(UsageError, match="name") as caught:
         parse_name(name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize("name", ["a", "A", "0", "nightly-report", "a.b_c-d", "a" * 80])

@@ -80,6 +80,8 @@ def test_tzdata_version_is_the_packages():
         ("x" * 10_000, None),
         ("zone.tab", None),
         ("UTC\0", "UTC"),
+        ("EST5EDT ", "EST5EDT"),
+        ("Europe/London\u202e", "Europe/London"),
     ],
 )
 def test_unknown_zones_are_refused_with_the_nearest(name, suggestion):
@@ -87,6 +89,7 @@ def test_unknown_zones_are_refused_with_the_nearest(name, suggestion):
         load_zone(name)
     assert caught.value.suggestion == suggestion
     assert len(str(caught.value)) < 250
+    assert str(caught.value).isprintable()
     if suggestion is not None:
         assert f"did you mean {suggestion}?" in str(caught.value)
 
