@@ -342,7 +342,7 @@ class Service:
     async def _stored(self, name: str) -> StoredSchedule:
         stored = await self._store.schedule(name)
         if stored is None:
-            raise ScheduleNotFound(name[:100], suggestion=await self._store.nearest_name(name))
+            raise ScheduleNotFound(name[:100], suggestion=await self._store.nearest_name(name[:100]))
         return stored
 
     def _view(self, stored: StoredSchedule, *, fires: int) -> ScheduleView:
