@@ -31,6 +31,7 @@ class Daemon:
 
     socket: str
     rig: Rig
+    server: AdminServer
     loop: asyncio.AbstractEventLoop
 
     @property
@@ -60,7 +61,7 @@ def running_daemon(directory: Path) -> Iterator[Daemon]:
         async with running_engine() as rig:
             server = AdminServer(rig.service, rig.clock, socket_path=socket)
             await server.start()
-            found.append(Daemon(socket, rig, asyncio.get_running_loop()))
+            found.append(Daemon(socket, rig, server, asyncio.get_running_loop()))
             started.set()
             await stop.wait()
             await server.close()
