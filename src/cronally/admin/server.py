@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RENDERED_AT_ONCE: Final = 50  # rows between two yields to the event loop: about 2 ms
+_RENDERED_AT_ONCE_BYTES: Final = 524_288
 
 
 class AdminServer:
@@ -126,14 +127,15 @@ class AdminServer:
         query = query_of(request, "after", "limit")
         limit = whole_number(query, "limit", default=500, least=1, most=wire.MAX_PAGE)
         views, following = await self._service.list(after=query.get("after"), limit=limit)
-        rows, total = [], 0
+        rows, total, yielded = [], 0, 0
         for number, view in enumerate(views, start=1):
             rows.append(_dumps(schedule_answer(view)))
             total += len(rows[-1])
             if total > MAX_PAGE_BYTES and number < len(views):
                 following = view.stored.spec.name
                 break
-            if number % _RENDERED_AT_ONCE == 0:
+            if number % _RENDERED_AT_ONCE == 0 or total - yielded > _RENDERED_AT_ONCE_BYTES:
+                yielded = total
                 await self._clock.sleep(0)
         rest = _dumps({"next": following, "now": format_utc(self._clock.wall())})
         return _text(f'{{"schedules": [{", ".join(rows)}], {rest[1:]}')

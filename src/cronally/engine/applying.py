@@ -32,8 +32,9 @@ MAX_PROBLEMS = 1_000  # reported; the others are counted
 _MAX_SHOWN_CHARS = 100  # of a name in a problem
 _CHECKED_AT_ONCE = 50  # lines between two yields to the event loop, about 3 ms; a long one counts as several
 _COUNTS_AS_ONE_BYTES = 8_192
+_CHECKED_FOR_S = 0.003  # or they end it: a name looked for among all zones takes as long as fifty good lines
 _STAGED_AT_ONCE = 1_000
-_STAGED_AT_ONCE_BYTES = 4_194_304
+_STAGED_AT_ONCE_BYTES = 1_048_576
 
 
 class LineProblem(NamedTuple):
@@ -115,6 +116,7 @@ class Applying:
     async def _stage(self, lines: AsyncIterator[bytes]) -> None:
         rows: list[StagedRow] = []
         number = weight = size_bytes = 0
+        begun = self._clock.mono()
         async for line in lines:
             number += 1
             weight += 1 + len(line) // _COUNTS_AS_ONE_BYTES
@@ -123,9 +125,9 @@ class Applying:
                 if row is not None:
                     rows.append(row)
                     size_bytes += len(line)
-            if weight >= _CHECKED_AT_ONCE:
-                weight = 0
+            if weight >= _CHECKED_AT_ONCE or self._clock.mono() - begun > _CHECKED_FOR_S:
                 await self._clock.sleep(0)
+                weight, begun = 0, self._clock.mono()
             if len(rows) >= _STAGED_AT_ONCE or size_bytes >= _STAGED_AT_ONCE_BYTES:
                 await self._store.stage(rows)
                 rows, size_bytes = [], 0

@@ -145,7 +145,16 @@ class Service:
         """Return the next slots of a schedule's rule later than *after* (None: now); a pause is not regarded."""
         stored = await self._stored(name)
         start = self._clock.wall() if after is None else after
-        return next_slots(stored.spec, start, count)
+        slots: list[UtcMs] = []
+        while len(slots) < count:
+            asked = min(_SLICE, count - len(slots))
+            more = next_slots(stored.spec, start, asked)
+            slots += more
+            if len(more) < asked:
+                break
+            start = more[-1]
+            await self._clock.sleep(0)
+        return slots
 
     async def history(self, wanted: JournalFilter) -> Sequence[JournalRow]:
         """Return journal entries, newest first. Errors: ScheduleNotFound if a schedule is named that never was."""
