@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cronally.admin.client import Client
-from cronally.admin.limits import MAX_CONNECTIONS, MAX_HEADERS, connection_limit
+from cronally.admin.limits import CHANGES_AT_ONCE, MAX_CONNECTIONS, MAX_HEADERS, connection_limit
 from cronally.admin.unix_socket import bind_socket
 from cronally.errors import DaemonUnreachable
 from support.daemon import running_daemon
@@ -119,6 +119,15 @@ def test_bodies_that_are_still_coming_have_a_limit_together(daemon, connect, mon
     for client in others:
         client.send(b"x" * 100_000)
         refusal(client, 400)
+
+
+def test_bodies_that_wait_their_turn_count_and_more_are_refused(daemon, connect, monkeypatch, blocked):
+    monkeypatch.setattr("cronally.admin.connections.MAX_HELD_BYTES", 600_000)
+    body = json.dumps(DOCUMENT | {"message": "x" * 250_000}).encode()
+    for number in range(2):
+        connect(request("PUT", "/v1/schedules/a", body))
+        wait_for_work(daemon, number + 1)
+    assert "large requests" in refusal(connect(request("PUT", "/v1/schedules/a", body)), 503)
 
 
 def test_an_answer_that_nobody_takes_is_given_up(daemon, connect, monkeypatch):
@@ -257,10 +266,10 @@ def blocked(daemon):
 
 
 def test_requests_in_work_are_never_closed_and_more_are_refused(daemon, connect, monkeypatch, blocked):
-    monkeypatch.setattr(daemon.server.connections, "most", 3)
     body = json.dumps(DOCUMENT).encode()
     clients = [connect(request("PUT", f"/v1/schedules/s{number}", body)) for number in range(3)]
     wait_for_work(daemon, 3)
+    monkeypatch.setattr(daemon.server.connections, "most", 3)
     assert "as many requests in work as it takes" in refusal(connect(), 503)
     daemon.loop.call_soon_threadsafe(daemon.rig.engine.edits.lock.release)
     assert [client.reply().status for client in clients] == [201] * 3
@@ -268,13 +277,11 @@ def test_requests_in_work_are_never_closed_and_more_are_refused(daemon, connect,
 
 
 def wait_for_work(daemon, count):
-    """Return once so many requests are in work."""
-
-    async def look():
+    """Return once so many requests are in work; meanwhile ask for something, so that the daemon's loop turns."""
+    with RawClient(daemon.socket) as client:
         while daemon.server.connections.in_work_count < count:
-            await daemon.rig.clock.sleep(0)
-
-    daemon.call(look())
+            client.send(request("GET", "/healthz"))
+            client.reply()
 
 
 def test_changes_that_wait_do_not_hold_back_those_who_read(daemon, connect, blocked):
@@ -286,13 +293,32 @@ def test_changes_that_wait_do_not_hold_back_those_who_read(daemon, connect, bloc
     assert connect(request("GET", "/healthz")).reply().status == 200
 
 
-def test_who_leaves_while_a_change_waits_still_counts(daemon, connect, monkeypatch, blocked):
-    monkeypatch.setattr(daemon.server.connections, "most", 5)
+def test_who_leaves_while_a_change_is_in_work_still_counts_and_gets_what_was_asked(daemon, connect, blocked):
     body = json.dumps(DOCUMENT).encode()
-    for number in range(5):
+    for number in range(CHANGES_AT_ONCE):
         connect(request("PUT", f"/v1/schedules/s{number}", body)).sock.close()
         wait_for_work(daemon, number + 1)
+    daemon.server.connections.most = CHANGES_AT_ONCE
     refusal(connect(), 503)
+    daemon.loop.call_soon_threadsafe(daemon.rig.engine.edits.lock.release)
+    while connect(request("GET", "/v1/schedules")).reply().status == 503:
+        pass
+    daemon.call(daemon.rig.engine.edits.lock.acquire())
+    names = [
+        schedule["name"] for schedule in connect(request("GET", "/v1/schedules")).reply().plain["schedules"]
+    ]
+    assert "s0" in names
+
+
+def test_who_leaves_before_its_turn_leaves_nothing_behind(daemon, connect, blocked):
+    body = json.dumps(DOCUMENT).encode()
+    for number in range(20):
+        clients = [connect(request("PUT", f"/v1/schedules/s{number}", body))]
+        wait_for_work(daemon, min(number, CHANGES_AT_ONCE) + 1)
+        if number >= CHANGES_AT_ONCE:
+            clients[0].sock.close()
+            while daemon.server.connections.in_work_count > CHANGES_AT_ONCE:
+                connect(STATUS).reply()
 
 
 def test_a_connection_without_a_request_is_closed_after_a_while(connect, monkeypatch):

@@ -37,8 +37,7 @@ class RawClient:
         self.sock.connect(path)  # before there is a timeout, so that it waits its turn
         self.sock.settimeout(_ANSWER_S)
         self._left = b""
-        for data in sent:
-            self.send(data)
+        self.send_all(sent)
 
     def __enter__(self) -> Self:
         return self

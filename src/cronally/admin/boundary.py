@@ -106,14 +106,13 @@ class Boundary:
             with self._connections.work(connection):
                 return await handler(request)
         is_reading = request.method in _READING
-        if request.can_read_body and not is_reading:
-            with self._connections.holding(connection):
+        with self._connections.holding(connection):
+            if request.can_read_body and not is_reading:
                 request[BODY] = await self._body(request)
-        with self._connections.work(connection):
-            async with self._reads if is_reading else self._changes:
-                if request.transport is None:
-                    raise ConnectionResetError("the client has gone while its request waited its turn")
-                return await handler(request)
+            turns = self._reads if is_reading else self._changes
+            with self._connections.work(connection):
+                async with self._connections.turn(connection, turns):
+                    return await handler(request)
 
     async def _body(self, request: web.Request) -> bytes:
         body = bytearray()
@@ -141,7 +140,7 @@ class Boundary:
                 async with asyncio.timeout(ANSWER_S):
                     await response.prepare(request)
                     await response.write_eof()
-            except (ConnectionError, TimeoutError):
+            except (ConnectionError, TimeoutError, NotReady):
                 transport.abort()
 
 

@@ -3,7 +3,8 @@
 1. There are at most *most*. When one more comes, the one that has kept us waiting longest has to go: one that is idle,
    sends its request slowly or does not take its answer. One whose request is in work never has to; if all are, the new
    one is refused.
-2. A request counts until its work ends, also when its client has gone: whoever comes and goes gains nothing.
+2. A request counts until its work ends, also when its client has gone: whoever comes and goes gains nothing. One that still
+   waits its turn ends with its connection.
 3. What is held for clients that keep us waiting (bodies, answers) has a limit of its own; over it, the same goes.
 """
 
@@ -12,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -24,7 +25,7 @@ from cronally.admin.limits import IDLE_S, MAX_HEADERS, MAX_HELD_BYTES, MAX_LINE_
 from cronally.errors import CronallyError, InternalError, NotReady, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ _OVERFULL: Final = (
     "the daemon has as many requests in work as it takes at once; try again in a moment, and look for a client that "
     "does not close its connections"
 )
+_OVERLOADED: Final = "the daemon holds as many large requests as it has memory for; try again in a moment"
 _MAX_QUOTED: Final = 100
 
 
@@ -51,6 +53,7 @@ class Connections:
         self._transports: dict[web.RequestHandler, asyncio.Transport] = {}
         self._held: dict[web.RequestHandler, int] = {}
         self._held_bytes = 0
+        self._queued: dict[web.RequestHandler, asyncio.Task[object]] = {}
 
     def protocols(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
         """Return what makes the protocol of each connection that is accepted for *server*."""
@@ -86,9 +89,26 @@ class Connections:
             if connection in self._transports:
                 self._waiting[connection] = None
 
+    @asynccontextmanager
+    async def turn(self, connection: web.RequestHandler, turns: asyncio.Semaphore) -> AsyncIterator[None]:
+        """For the block, have one of *turns*. Errors: CancelledError if the client leaves before it comes."""
+        task = asyncio.current_task()
+        assert task is not None
+        if connection not in self._transports:
+            raise ConnectionResetError("the client has gone before its request had its turn")
+        self._queued[connection] = task
+        try:
+            await turns.acquire()
+        finally:
+            del self._queued[connection]
+        try:
+            yield
+        finally:
+            turns.release()
+
     @contextmanager
     def holding(self, connection: web.RequestHandler) -> Iterator[None]:
-        """For the block, we wait for the client of *connection*, and hold what ``hold`` says."""
+        """For the block, we wait for the client of *connection* (until its ``work`` begins), and hold what ``hold`` says."""
         if self._waiting.pop(connection, 0) is None:  # a new wait begins
             self._waiting[connection] = None
         try:
@@ -97,12 +117,16 @@ class Connections:
             self._held_bytes -= self._held.pop(connection, 0)
 
     def hold(self, connection: web.RequestHandler, size_bytes: int) -> None:
-        """Note that so many bytes are held for *connection*. Errors: ConnectionResetError if it has to go for them."""
+        """Note that so many bytes are held for *connection*.
+
+        Errors: NotReady if that is too much, although all that can go has gone; ConnectionResetError if it has gone itself.
+        """
         self._held_bytes += size_bytes - self._held.get(connection, 0)
         self._held[connection] = size_bytes
         while self._held_bytes > MAX_HELD_BYTES:
-            if not self._close_one([other for other in self._waiting if other in self._held]):
-                break
+            others = [one for one in self._waiting if one in self._held and one is not connection]
+            if not self._close_one(others):
+                raise NotReady(_OVERLOADED)
         if connection not in self._transports:
             raise ConnectionResetError("closed to make room")
 
@@ -130,10 +154,12 @@ class Connections:
             transport.abort()
 
     def gone(self, connection: web.RequestHandler) -> None:
-        """Note that *connection* is closed. Its request, if one is in work, still counts."""
+        """Note that *connection* is closed. Its request, if one is in work, still counts; if it waits its turn, it ends."""
         self._waiting.pop(connection, None)
         self._transports.pop(connection, None)
         self._held_bytes -= self._held.pop(connection, 0)
+        if connection in self._queued:
+            self._queued[connection].cancel()
 
 
 class _Connection(web.RequestHandler):
@@ -157,10 +183,10 @@ class _Connection(web.RequestHandler):
         self._all = all_
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(0)  # what is written is done when the system has it all
+        stream = cast("asyncio.Transport", transport)  # uvloop's is none, and does all the same
+        stream.set_write_buffer_limits(0)  # what is written is done when the system has it all
         super().connection_made(transport)
-        self._all.came(self, transport)
+        self._all.came(self, stream)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._all.gone(self)
@@ -192,14 +218,14 @@ class _Refusal(asyncio.Protocol):
     """Says that there are too many, and closes."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        stream = cast("asyncio.Transport", transport)
         body = error_text(NotReady(_OVERFULL))
         head = (
             f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             f"{wire.VERSION_HEADER}: {wire.WIRE_VERSION}\r\nConnection: close\r\n\r\n"
         )
-        transport.write((head + body).encode("ascii"))
-        transport.close()
+        stream.write((head + body).encode("ascii"))
+        stream.close()
 
 
 def _refusal(exc: BaseException | None, said: str) -> tuple[int, UsageError]:

@@ -25,7 +25,7 @@ READ_AHEAD_BYTES: Final = 65_536  # twice as much waits in memory for its reader
 BODY_S: Final = 30.0  # in which a whole body has to come
 ANSWER_S: Final = 30.0  # in which a whole answer has to be taken
 MAX_HELD_BYTES: Final = (
-    67_108_864  # of bodies that are still coming and answers that nobody takes, all together
+    67_108_864  # of bodies of requests not yet done and answers not yet taken, all together
 )
 READS_AT_ONCE: Final = (
     2  # requests that read; others wait their turn, so that one pass of the loop stays short
