@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all cov fmt lint type layers check bench fuzz-times clean
+.PHONY: help setup demo test test-all cov fmt lint type layers check bench fuzz-times fuzz-socket clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: setup ## Measure all, in about ten minutes; NAME=burst: one, ARGS="--size
 
 fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
 	@CASES=$(CASES) $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/property/test_recurrence_oracle.py
+
+fuzz-socket: setup ## Send CASES random documents, and as many random requests, to the admin socket
+	@CASES=$(CASES) $(BIN)/pytest -q --timeout=0 -o faulthandler_timeout=0 -k "no_document_is or no_bytes_are" tests/integration/test_hostile_values.py
 
 clean: ## Remove what the targets made
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

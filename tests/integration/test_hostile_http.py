@@ -203,9 +203,7 @@ def test_lines_that_stop_coming_end_the_apply(connect, monkeypatch, size):
         monkeypatch.setattr(f"cronally.admin.requests.{key}", 0.2)
     text = line("a", note="n" * 400) * (size // 400)
     client = connect(APPLY, b"%x\r\n" % (2 * size), text)
-    reply = client.reply()
-    assert (reply.status, reply.plain["error"]["exit_code"]) == (500, 1)
-    assert "nothing was applied: the next lines did not come in time" in reply.reason
+    assert "nothing was applied: the next lines did not come in time" in refusal(client, 408)
 
 
 def test_few_applies_are_under_way_at_once(connect):

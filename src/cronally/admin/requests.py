@@ -22,7 +22,7 @@ from cronally.admin.limits import (
 from cronally.domain.documents import load_json
 from cronally.domain.durations import parse_duration
 from cronally.domain.model import Kind
-from cronally.errors import CronallyError, FieldError, UsageError
+from cronally.errors import FieldError, UsageError
 from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs, parse_rfc3339
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ class ApplyBody:
         self._due_at = 0.0
 
     async def read_ahead(self) -> None:
-        """Read all of a body of the usual size, or the beginning of a large one. Errors: CronallyError if it stalls."""
+        """Read all of a body of the usual size, or the beginning of a large one. Errors: HTTPRequestTimeout if it stalls."""
         while len(self._ahead) < APPLY_AHEAD_BYTES and (chunk := await self._next()):
             self._ahead += chunk
         self._is_ahead = False
 
     async def readany(self) -> bytes:
-        """Return what comes next, nothing at the end. Errors: CronallyError if too little comes, UsageError if too much."""
+        """Return what comes next, nothing at the end. Errors: HTTPRequestTimeout if too little comes, UsageError if too much."""
         if self._ahead:
             chunk = bytes(self._ahead[:READ_AHEAD_BYTES])
             del self._ahead[:READ_AHEAD_BYTES]
@@ -134,8 +134,8 @@ class ApplyBody:
             async with asyncio.timeout_at(self._due_at):
                 chunk: bytes = await self._content.readany()
         except TimeoutError:
-            raise CronallyError(
-                "nothing was applied: the next lines did not come in time; write them to a file first and apply that"
+            raise web.HTTPRequestTimeout(
+                text="nothing was applied: the next lines did not come in time; write them to a file first and apply that"
             ) from None
         self._size += len(chunk)
         if self._size > MAX_APPLY_BYTES:
