@@ -435,6 +435,13 @@ def test_who_expects_to_be_told_to_go_on_is_told(connect):
     assert client.reply().status == 201
 
 
+def test_who_leaves_before_being_told_to_go_on_is_no_bug(daemon):
+    # The daemon fixture looks at the log. Whether the answer finds the connection closed is chance: so, many times.
+    for _ in range(200):
+        with RawClient(daemon.socket, request(*PUT[:2], b"", "Expect: 100-continue", "Content-Length: 9")):
+            pass
+
+
 def test_pipelined_requests_are_answered_in_order(connect):
     names = [f"s{number}" for number in range(100)]
     client = connect(b"".join(request("GET", f"/v1/schedules/{name}") for name in names))

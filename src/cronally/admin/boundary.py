@@ -67,7 +67,10 @@ class Boundary:
             assert isinstance(request, web.Request)
             try:
                 return await route(request)
-            except web.HTTPException as exc:
+            except (
+                web.HTTPException,
+                ConnectionError,
+            ) as exc:  # the latter: nobody there to be told to go on
                 return await self.answer(request, _raising(exc))
 
         return handle
@@ -144,7 +147,7 @@ class Boundary:
                 transport.abort()
 
 
-def _raising(exc: web.HTTPException) -> Handler:
+def _raising(exc: Exception) -> Handler:
     async def handle(_: web.Request) -> web.StreamResponse:
         raise exc
 
