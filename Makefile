@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all cov fmt lint type layers check bench fuzz-times crash-sweep clean
+.PHONY: help setup demo test test-all cov fmt lint type layers check bench fuzz-times fuzz-socket crash-sweep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
 
 crash-sweep: setup ## Stop the store at every write and sync of a run, and fail every one of them (some minutes)
 	@CRASH_SWEEP=1 $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/faults/test_crash_sweep.py
+
+fuzz-socket: setup ## Send CASES random documents, and as many random requests, to the admin socket
+	@CASES=$(CASES) $(BIN)/pytest -q --timeout=0 -o faulthandler_timeout=0 -k "no_document_is or no_bytes_are" tests/integration/test_hostile_values.py
 
 clean: ## Remove what the targets made
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

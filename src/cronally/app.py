@@ -29,7 +29,7 @@ from cronally.engine.service import Service
 from cronally.engine.zone_watch import ZoneWatch
 from cronally.errors import CredentialsInvalid, PublishError, StoreError
 from cronally.instants import UtcMs, parse_rfc3339
-from cronally.logs import log_to
+from cronally.logs import logging_to
 from cronally.sns.credentials import Credentials
 from cronally.sns.local import LocalPublisher, Received, StandIn, find_stand_in
 from cronally.sns.pacing import Pacing
@@ -70,8 +70,8 @@ def serve(flags: Mapping[str, object], *, config_file: str | None = None) -> int
     Errors: every CronallyError of the parts, before anything is half-started.
     """
     config = load_config(os.environ, flags, config_file=config_file)
-    log_to(sys.stderr)
-    return run(_Daemon(config, SystemClock()).run())
+    with logging_to(sys.stderr):
+        return run(_Daemon(config, SystemClock()).run())
 
 
 def copy_store(

@@ -13,11 +13,26 @@ if TYPE_CHECKING:
     from cronally.instants import UtcMs
 
 
+def printable(text: str) -> str:
+    """Return *text* on one line, with a code for each character that is not to be seen or changes how others are.
+
+    So what somebody else wrote can be shown in a terminal and in a log: no control, no line or direction of its own.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
 class CronallyError(Exception):
-    """Root of the tree."""
+    """Root of the tree. Its text is printable, whatever it quotes."""
 
     exit_code: ClassVar[int] = 1
     is_retryable: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(CronallyError):

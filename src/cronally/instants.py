@@ -49,11 +49,15 @@ def format_utc(instant: UtcMs) -> str:
 def parse_rfc3339(text: str) -> UtcMs:
     """Read an RFC 3339 instant (seconds may be left out; finer than a millisecond is cut).
 
-    Errors: ValueError if *text* has no date, no time or no offset, or is not a real date.
+    Errors: ValueError if *text* has no date, no time or no offset, is not a real date, or lies outside the years 1 to
+    9999 in UTC.
     """
     match = _RFC3339.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not an instant such as 2026-12-24T18:00:00Z")
+        raise ValueError(f"{text[:50]!r} is not an instant such as 2026-12-24T18:00:00Z")
     day, clock, fraction, offset = match.groups()
     base = datetime.fromisoformat(f"{day}T{clock}{'+00:00' if offset in 'Zz' else offset}")
-    return UtcMs(from_datetime(base) + (int(fraction[1:4].ljust(3, "0")) if fraction else 0))
+    instant = UtcMs(from_datetime(base) + (int(fraction[1:4].ljust(3, "0")) if fraction else 0))
+    if not MIN_UTC_MS <= instant <= MAX_UTC_MS:
+        raise ValueError(f"{text[:50]} lies outside the years 1 to 9999 in UTC")
+    return instant

@@ -1,44 +1,88 @@
-"""How the daemon's log looks: one line for each event, whatever the texts in it hold."""
+"""What the daemon writes to its log: one line per event, whatever it quotes, and never a reason to wait."""
 
 from __future__ import annotations
 
 import logging
-from typing import IO
+import queue
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, TextIO
 
-_INDENT = "    "
+from cronally.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_CHARS: Final = 2_000  # of an event's text
+MAX_TRACEBACK_CHARS: Final = 10_000
+_MAX_WAITING: Final = 10_000  # lines that nobody takes; more are dropped and counted
+_LAST_WORDS_S: Final = 2.0  # for the lines that wait when the daemon ends
 
 
 class OneLine(logging.Formatter):
-    """``cronally: MESSAGE``, and a traceback indented below it.
+    """An event on one printable line. A traceback follows on it, its lines set apart by ``|``."""
 
-    Texts of users, SNS and peers get into messages and exceptions. What a terminal would obey or not show (controls, line
-    ends, bidi marks: CWE-117) is written as Python escapes it, so that no text can pass for a line of the log.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("cronally: %(message)s")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return escaped(super().formatMessage(record))
-
-    def formatException(self, ei: object) -> str:  # noqa: N802 - logging's name
-        lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]  # as logging has it
-        return "\n".join(f"{_INDENT}{escaped(line)}" for line in lines)
+    def format(self, record: logging.LogRecord) -> str:
+        text = _cut(printable(record.getMessage()), MAX_CHARS)
+        if record.exc_info:
+            lines = self.formatException(record.exc_info).splitlines()
+            text += _cut("".join(f" | {printable(line.strip())}" for line in lines), MAX_TRACEBACK_CHARS)
+        return f"cronally: {text}"
 
 
-def log_to(stream: IO[str]) -> None:
-    """Write what Cronally says (INFO) and what its libraries complain of (WARNING) to *stream*."""
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(OneLine())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("cronally").setLevel(logging.INFO)
+class _Waiting(logging.Handler):
+    """Hands lines to a thread that writes them: a full pipe or disk holds up the thread alone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.setFormatter(OneLine())
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        if self._dropped:
+            line = f"cronally: {self._dropped} lines of the log were dropped, because nobody read it\n{line}"
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+        else:
+            self._dropped = 0
+
+    def close(self) -> None:
+        super().close()
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+            self._thread.join(_LAST_WORDS_S)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with suppress(
+                OSError, ValueError
+            ):  # closed, or a full disk: a log is not worth more than the fires
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
 
 
-def escaped(text: str) -> str:
-    """Return *text* with everything that is not printable written as Python escapes it."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
+@contextmanager
+def logging_to(stream: TextIO) -> Iterator[None]:
+    """For the block, write what Cronally logs, and warnings of others, to *stream*."""
+    handler = _Waiting(stream)
+    root, own = logging.getLogger(), logging.getLogger("cronally")
+    before = own.level
+    root.addHandler(handler)
+    own.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        own.setLevel(before)
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

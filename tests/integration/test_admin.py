@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -50,7 +50,8 @@ def client(daemon):
 def raw(daemon, method, path, body=None, headers=None):
     """Return status, headers and JSON of a request as any HTTP client would make it."""
     with closing(_UnixConnection(daemon.socket, timeout=20)) as connection:
-        connection.request(method, path, body, headers or {})
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused before all was sent
+            connection.request(method, path, body, headers or {})
         response = connection.getresponse()
         return response.status, response.headers, json.loads(response.read())
 
@@ -354,17 +355,6 @@ async def test_a_line_without_end_is_not_kept():
     assert [len(text) for text in lines] == [wire.MAX_BODY_BYTES + 1, 1]
 
 
-async def test_an_apply_whose_lines_stop_coming_is_given_up(monkeypatch):
-    class Stalled:
-        async def readany(self):
-            await asyncio.Event().wait()
-
-    monkeypatch.setattr("cronally.admin.requests._STALL_S", 0.01)
-    with pytest.raises(CronallyError, match="nothing was applied"):
-        async for _ in read_lines(Stalled()):
-            pass
-
-
 def test_a_line_that_is_too_long_is_a_problem_of_that_line(client):
     reply = client.apply(
         [line("a"), b'{"name": "b", "message": "', *[b"x" * 65_536] * 17, b'"}\n', line("c")]
@@ -413,7 +403,7 @@ BODY = json.dumps(DOCUMENT).encode()
         ("PUT", "/v1/schedules/a", b"[]", 400, "must be a JSON object"),
         ("PUT", "/v1/schedules/a", b'{"when": 1, "when": 2}', 400, "'when' is there twice"),
         ("PUT", "/v1/schedules/a", b'{"priority": NaN}', 400, "NaN"),
-        ("PUT", "/v1/schedules/a", b"[" * 200_000, 400, "nested too deeply"),
+        ("PUT", "/v1/schedules/a", b"[" * 20_000, 400, "nested too deeply"),
         ("PUT", "/v1/schedules/a", b"x" * 1_048_577, 413, "more than 1,048,576 bytes"),
         ("PUT", "/v1/schedules/a", b"", 400, "when: is missing"),
         ("PUT", "/v1/schedules/a", b'{"\\ud800": 1}', 400, "no such key"),

@@ -32,6 +32,7 @@ class Daemon:
 
     socket: str
     rig: Rig
+    server: AdminServer
     loop: asyncio.AbstractEventLoop
 
     @property
@@ -61,7 +62,7 @@ def running_daemon(directory: Path, *, backup_maker: BackupMaker | None = None) 
         async with running_engine(backup_maker=backup_maker) as rig:
             server = AdminServer(rig.service, rig.clock, socket_path=socket)
             await server.start()
-            found.append(Daemon(socket, rig, asyncio.get_running_loop()))
+            found.append(Daemon(socket, rig, server, asyncio.get_running_loop()))
             started.set()
             await stop.wait()
             await server.close()

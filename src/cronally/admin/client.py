@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -160,7 +162,9 @@ class Client:
         data = _encoded(body)
         self._connect(timeout_s)
         try:
-            with suppress(BrokenPipeError):  # refused before all was sent: the answer says why
+            with suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # refused before all was sent: the answer says why
                 if isinstance(data, bytes | None):
                     self._connection.request(method, target, data, sent)
                 else:
@@ -187,6 +191,8 @@ class Client:
 
     def _connect(self, timeout_s: float) -> None:
         self._connection.timeout = timeout_s
+        if self._connection.is_stale():
+            self.close()
         if self._connection.sock is not None:
             self._connection.sock.settimeout(timeout_s)
             return
@@ -225,12 +231,21 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(self.timeout)
+            # With a timeout of Python's, a daemon with many at its door would not be waited for: EAGAIN, connect(2).
+            seconds, fraction = divmod(self.timeout or 0.0, 1)
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(fraction * 1e6))
+            )
             sock.connect(self._path)
+            sock.settimeout(self.timeout)
         except BaseException:
             sock.close()
             raise
         self.sock = sock
+
+    def is_stale(self) -> bool:
+        """Whether the daemon has closed the connection meanwhile: it does not keep idle ones for ever."""
+        return self.sock is not None and bool(select.select([self.sock], [], [], 0)[0])
 
 
 def _path(name: str, action: str | None = None) -> str:

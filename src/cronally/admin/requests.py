@@ -7,19 +7,29 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from aiohttp import web
+
 from cronally.admin import wire
+from cronally.admin.limits import (
+    APPLY_AHEAD_BYTES,
+    APPLY_PACE_S,
+    APPLY_STALL_S,
+    MAX_APPLY_BYTES,
+    MAX_APPLY_LINES,
+    MAX_LINE_LOOKED_AT_BYTES,
+    READ_AHEAD_BYTES,
+)
 from cronally.domain.documents import load_json
 from cronally.domain.durations import parse_duration
 from cronally.domain.model import Kind
-from cronally.errors import CronallyError, FieldError, UsageError
-from cronally.instants import UtcMs, parse_rfc3339
+from cronally.errors import FieldError, UsageError
+from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs, parse_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from aiohttp import web
-
-_STALL_S: Final = 60.0  # an apply whose lines stop coming this long is given up: it holds back other changes
+BODY: Final = web.RequestKey("body", bytes)
+"""Where a request has its body, once it has been read whole."""
 
 _BACKUP_SUFFIXES: Final = (".db", ".sqlite", ".backup")
 _MAX_PATH_CHARS: Final = 4_095  # PATH_MAX of Linux, without its final NUL
@@ -81,7 +91,7 @@ def if_match(request: web.Request) -> int | None:
 
 async def read_object(request: web.Request) -> dict[str, Any]:
     """Return the body, a JSON object; an empty body is an empty one. Errors: UsageError."""
-    body = await request.read()
+    body = request.get(BODY, b"")
     if not body.strip():
         return {}
     try:
@@ -93,31 +103,80 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     return value
 
 
+class ApplyBody:
+    """The body of an apply, as it comes. Other changes wait while it is read, but not for its first megabytes."""
+
+    def __init__(self, content: Any) -> None:
+        self._content = content
+        self._ahead = bytearray()
+        self._is_ahead = True
+        self._size = 0
+        self._due_size = 0
+        self._due_at = 0.0
+
+    async def read_ahead(self) -> None:
+        """Read all of a body of the usual size, or the beginning of a large one. Errors: HTTPRequestTimeout if it stalls."""
+        while len(self._ahead) < APPLY_AHEAD_BYTES and (chunk := await self._next()):
+            self._ahead += chunk
+        self._is_ahead = False
+
+    async def readany(self) -> bytes:
+        """Return what comes next, nothing at the end. Errors: HTTPRequestTimeout if too little comes, UsageError if too much."""
+        if self._ahead:
+            chunk = bytes(self._ahead[:READ_AHEAD_BYTES])
+            del self._ahead[:READ_AHEAD_BYTES]
+            return chunk
+        return await self._next()
+
+    async def _next(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        if self._size >= self._due_size:
+            self._due_size = self._size + (1 if self._is_ahead else READ_AHEAD_BYTES)
+            self._due_at = loop.time() + (APPLY_STALL_S if self._is_ahead else APPLY_PACE_S)
+        try:
+            async with asyncio.timeout_at(self._due_at):
+                chunk: bytes = await self._content.readany()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(
+                text="nothing was applied: the next lines did not come in time; write them to a file first and apply that"
+            ) from None
+        self._size += len(chunk)
+        if self._size > MAX_APPLY_BYTES:
+            raise UsageError(
+                f"nothing was applied: there are more than {MAX_APPLY_BYTES:,} bytes; apply several smaller files"
+            )
+        return chunk
+
+
 async def read_lines(content: Any) -> AsyncIterator[bytes]:
     """Yield the lines of a body, empty ones too, so that they can be counted.
 
     A line that is too long is yielded cut, still too long, for its reader to refuse; no more than that is kept.
+    Errors: UsageError if there are too many, or one that hardly ends.
     """
-    rest, most = b"", wire.MAX_BODY_BYTES + 1
+    rest, most = bytearray(), wire.MAX_BODY_BYTES + 1
+    number, length = 0, 0
     mark = b"\xef\xbb\xbf"  # some editors begin a file with it
-    while True:
-        try:
-            async with asyncio.timeout(_STALL_S):
-                chunk: bytes = await content.readany()
-        except TimeoutError:
-            raise CronallyError(
-                f"nothing was applied: the next line did not come within {_STALL_S:.0f} s; "
-                "write the lines to a file first and apply that"
-            ) from None
-        if not chunk:
-            break
+    while chunk := await content.readany():
         *whole, tail = chunk.split(b"\n")
         for line in whole:
-            yield (rest + line)[:most].removeprefix(mark)
-            rest, mark = b"", b""
-        rest = (rest + tail)[:most]
+            number += 1
+            if number > MAX_APPLY_LINES:
+                raise UsageError(
+                    f"nothing was applied: there are more than {MAX_APPLY_LINES:,} lines; apply several smaller files"
+                )
+            yield (bytes(rest) + line)[:most].removeprefix(mark)
+            rest.clear()
+            mark, length = b"", 0
+        rest += tail[: most - len(rest)]
+        length += len(tail)
+        if length > MAX_LINE_LOOKED_AT_BYTES:
+            raise UsageError(
+                f"nothing was applied: line {number + 1} has more than {MAX_LINE_LOOKED_AT_BYTES:,} bytes; write one "
+                "schedule a line"
+            )
     if rest.removeprefix(mark):
-        yield rest.removeprefix(mark)
+        yield bytes(rest.removeprefix(mark))
 
 
 def backup_wish(body: dict[str, Any], *, is_own: bool) -> tuple[str, bool]:
@@ -152,8 +211,14 @@ def instant(key: str, value: object, *, now: UtcMs, sign: int) -> UtcMs:
         with suppress(ValueError):
             return parse_rfc3339(value)
         with suppress(ValueError):
-            return UtcMs(now + sign * parse_duration(value))
+            return _in_range(now + sign * parse_duration(value))
     raise FieldError(
         key,
         f"{str(value)[:50]!r} is neither an instant such as 2026-12-24T18:00:00Z nor a duration such as 90s, 2h or 1d",
     )
+
+
+def _in_range(instant_ms: int) -> UtcMs:
+    if not MIN_UTC_MS <= instant_ms <= MAX_UTC_MS:
+        raise ValueError("an instant outside the years 1 to 9999 cannot be written")
+    return UtcMs(instant_ms)

@@ -1,8 +1,7 @@
 """The admin socket: HTTP and JSON on a Unix socket, translated to calls of ``engine.service``.
 
 1. A request is parsed, one call is made, the answer is rendered; no decision about schedules is taken here.
-2. Every error leaves as ``{"error": {…}}`` with an exit code; one that is nobody's fault but ours is logged with its
-   traceback and leaves as 500, exit code 70, without details.
+2. What holds for every request (sizes, turns, errors) is in ``boundary``, what holds for connections in ``connections``.
 3. No step holds the event loop longer than 10 ms: big pages are rendered in slices.
 """
 
@@ -26,7 +25,11 @@ from cronally.admin.answers import (
     status_answer,
     why_answer,
 )
+from cronally.admin.boundary import Boundary
+from cronally.admin.connections import Connections
+from cronally.admin.limits import MAX_APPLIES, MAX_FIRES, MAX_PAGE_BYTES, STOP_S, connection_limit
 from cronally.admin.requests import (
+    ApplyBody,
     backup_wish,
     cursor,
     flag,
@@ -42,32 +45,17 @@ from cronally.admin.unix_socket import bind_socket, inode_of, peer_uid, remove_s
 from cronally.domain.model import SkipReason, State
 from cronally.domain.spec import parse_note
 from cronally.engine.ports import JournalFilter
-from cronally.errors import (
-    Conflict,
-    CronallyError,
-    FieldError,
-    InternalError,
-    NotReady,
-    RevisionConflict,
-    ScheduleNotFound,
-    StoreError,
-    UsageError,
-)
+from cronally.errors import FieldError, NotReady, UsageError
 from cronally.instants import format_utc
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from cronally.clock import Clock
     from cronally.engine.service import Service
 
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 log = logging.getLogger(__name__)
 
-MAX_FIRES: Final = 1_000  # slots one answer names
 _RENDERED_AT_ONCE: Final = 50  # rows between two yields to the event loop: about 2 ms
-_MAX_PAGE_BYTES: Final = 4_194_304  # a page of long messages ends here
+_RENDERED_AT_ONCE_BYTES: Final = 524_288
 
 
 class AdminServer:
@@ -79,9 +67,12 @@ class AdminServer:
 
     def __init__(self, service: Service, clock: Clock, *, socket_path: str) -> None:
         self.socket_path = socket_path
+        self.connections = Connections(most=connection_limit())
         self._service = service
         self._clock = clock
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
+        self._applies = 0
         self._inode: tuple[int, int] | None = None
         self._users: dict[int, str] = {}
 
@@ -90,9 +81,14 @@ class AdminServer:
         bound = bind_socket(self.socket_path)
         try:
             self._inode = inode_of(self.socket_path)
-            self._runner = web.AppRunner(self._app(), access_log=None, handle_signals=False)
+            boundary = Boundary(self.connections)
+            self._runner = web.AppRunner(self._app(boundary), shutdown_timeout=STOP_S)
             await self._runner.setup()
-            await web.SockSite(self._runner, bound).start()
+            server = self._runner.server
+            assert server is not None
+            server.request_handler = boundary.outermost(server.request_handler)
+            protocols = self.connections.protocols(server)
+            self._listening = await asyncio.get_running_loop().create_server(protocols, sock=bound)
         except BaseException:
             bound.close()
             await self.close()
@@ -100,6 +96,10 @@ class AdminServer:
 
     async def close(self) -> None:
         """Finish the requests in hand, take no more, and remove the socket."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+        self.connections.close_waiting()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -107,8 +107,8 @@ class AdminServer:
             remove_socket(self.socket_path, self._inode)
             self._inode = None
 
-    def _app(self) -> web.Application:
-        app = web.Application(middlewares=[self._boundary], client_max_size=wire.MAX_BODY_BYTES)
+    def _app(self, boundary: Boundary) -> web.Application:
+        app = web.Application(middlewares=[boundary.answer])
         name = "/v1/schedules/{name}"
         app.add_routes(
             [
@@ -131,42 +131,21 @@ class AdminServer:
         )
         return app
 
-    @web.middleware
-    async def _boundary(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            theirs = request.headers.get(wire.VERSION_HEADER)
-            if theirs is not None:
-                wire.check_version(theirs)
-            response = await handler(request)
-        except CronallyError as exc:
-            if isinstance(exc, InternalError):
-                log.exception("admin.bug method=%s path=%s", request.method, request.path)
-            response = _error(exc, status=_status_of(exc))
-        except web.HTTPException as exc:
-            response = _error(_refusal(request, exc), status=exc.status)
-        except (ConnectionError, web.RequestPayloadError):
-            response = _json({}, status=400)  # the client has gone; nobody will read this
-        except Exception:
-            log.exception("admin.bug method=%s path=%s", request.method, request.path)
-            bug = InternalError("this is a bug in cronally; the daemon's log has the details")
-            response = _error(bug, status=500)
-        response.headers[wire.VERSION_HEADER] = str(wire.WIRE_VERSION)
-        return response
-
     # --- schedules --------------------------------------------------------------------------------------------------
 
     async def _list(self, request: web.Request) -> web.Response:
         query = query_of(request, "after", "limit")
         limit = whole_number(query, "limit", default=500, least=1, most=wire.MAX_PAGE)
         views, following = await self._service.list(after=query.get("after"), limit=limit)
-        rows, total = [], 0
+        rows, total, yielded = [], 0, 0
         for number, view in enumerate(views, start=1):
             rows.append(_dumps(schedule_answer(view)))
             total += len(rows[-1])
-            if total > _MAX_PAGE_BYTES and number < len(views):
+            if total > MAX_PAGE_BYTES and number < len(views):
                 following = view.stored.spec.name
                 break
-            if number % _RENDERED_AT_ONCE == 0:
+            if number % _RENDERED_AT_ONCE == 0 or total - yielded > _RENDERED_AT_ONCE_BYTES:
+                yielded = total
                 await self._clock.sleep(0)
         rest = _dumps({"next": following, "now": format_utc(self._clock.wall())})
         return _text(f'{{"schedules": [{", ".join(rows)}], {rest[1:]}')
@@ -271,7 +250,15 @@ class AdminServer:
                 f"{owner[:100]!r} cannot be an owner; use 1 to 80 letters, digits, dots, dashes or underscores, "
                 "beginning with a letter or digit"
             )
-        result = await self._service.apply(read_lines(request.content), owner=owner, by=by)
+        if self._applies >= MAX_APPLIES:
+            raise NotReady(f"{MAX_APPLIES} applies are under way already; try again when one has ended")
+        self._applies += 1
+        try:
+            body = ApplyBody(request.content)
+            await body.read_ahead()
+            result = await self._service.apply(read_lines(body), owner=owner, by=by)
+        finally:
+            self._applies -= 1
         log.info(
             "admin.change action=apply owner=%s created=%d changed=%d unchanged=%d problems=%d by=%s",
             owner, result.created, result.changed, result.unchanged, result.problem_count, by,
@@ -372,41 +359,5 @@ def _json(value: object, *, status: int = 200, headers: dict[str, str] | None = 
     return _text(_dumps(value), status=status, headers=headers)
 
 
-def _error(exc: CronallyError, *, status: int) -> web.Response:
-    # ASCII, because the message may quote text that is no valid Unicode.
-    return _text(json.dumps(wire.error_to_plain(exc)), status=status)
-
-
 def _answer(value: wire.Answer, *, status: int = 200) -> web.Response:
     return _json(wire.to_plain(value), status=status)
-
-
-def _status_of(exc: CronallyError) -> int:
-    match exc:
-        case RevisionConflict():
-            return 412
-        case Conflict():
-            return 409
-        case ScheduleNotFound():
-            return 404
-        case UsageError():
-            return 400
-        case NotReady():
-            return 503
-        case StoreError():
-            return 503 if exc.is_retryable else 500
-    return 400 if exc.exit_code == 3 else 500  # 3: the other side speaks another version
-
-
-def _refusal(request: web.Request, exc: web.HTTPException) -> CronallyError:
-    if isinstance(exc, web.HTTPRequestEntityTooLarge):
-        return UsageError(
-            f"the request has more than {wire.MAX_BODY_BYTES:,} bytes; a message has at most 262,144, "
-            "and a file of schedules goes to /v1/apply"
-        )
-    place = f"{request.method} {request.path[:200]}"
-    if isinstance(exc, web.HTTPMethodNotAllowed):
-        return UsageError(
-            f"{place} is not possible; this path takes {', '.join(sorted(exc.allowed_methods))}"
-        )
-    return UsageError(f"the admin socket has nothing at {place}")

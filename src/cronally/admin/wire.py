@@ -20,6 +20,7 @@ VERSION_HEADER: Final = "Cronally-Wire"
 MAX_BODY_BYTES: Final = 1_048_576  # four times the largest message SNS takes; also of one line of an apply
 MAX_PAGE: Final = 1_000
 _MAX_KEY_CHARS: Final = 200
+_MAX_FIELD_CHARS: Final = 500  # of an error
 
 Outcome = Literal["created", "changed", "unchanged"]
 
@@ -330,9 +331,9 @@ def from_plain(kind: type[_Wire], plain: object) -> _Wire:
 
 
 def error_to_plain(exc: CronallyError) -> dict[str, Any]:
-    """Return ``{"error": …}``: kind, message, exit code, whether to retry, and the error's own fields."""
+    """Return ``{"error": …}``: kind, message, exit code, whether to retry, and the error's own fields, cut if long."""
     fields = {
-        key: value
+        key: value[:_MAX_FIELD_CHARS] if isinstance(value, str) else value
         for key, value in vars(exc).items()
         if not key.startswith("_") and isinstance(value, str | int | float | None)
     }

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from cronally.domain.describe import MONTH_NAMES, WEEKDAY_NAMES
 from cronally.domain.dialects import written_fields
 from cronally.domain.dst import dst_note
+from cronally.domain.durations import DAY_MS
 from cronally.domain.wall import day_matches
 from cronally.domain.when import NICKNAMES
 from cronally.errors import UsageError
-from cronally.instants import UtcMs, parse_rfc3339, to_datetime
+from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs, parse_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,27 +74,25 @@ def read_instant(text: str, zone: Zone) -> Asked:
 
     Errors: UsageError.
     """
-    try:
-        at = parse_rfc3339(text)
-        to_datetime(at)
-    except (ValueError, OverflowError):
-        pass
-    else:
-        return Asked(at)
-    match = _LOCAL.fullmatch(text.strip())
     refusal = UsageError(
         f"{text[:50]!r} is no instant; write 2026-12-24T18:00:00Z, or 2026-12-24T18:00 for the local time in {zone.name}"
     )
-    if match is None:
-        raise refusal
     try:
-        local = datetime.fromisoformat(f"{match[1]}T{match[2]}")
+        asked = Asked(parse_rfc3339(text))
+    except ValueError:
+        match = _LOCAL.fullmatch(text.strip())
+        if match is None:
+            raise refusal from None
+        try:
+            local = datetime.fromisoformat(f"{match[1]}T{match[2]}")
+        except ValueError:
+            raise refusal from None
         second, kind = zone.resolve(round((local - _WALL_EPOCH).total_seconds()))
-        at = UtcMs(second * 1000)
-        to_datetime(at)
-    except (ValueError, OverflowError):
-        raise refusal from None
-    return Asked(at, local, kind)
+        asked = Asked(UtcMs(second * 1000), local, kind)
+    # The first and the last day have no date in every zone.
+    if not MIN_UTC_MS + DAY_MS <= asked.at <= MAX_UTC_MS - DAY_MS:
+        raise refusal
+    return asked
 
 
 def match_at(rule: Recurrence, at: UtcMs) -> Match:

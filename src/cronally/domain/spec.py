@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cronally.domain.crontab import name_hash, name_shares
 from cronally.domain.dialects import written_fields
+from cronally.domain.documents import read_string
 from cronally.domain.durations import DAY_MS, format_duration, parse_duration
 from cronally.domain.model import CatchUp
 from cronally.domain.recurrence import Recurrence
 from cronally.domain.topic import parse_topic_arn
+from cronally.domain.when import MAX_LENGTH
 from cronally.errors import FieldError
-from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs, format_utc, parse_rfc3339, to_datetime
+from cronally.instants import UtcMs, format_utc, parse_rfc3339, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +36,8 @@ MAX_DEADLINE_MS = 366 * DAY_MS
 MAX_SPREAD_MS = DAY_MS
 MAX_USER_ATTRIBUTES = 6  # design §6: with our four, raw SQS delivery takes ten (facts/aws: 11+ is discarded)
 MAX_TAGS = 50
+MAX_BRACKETS = 10_000  # in the text of a String.Array
+MAX_ATTRIBUTE_CHARS = 262_144  # SNS's limit of a message with its attributes, in bytes
 MAX_NOTE_CHARS = 500
 
 # A crontab field with an item such as H, H(0-29) or H/15: then the rule depends on the schedule's name.
@@ -147,7 +151,8 @@ def compile_recurrence(spec: ScheduleSpec) -> Recurrence:
     ``starts`` is the anchor of an interval and so part of its rule; for every other rule it only bounds the slots,
     which the engine does per schedule, so that rules stay shared.
     """
-    name = spec.name if _HASHED.search(spec.when) else None
+    # One that is too long will be refused by its length: it need not be searched for that.
+    name = spec.name if _HASHED.search(spec.when, 0, MAX_LENGTH) else None
     is_interval = spec.when.lstrip().startswith(("@every", "rate"))
     return _compile(
         spec.when,
@@ -201,12 +206,9 @@ def _instant(key: str, value: object) -> UtcMs:
     if isinstance(value, datetime):  # YAML reads an unquoted instant as one
         value = value.isoformat()
     try:
-        instant = parse_rfc3339(_text(key, value))
-    except ValueError:
-        raise FieldError(key, f"{value!r} is not an instant such as 2026-12-24T18:00:00Z") from None
-    if not MIN_UTC_MS <= instant <= MAX_UTC_MS:
-        raise FieldError(key, f"{value} lies outside the years 1 to 9999 in UTC")
-    return instant
+        return parse_rfc3339(_text(key, value))
+    except ValueError as exc:
+        raise FieldError(key, str(exc)) from None
 
 
 def parse_name(value: object) -> str:
@@ -264,8 +266,10 @@ def _check_typed(name: str, type_: str, text: str) -> None:
     if type_ == "Number" and not re.fullmatch(r"-?\d{1,38}(\.\d{1,38})?([eE][+-]?\d{1,3})?", text, re.ASCII):
         raise FieldError("attributes", f"{name}: {text[:50]!r} is not a number")
     if type_ == "String.Array":
+        # Elements of an array are texts, numbers, true, false or null; a crowd of brackets would take long to read.
+        is_flat = text.count("[") + text.count("{") <= MAX_BRACKETS and len(text) <= MAX_ATTRIBUTE_CHARS
         try:
-            is_array = isinstance(json.loads(text), list)
+            is_array = is_flat and isinstance(json.loads(text), list)
         except (ValueError, RecursionError):
             is_array = False
         if not is_array:
@@ -278,10 +282,10 @@ def _check_typed(name: str, type_: str, text: str) -> None:
 
 
 def _tags(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and len(value) > MAX_TAGS:
+        raise FieldError("tags", f"at most {MAX_TAGS}; there are {len(value)}")
     if not isinstance(value, list) or not all(isinstance(tag, str) and _TAG.fullmatch(tag) for tag in value):
         raise FieldError("tags", "must be a list of words of letters, digits and . _ : / = -")
-    if len(value) > MAX_TAGS:
-        raise FieldError("tags", f"at most {MAX_TAGS}; there are {len(value)}")
     return tuple(sorted(set(value)))
 
 
@@ -367,7 +371,7 @@ def from_document(name: object, document: Mapping[str, object]) -> ScheduleSpec:
 
     unknown = [key for key in document if key not in DOCUMENT_KEYS and key != "name"]
     if unknown:
-        near = get_close_matches(str(unknown[0]), DOCUMENT_KEYS, n=1)
+        near = get_close_matches(str(unknown[0])[:100], DOCUMENT_KEYS, n=1)
         fix = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(DOCUMENT_KEYS)}"
         raise FieldError(str(unknown[0])[:100], f"no such key; {fix}")
     checked_name = parse_name(name)
@@ -433,7 +437,7 @@ def from_canonical(name: str, text: str) -> ScheduleSpec:
     if begin < 0 or text.find(_ATTRIBUTES_KEY, 0, begin) >= 0:
         shared = _shared(text) if len(text) <= _MOST_SHARED_CHARS else _nameless(text)
         return ScheduleSpec._make((name, *shared))
-    message, end = _read_string(text, begin + len(_MESSAGE_KEY))
+    message, end = read_string(text, begin + len(_MESSAGE_KEY))
     rest = text[:begin] + text[end:]
     shared = _shared(rest) if len(rest) <= _MOST_SHARED_CHARS else _nameless(rest)
     return _new_spec(ScheduleSpec, (name, *shared[:_BEFORE_MESSAGE], message, *shared[_BEFORE_MESSAGE + 1 :]))
@@ -456,8 +460,6 @@ _MOST_SHARED_CHARS = (
 _MESSAGE_KEY = ',"message":"'
 _ATTRIBUTES_KEY = ',"attributes":{'
 _BEFORE_MESSAGE = ScheduleSpec._fields.index("message") - 1  # fields of ``shared`` before the message's
-# What json itself reads strings with, from after the opening quotation mark.
-_read_string: Callable[[str, int], tuple[str, int]] = getattr(json.decoder, "scanstring")  # noqa: B009 - it has no type
 
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {

@@ -189,7 +189,7 @@ def _nearest_instant(text: str) -> str:
         return f"{text}T00:00, with the time of day"
     if match := re.fullmatch(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d(?::\d\d)?)", text):
         return f"{match[1]}T{match[2]}, with a T in between"
-    return "a date and a time that exist, such as 2026-12-24T18:00, with or without an offset (Z, +01:00)"
+    return "a date and a time that exist, such as 2026-12-24T18:00, with or without an offset (Z, +01:00), in the years 1 to 9999"
 
 
 def _call(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cronally.domain.documents import DuplicateKey, load_json
 from cronally.domain.spec import canonical_document, from_document, parse_paused
 from cronally.engine.ports import StagedRow
-from cronally.errors import FieldError, UsageError
+from cronally.errors import FieldError, UsageError, printable
 from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 1_048_576
 MAX_PROBLEMS = 1_000  # reported; the others are counted
-_CHECKED_AT_ONCE = 50  # lines between two yields to the event loop, about 3 ms
+_MAX_SHOWN_CHARS = 100  # of a name in a problem
+_CHECKED_AT_ONCE = 50  # lines between two yields to the event loop, about 3 ms; a long one counts as several
+_COUNTS_AS_ONE_BYTES = 8_192
+_CHECKED_FOR_S = 0.003  # or they end it: a name looked for among all zones takes as long as fifty good lines
 _STAGED_AT_ONCE = 1_000
+_STAGED_AT_ONCE_BYTES = 1_048_576
 
 
 class LineProblem(NamedTuple):
@@ -111,18 +115,22 @@ class Applying:
 
     async def _stage(self, lines: AsyncIterator[bytes]) -> None:
         rows: list[StagedRow] = []
-        number = 0
+        number = weight = size_bytes = 0
+        begun = self._clock.mono()
         async for line in lines:
             number += 1
+            weight += 1 + len(line) // _COUNTS_AS_ONE_BYTES
             if line.strip():
                 row = self._checked(number, line)
                 if row is not None:
                     rows.append(row)
-            if number % _CHECKED_AT_ONCE == 0:
+                    size_bytes += len(line)
+            if weight >= _CHECKED_AT_ONCE or self._clock.mono() - begun > _CHECKED_FOR_S:
                 await self._clock.sleep(0)
-            if len(rows) >= _STAGED_AT_ONCE:
+                weight, begun = 0, self._clock.mono()
+            if len(rows) >= _STAGED_AT_ONCE or size_bytes >= _STAGED_AT_ONCE_BYTES:
                 await self._store.stage(rows)
-                rows = []
+                rows, size_bytes = [], 0
         if rows:
             await self._store.stage(rows)
 
@@ -169,7 +177,8 @@ class Applying:
     def _add_problem(self, line: int, name: str | None, reason: str) -> None:
         self._problem_count += 1
         if len(self._problems) < MAX_PROBLEMS:
-            self._problems.append(LineProblem(line, name, reason))
+            shown = None if name is None else printable(name[:_MAX_SHOWN_CHARS])
+            self._problems.append(LineProblem(line, shown, reason))
 
 
 def _parse(line: bytes) -> dict[str, object]:

@@ -159,7 +159,16 @@ class Service:
         """Return the next slots of a schedule's rule later than *after* (None: now); a pause is not regarded."""
         stored = await self._stored(name)
         start = self._clock.wall() if after is None else after
-        return next_slots(stored.spec, start, count)
+        slots: list[UtcMs] = []
+        while len(slots) < count:
+            asked = min(_SLICE, count - len(slots))
+            more = next_slots(stored.spec, start, asked)
+            slots += more
+            if len(more) < asked:
+                break
+            start = more[-1]
+            await self._clock.sleep(0)
+        return slots
 
     async def history(self, wanted: JournalFilter) -> Sequence[JournalRow]:
         """Return journal entries, newest first. Errors: ScheduleNotFound if a schedule is named that never was."""
@@ -379,7 +388,7 @@ class Service:
     async def _stored(self, name: str) -> StoredSchedule:
         stored = await self._store.schedule(name)
         if stored is None:
-            raise ScheduleNotFound(name[:100], suggestion=await self._store.nearest_name(name))
+            raise ScheduleNotFound(name[:100], suggestion=await self._store.nearest_name(name[:100]))
         return stored
 
     def _view(self, stored: StoredSchedule, *, fires: int) -> ScheduleView:

@@ -274,7 +274,7 @@ REFUSED = [
     ("@at 2026-12-24 18:00", None, 5, "write 2026-12-24T18:00"),
     ("@at 2026-02-30T18:00", None, 5, "a date and a time that exist"),
     ("@at 2026-12-24T25:00", None, 5, "a date and a time that exist"),
-    ("@at 0001-01-01T00:00+14:00", None, None, "years 1 to 9999"),
+    ("@at 0001-01-01T00:00+14:00", None, 5, "years 1 to 9999"),
     # another dialect's words
     ("rate(5 minutes)", None, 1, "--dialect eventbridge"),
     ("at(2026-12-24T18:00:00)", None, 1, "--dialect eventbridge"),
