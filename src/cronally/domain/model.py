@@ -70,6 +70,7 @@ class Fire(NamedTuple):
     Fields: due_time: fire time + the schedule's spread (manual, backfill: when the command was given).
         attempts: attempts already made. maybe_published: an earlier attempt ended without an answer.
         deadline_at: the last instant at which an attempt may begin; set when its revision is known.
+        asked_at: when it was last asked for again (``retry``), None if never; its deadline counts from there.
     """
 
     schedule_id: int
@@ -80,6 +81,7 @@ class Fire(NamedTuple):
     attempts: int = 0
     maybe_published: bool = False
     deadline_at: UtcMs = MAX_UTC_MS
+    asked_at: UtcMs | None = None
 
     @property
     def key(self) -> FireKey:
@@ -111,6 +113,7 @@ class JournalEntry(NamedTuple):
         due_time: of the first slot. released_at: its last attempt was written. published_at: SNS accepted it.
         lateness_us: released - due, microseconds, never negative. next_attempt_at: pending only, when to try next.
         maybe_published: an attempt ended without an answer, so that a receiver may have it although we say otherwise.
+        asked_at: see Fire.
     """
 
     schedule_id: int
@@ -130,6 +133,7 @@ class JournalEntry(NamedTuple):
     last_fire_time: UtcMs | None = None
     count: int = 1  # type: ignore[assignment]  # the field hides tuple.count, which nobody wants of an entry
     is_open: bool = False
+    asked_at: UtcMs | None = None
 
     @property
     def key(self) -> FireKey:

@@ -19,7 +19,7 @@ from cronally.engine.core import Member, member_of, member_of_row
 from cronally.engine.ports import ScheduleChange
 from cronally.engine.settle import unsent_entry
 from cronally.errors import StoreError, UsageError
-from cronally.instants import MIN_UTC_MS, UtcMs
+from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping, Sequence
@@ -130,7 +130,7 @@ class Edits:
 
     async def _run_now(self, stored: StoredSchedule, *, by: str, idempotency_key: str | None) -> str:
         now = self._clock.wall()
-        taken = await self._store.manual_times(stored.id, now)
+        taken = await self._store.fire_times(stored.id, Kind.MANUAL, now, MAX_UTC_MS)
         at = now
         while at in taken:
             at = UtcMs(at + 1)

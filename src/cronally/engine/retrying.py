@@ -233,8 +233,12 @@ class Retrying:
             await self._arming.send(going, specs)
 
     def _is_superseded(self, fire: Fire, spec: ScheduleSpec, now: UtcMs) -> bool:
-        """Design §4, ``latest``: a slot over 10 s late goes no more once a newer one is due."""
-        if spec.catch_up is not CatchUp.LATEST or fire.kind is not Kind.SCHEDULED:
+        """Design §4, ``latest``: a slot over 10 s late goes no more once a newer one is due, unless it was asked for."""
+        if (
+            spec.catch_up is not CatchUp.LATEST
+            or fire.kind is not Kind.SCHEDULED
+            or fire.asked_at is not None
+        ):
             return False
         if now - fire.due_time <= MISSED_AFTER_MS:
             return False

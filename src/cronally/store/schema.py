@@ -154,5 +154,10 @@ _SECOND = (
     """,
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND)
+_THIRD = (
+    # When a fire was asked for again by `retry`: its deadline counts from there. NULL in nearly every row.
+    "ALTER TABLE journal ADD COLUMN asked_at INTEGER",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _THIRD)
 """The statements of each version, from 1. The version of the schema is how many there are."""

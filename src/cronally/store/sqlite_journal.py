@@ -17,8 +17,8 @@ from cronally.store.schema import WATERMARK
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cronally.domain.model import JournalEntry
-    from cronally.engine.ports import JournalFilter, JournalRow, PendingFire
+    from cronally.domain.model import FireKey, JournalEntry, Kind
+    from cronally.engine.ports import JournalFilter, JournalRow, Order, PendingFire, Reopened
     from cronally.store.database import Connection, Database
 
 _MOST_ROWS: Final = schedule_sql.MOST_ROWS
@@ -103,12 +103,17 @@ class SqliteJournal:
         async with self._database.transaction() as writer:
             await writer.rows(journal_sql.MARK_UNCLEAN)
 
-    async def manual_times(self, schedule_id: int, since: UtcMs) -> set[UtcMs]:
-        return set(await self._database.reader.json(journal_sql.MANUAL_TIMES, (schedule_id, since)))
+    async def fire_times(self, schedule_id: int, kind: Kind, first: UtcMs, last: UtcMs) -> set[UtcMs]:
+        asked = (schedule_id, str(kind), first, last)
+        return set(await self._database.reader.json(journal_sql.FIRE_TIMES, asked))
 
     async def remembered_run(self, key: str) -> str | None:
         rows = await self._database.reader.rows("SELECT fire_id FROM run WHERE key = ?", (key,))
         return rows[0][0] if rows else None
+
+    async def remember_run(self, key: str, answer: str, *, at: UtcMs) -> None:
+        async with self._database.transaction() as writer:
+            await writer.rows("INSERT OR REPLACE INTO run VALUES (?, ?, ?)", (key, answer, at))
 
     async def add_manual(
         self, entry: JournalEntry, *, by: str, fire_id: str, idempotency_key: str | None
@@ -130,6 +135,38 @@ class SqliteJournal:
                 schedule_sql.INSERT_ACTION,
                 (entry.schedule_id, entry.revision_id, asked_at, by, "run", json.dumps({"fire_id": fire_id})),
             )
+
+    async def add_backfill(
+        self, entries: Sequence[JournalEntry], *, at: UtcMs, by: str, order: Order
+    ) -> None:
+        keys = journal_sql.keys_json(entry.key for entry in entries)
+        async with self._database.transaction() as writer:
+            if await writer.rows(journal_sql.COUNT_THERE, (keys,)) != [(0,)]:
+                raise Conflict(f"a fire from {order.first} to {order.last} is there already")
+            await write_entries(writer, entries)
+            await _note(writer, "backfill", (order,), at=at, by=by)
+
+    async def retry(self, rows: Sequence[Reopened], *, at: UtcMs, by: str, orders: Sequence[Order]) -> None:
+        keys = journal_sql.keys_json((*row.old.key, str(row.old.state), row.old.count) for row in rows)
+        async with self._database.transaction() as writer:
+            if await writer.rows(journal_sql.COUNT_AS_ASKED, (keys,)) != [(len(rows),)]:
+                raise Conflict("somebody else has just retried one of these fires; look at them again")
+            await writer.rows(journal_sql.REOPEN, (keys,))
+            await write_entries(writer, [entry for row in rows for entry in row.new])
+            await _note(writer, "retry", orders, at=at, by=by)
+
+    async def bearers(self, name: str) -> list[int]:
+        rows = await self._database.reader.rows(journal_sql.SCHEDULES_NAMED, (name, name))
+        return sorted((id_ for (id_,) in rows), reverse=True)
+
+    async def rows(self, keys: Sequence[FireKey]) -> list[JournalRow]:
+        found: list[JournalRow] = []
+        for start in range(0, len(keys), _MOST_ROWS):
+            asked = journal_sql.keys_json(keys[start : start + _MOST_ROWS])
+            found += map(
+                journal_sql.journal_row, await self._database.reader.json(journal_sql.ROWS, (asked,))
+            )
+        return found
 
     async def history(self, wanted: JournalFilter) -> list[JournalRow]:
         lister = self._database.lister
@@ -164,6 +201,19 @@ class SqliteJournal:
             journal={State(state): count for state, count in journal},
             oldest_pending_due=None if oldest is None else UtcMs(oldest),
         )
+
+
+async def _note(writer: Connection, action: str, orders: Sequence[Order], *, at: UtcMs, by: str) -> None:
+    """Write *orders* into the audit log."""
+    rows = [
+        (
+            order.schedule_id,
+            order.revision_id,
+            json.dumps({"fires": order.fires, "first": order.first, "last": order.last}),
+        )
+        for order in orders
+    ]
+    await writer.rows(schedule_sql.INSERT_ORDERS, (at, by, action, json.dumps(rows)))
 
 
 async def write_entries(writer: Connection, entries: Sequence[JournalEntry]) -> None:
