@@ -132,6 +132,7 @@ class _Daemon:
                 engine.core,
                 store,
                 engine.edits,
+                engine.orders,
                 engine.settler,
                 self._clock,
                 lateness,

@@ -112,6 +112,7 @@ async def running_engine(
         engine.core,
         store,
         engine.edits,
+        engine.orders,
         engine.settler,
         clock,
         lateness,

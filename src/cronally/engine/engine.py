@@ -11,6 +11,7 @@ from cronally.engine.core import Core
 from cronally.engine.edits import Edits
 from cronally.engine.hooks import Hooks
 from cronally.engine.loop import Loop
+from cronally.engine.orders import Orders
 from cronally.engine.recovery import Recovery
 from cronally.engine.settle import Settler
 from cronally.instants import MIN_UTC_MS
@@ -56,6 +57,7 @@ class Engine:
             armed_budget_bytes=armed_budget_bytes,
         )
         self.edits = Edits(self.core, store, self.loop, clock, hooks)
+        self.orders = Orders(store, self.loop, clock)
 
     async def recover(self, opened: Opened) -> Sequence[Fire]:
         """Load the timetable of an opened store and decide what was due meanwhile; return the fires to ``run`` with."""

@@ -144,8 +144,18 @@ class Retrying:
 
     def expect_in_group(self, fires: Iterable[Fire], spec: ScheduleSpec) -> None:
         """*fires* of a FIFO schedule are pending and nobody holds them: their group takes them when they are due."""
+        groups, now = self._core.groups, self._clock.wall()
         for fire in fires:
-            self._core.groups.open_at(GroupKey(spec.topic, spec.group_id or ""), fire.due_time)
+            key = GroupKey(spec.topic, spec.group_id or "")
+            if fire.due_time <= now:
+                groups.mark_busy(key)
+            else:
+                groups.open_at(key, fire.due_time)
+        self._attempts.wants_retry.set()
+
+    def expect_due(self, at: UtcMs) -> None:
+        """Pending rows were written that may be tried at *at*, and nobody holds them."""
+        self._core.expect_pending(at)
         self._attempts.wants_retry.set()
 
     # --- one pass ---------------------------------------------------------------------------------------------------
