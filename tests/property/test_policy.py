@@ -119,7 +119,7 @@ def test_a_range_without_some_of_its_slots_has_each_of_the_others_once(rule, one
         return
     slots = list(rule.between_ms(whole.first - 1, whole.last))
     taken = sorted(data.draw(st.sets(st.sampled_from(slots), max_size=20)))
-    left = without(rule, whole, taken)
+    left = list(without(rule, whole, taken))
     parts = [list(rule.between_ms(rest.first - 1, rest.last)) for rest in left]
     assert [(part[0], part[-1], len(part)) for part in parts] == left
     assert [slot for part in parts for slot in part] == [slot for slot in slots if slot not in taken]

@@ -21,7 +21,7 @@ from cronally.errors import Conflict, FireNotFound, UsageError
 from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs, format_utc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.model import FireKey, JournalEntry
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MOST_RETRIED: Final = 1_000  # fires of one transaction
 MOST_BACKFILLED: Final = 1_000  # unless the command says otherwise
 _SLICE: Final = 500  # slots computed and written together: a few milliseconds of the event loop
+_AT_ONCE: Final = 100  # parts of a range computed between two yields to the event loop: 3 ms
 _SHOWN: Final = 10  # fire ids an answer names
 _NAMED: Final = 3  # fire ids an error names
 
@@ -122,12 +123,29 @@ class Orders:
         found, pending = await self._look_up(names)
         specs = await self._store.specs([one.row.entry.revision_id for one in found])
         now = self._clock.wall()
-        # Each row by itself, before anything is written: what cannot be taken out of a range refuses all.
-        reopened = [_reopened(one, specs[one.row.entry.revision_id], now) for one in found]
+        # All of them before anything is written: what cannot be taken out of a range refuses all.
+        reopened = [await self._reopened(one, specs[one.row.entry.revision_id], now) for one in found]
         if found and not is_dry_run:
             await to_its_end(self._reopen(reopened, found, specs, now, by=by))
         rows = [_single(one.row, slot) for one in found for slot in one.slots]
-        return Retried(tuple(rows), tuple(pending))
+        return Retried(tuple(sorted(rows, key=_by_time)), tuple(pending))
+
+    async def _reopened(self, found: _Found, spec: ScheduleSpec, now: UtcMs) -> Reopened:
+        """Return *found* with its slots pending, and what is left of its range. Errors: Conflict."""
+        entry = found.row.entry
+        new = [_pending(_single(found.row, slot).entry, now) for slot in found.slots]
+        if found.slots != [entry.fire_time] or entry.count > 1:
+            for left in _left(spec.recurrence().slots, found):
+                due_time = UtcMs(left.first + entry.due_time - entry.fire_time)
+                new.append(
+                    entry._replace(
+                        fire_time=left.first, due_time=due_time, last_fire_time=left.last, count=left.slots
+                    )
+                )
+                if len(new) % _AT_ONCE == 0:
+                    await self._clock.sleep(0)
+            new.sort(key=lambda row: row.fire_time)
+        return Reopened(entry, tuple(new))
 
     async def _reopen(
         self,
@@ -272,22 +290,9 @@ class Orders:
         retrying.expect_due(self._clock.wall())
 
 
-def _reopened(found: _Found, spec: ScheduleSpec, now: UtcMs) -> Reopened:
-    """Return *found* with its slots pending, and what is left of its range. Errors: Conflict."""
+def _left(slots: Slots, found: _Found) -> Iterator[SlotRange]:
+    """Return the ranges that are left of a row without the slots that are asked for. Errors: Conflict."""
     entry = found.row.entry
-    new = [_pending(_single(found.row, slot).entry, now) for slot in found.slots]
-    if found.slots != [entry.fire_time] or entry.count > 1:
-        for left in _left(spec.recurrence().slots, entry, found):
-            due_time = UtcMs(left.first + entry.due_time - entry.fire_time)
-            new.append(
-                entry._replace(
-                    fire_time=left.first, due_time=due_time, last_fire_time=left.last, count=left.slots
-                )
-            )
-    return Reopened(entry, tuple(sorted(new, key=lambda row: row.fire_time)))
-
-
-def _left(slots: Slots, entry: JournalEntry, found: _Found) -> list[SlotRange]:
     last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
     whole = SlotRange(entry.fire_time, last, entry.count)
     if range_in(slots, Window(UtcMs(whole.first - 1), whole.last)) != whole:
@@ -297,6 +302,10 @@ def _left(slots: Slots, entry: JournalEntry, found: _Found) -> list[SlotRange]:
             f"be taken out of it, but 'cronally backfill {found.row.name}' makes new fires"
         )
     return without(slots, whole, sorted(found.slots))
+
+
+def _by_time(row: JournalRow) -> tuple[UtcMs, str, str]:
+    return row.entry.fire_time, row.name, str(row.entry.kind)
 
 
 def _single(row: JournalRow, slot: UtcMs) -> JournalRow:

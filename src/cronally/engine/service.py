@@ -325,18 +325,18 @@ class Service:
         most: int | None = None,
         is_dry_run: bool = False,
         idempotency_key: str | None = None,
-    ) -> Backfilled:
+    ) -> tuple[StoredSchedule, Backfilled]:
         """Make a fire for each past slot of a schedule's present rule with *first* <= slot <= *last*, paused or not.
 
         Args: first, last: RFC 3339, or local time in its zone. most: more slots than that are refused (None: 1,000).
             is_dry_run: only say what would be done.
         """
         async with self._changing():
+            stored = await self._stored(name)
             key = None if idempotency_key is None or is_dry_run else f"backfill\n{idempotency_key}"
             done = None if key is None else await self._store.remembered_run(key)
             if done is not None:
-                return Backfilled.read(done)
-            stored = await self._stored(name)
+                return stored, Backfilled.read(done)
             zone = stored.spec.recurrence().zone
             result = await self._orders.backfill(
                 stored,
@@ -348,7 +348,7 @@ class Service:
             )
             if key is not None:
                 await self._store.remember_run(key, result.written(), at=self._clock.wall())
-            return result
+            return stored, result
 
     async def apply(self, lines: AsyncIterator[bytes], *, owner: str, by: str) -> ApplyResult:
         """Apply JSON Lines, one document with its ``name`` a line, all or nothing."""

@@ -31,7 +31,7 @@ async def retry(rig, *ids, **keys):
 
 
 async def backfill(rig, first, last, name="job", **keys):
-    done = await rig.service.backfill(name, first=first, last=last, by="t", **keys)
+    _, done = await rig.service.backfill(name, first=first, last=last, by="t", **keys)
     await rig.clock.settle()
     return done
 
