@@ -95,11 +95,13 @@ class Retrying:
                 core.expect_pending(now)
                 await clock.sleep(_STORE_RETRY_S)
                 continue
+            # In the middle of a pass there is no room for more; when there is again, ``wants_retry`` is set.
+            next_pending = core.next_pending if self._pass is None else None
             if is_waiting_for_plan:
                 self._wants_plan.set()
-                await clock.wait(core.next_pending, attempts.wants_retry)
+                await clock.wait(next_pending, attempts.wants_retry)
             elif not attempts.ready:
-                instants = (core.next_pending, core.groups.next_retry())
+                instants = (next_pending, core.groups.next_retry())
                 await clock.wait(
                     min((at for at in instants if at is not None), default=None), attempts.wants_retry
                 )

@@ -677,6 +677,21 @@ async def test_a_backfill_keeps_to_the_quota_and_to_its_order_and_stays_small():
         assert {state for id_, state in states.items() if id_.endswith("+backfill")} == {State.PUBLISHED}
 
 
+async def test_a_backfill_that_finds_no_room_waits_and_lets_everything_else_go_on():
+    async with running_engine() as rig:
+        await rig.add("job", "* * * * *")
+        rig.publisher.room = 0
+        await backfill(rig, "2026-11-21T00:00:00Z", "2026-11-22T23:59:00Z", most=10_000)
+        await rig.clock.advance(3)
+        await backfill(rig, "2026-11-20T00:00:00Z", "2026-11-20T23:59:00Z", most=10_000)
+        await rig.clock.advance(3)
+        assert (rig.sent, len(await rig.states())) == ([], 4320)
+        rig.publisher.room = None
+        rig.publisher.on_room()
+        await rig.clock.advance(20)
+        assert len(rig.sent) == len(set(rig.sent)) == 4320
+
+
 async def test_a_backfill_of_a_fifo_schedule_goes_out_one_by_one_oldest_first():
     async with running_engine() as rig:
         await rig.add("job", "* * * * *", topic=FIFO_TOPIC)
