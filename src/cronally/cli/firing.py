@@ -73,7 +73,7 @@ class _Asked:
 def retry_command(
     fire_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FIRE-ID...", help="Fires, as 'cronally history' and messages name them."),
+        typer.Argument(metavar="FIRE-ID", help="Fires, as 'cronally history' and messages name them."),
     ] = None,
     failed: Annotated[
         bool, typer.Option("--failed", help="All that were rejected or have expired, since --since.")
@@ -95,8 +95,8 @@ def retry_command(
 ) -> int:
     """Send fires again that were rejected, have expired or were skipped, with the same fire id; show them, and ask, first.
 
-    They are due at once, in the order of their fire times, and --deadline counts from now. What the schedule said then is sent, also if
-    it has changed or is removed. Fires that are pending already are left alone; one that was published is refused (exit code 5), and
+    They are due at once, and the schedule's deadline counts from now. What the schedule said then is sent, also if it has changed or
+    is removed. Fires that are pending already are left alone; one that was published is refused (exit code 5), and
     then nothing is retried. Skipped fires are retried only by their ids.
     """
     _check_retry(fire_ids, since, schedule, failed=failed)
@@ -251,8 +251,8 @@ def backfill_command(
     """Make a fire for each past slot of a schedule's rule, of kind backfill (NAME@TIME+backfill); show them, and ask, first.
 
     Of the rule as it is now, from --from to --until with both ends, also from before the schedule was made, but within its
-    --starts and --ends; a schedule at rest is backfilled, too. They are due at once, go out oldest first beside what is on time, and
-    --deadline counts from now. Slots that were backfilled before are left alone, so a backfill that was broken off can be run again.
+    --starts and --ends; a schedule at rest is backfilled, too. They are due at once, go out oldest first, share the quota with all other fires, and
+    the schedule's deadline counts from now. Slots that were backfilled before are left alone, so a backfill that was broken off can be run again.
     """
     if not dry_run:
         _check_terminal("backfill", yes=yes)
