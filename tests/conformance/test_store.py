@@ -871,12 +871,16 @@ async def test_a_run_is_remembered_by_its_key_for_a_day(house, store):
     assert await store.remembered_run("key") == "z"
 
 
-async def test_an_answer_is_remembered_by_its_key(house, store):
+async def test_an_answer_is_remembered_by_its_key_for_a_day(house, store):
     await store.remember_run("key", "first", at=T)
-    assert await store.remembered_run("key") == "first"
     await house.crash()
-    await house.store.remember_run("key", "second", at=T + DAY_MS)
-    assert await house.store.remembered_run("key") == "second"
+    store = house.store
+    await store.remember_run("other", "x", at=T + DAY_MS - 1)
+    assert await store.remembered_run("key") == "first"
+    await store.remember_run("third", "y", at=T + DAY_MS)
+    assert await store.remembered_run("key") is None
+    await store.remember_run("third", "z", at=T + DAY_MS)
+    assert (await store.remembered_run("other"), await store.remembered_run("third")) == ("x", "z")
 
 
 # --- backfill and retry -----------------------------------------------------------------------------------------

@@ -264,6 +264,7 @@ class MemoryStore:
         return self._runs[key][0] if key in self._runs else None
 
     async def remember_run(self, key: str, answer: str, *, at: UtcMs) -> None:
+        self._runs = {key: run for key, run in self._runs.items() if run[1] > at - DAY_MS}
         self._runs[key] = (answer, at)
 
     async def add_manual(

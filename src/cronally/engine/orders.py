@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MOST_RETRIED: Final = 1_000  # fires of one transaction
 MOST_BACKFILLED: Final = 1_000  # unless the command says otherwise
-_SLICE: Final = 500  # slots computed and written together: a few milliseconds of the event loop
+_SLICE: Final = 250  # slots computed and written together: 5 to 8 ms of the event loop
 _AT_ONCE: Final = 100  # parts of a range computed between two yields to the event loop: 3 ms
 _SHOWN: Final = 10  # fire ids an answer names
 _NAMED: Final = 3  # fire ids an error names

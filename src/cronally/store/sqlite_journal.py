@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS: Final = schedule_sql.MOST_ROWS
 
+_FORGET_RUNS: Final = "DELETE FROM run WHERE asked_at <= ?"
 ADVANCE: Final = """
     INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
 """
@@ -113,6 +114,7 @@ class SqliteJournal:
 
     async def remember_run(self, key: str, answer: str, *, at: UtcMs) -> None:
         async with self._database.transaction() as writer:
+            await writer.rows(_FORGET_RUNS, (at - DAY_MS,))
             await writer.rows("INSERT OR REPLACE INTO run VALUES (?, ?, ?)", (key, answer, at))
 
     async def add_manual(
@@ -120,7 +122,7 @@ class SqliteJournal:
     ) -> None:
         asked_at = entry.due_time
         async with self._database.transaction() as writer:
-            await writer.rows("DELETE FROM run WHERE asked_at <= ?", (asked_at - DAY_MS,))
+            await writer.rows(_FORGET_RUNS, (asked_at - DAY_MS,))
             taken = await writer.rows(
                 "SELECT 1 FROM run WHERE key = ? UNION ALL "
                 "SELECT 1 FROM journal WHERE schedule_id = ? AND fire_time = ? AND kind = ?",
