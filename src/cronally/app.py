@@ -180,6 +180,7 @@ class _Daemon:
                 engine.core,
                 store,
                 engine.edits,
+                engine.orders,
                 engine.loop.halt,
                 self._clock,
                 lateness,

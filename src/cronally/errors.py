@@ -97,6 +97,21 @@ class ScheduleNotFound(CronallyError):  # noqa: N818 - the name users see in the
         super().__init__(f"no schedule is named {name!r}; {fix}")
 
 
+class FireNotFound(CronallyError):  # noqa: N818 - the name users see in the API
+    """Nothing is on record for a fire id. Attributes: fire_id. schedule: its name. suggestion: the nearest one, or None."""
+
+    exit_code = 4
+
+    def __init__(self, fire_id: str, schedule: str, *, suggestion: str | None = None) -> None:
+        self.fire_id, self.schedule, self.suggestion = fire_id, schedule, suggestion
+        fix = (
+            f"is its schedule {suggestion!r}?"
+            if suggestion
+            else f"'cronally history {schedule}' lists those there are"
+        )
+        super().__init__(f"no fire is on record as {fire_id!r}; {fix}")
+
+
 class Conflict(CronallyError):  # noqa: N818 - the name users see in the API
     """The change clashes with what is there; nothing was changed."""
 

@@ -7,12 +7,14 @@ import json
 import pytest
 
 from cronally.domain.durations import DAY_MS
-from cronally.domain.model import Fire, Kind, Pause, SkipReason, State
+from cronally.domain.model import Fire, FireKey, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document, rule_document
 from cronally.engine.ports import (
     JournalFilter,
+    Order,
     PendingFire,
     Pruned,
+    Reopened,
     Revised,
     StagedChange,
     StagedRow,
@@ -730,18 +732,20 @@ async def test_a_manual_fire_is_pending_at_once(store):
     revised = await store.change(creation(spec()))
     await store.add_manual(manual(revised, T + 5), by="uid 1000", fire_id="x", idempotency_key=None)
     assert [found.fire.fire_time for found in await store.pending_due(T + 5)] == [T + 5]
-    assert await store.manual_times(revised.id, T + 5) == {T + 5}
+    assert await store.fire_times(revised.id, Kind.MANUAL, T + 5, T + DAY_MS) == {T + 5}
 
 
-async def test_manual_times_are_those_of_the_schedule_from_an_instant_on(store):
+async def test_fire_times_are_those_of_a_schedule_and_a_kind_between_two_instants(store):
     revised = await store.change(creation(spec()))
     other = await store.change(creation(spec("other")))
     for time in (T, T + 1, T + 2):
         await store.add_manual(manual(revised, time), by="uid 1000", fire_id="x", idempotency_key=None)
     await store.add_manual(manual(other, T + 3), by="uid 1000", fire_id="x", idempotency_key=None)
     await store.commit([entry(revised, T + 4), entry(revised, T + 2, kind=Kind.MANUAL)], watermark=None)
-    assert await store.manual_times(revised.id, T + 1) == {T + 1, T + 2}
-    assert await store.manual_times(revised.id, T + 3) == set()
+    assert await store.fire_times(revised.id, Kind.MANUAL, T + 1, T + DAY_MS) == {T + 1, T + 2}
+    assert await store.fire_times(revised.id, Kind.MANUAL, T, T + 1) == {T, T + 1}
+    assert await store.fire_times(revised.id, Kind.MANUAL, T + 3, T + DAY_MS) == set()
+    assert await store.fire_times(revised.id, Kind.SCHEDULED, T, T + DAY_MS) == {T + 4}
 
 
 async def test_a_manual_fire_never_takes_the_place_of_another(store):
@@ -765,6 +769,145 @@ async def test_a_run_is_remembered_by_its_key_for_a_day(house, store):
     assert await store.remembered_run("key") == "nightly@x"
     await store.add_manual(manual(revised, T + DAY_MS), by="uid 1000", fire_id="z", idempotency_key="key")
     assert await store.remembered_run("key") == "z"
+
+
+async def test_an_answer_is_remembered_by_its_key_for_a_day(house, store):
+    await store.remember_run("key", "first", at=T)
+    await house.crash()
+    store = house.store
+    await store.remember_run("other", "x", at=T + DAY_MS - 1)
+    assert await store.remembered_run("key") == "first"
+    await store.remember_run("third", "y", at=T + DAY_MS)
+    assert await store.remembered_run("key") is None
+    await store.remember_run("third", "z", at=T + DAY_MS)
+    assert (await store.remembered_run("other"), await store.remembered_run("third")) == ("x", "z")
+
+
+# --- backfill and retry -----------------------------------------------------------------------------------------
+
+
+def order(revised, fires=1):
+    return Order(revised.id, revised.revision_id, fires, "first", "last")
+
+
+def backfill(revised, fire_time):
+    return pending(revised, fire_time, kind=Kind.BACKFILL, attempts=0, due_time=T, next_attempt_at=T)
+
+
+async def test_backfill_fires_are_pending_at_once_and_never_take_the_place_of_another(store):
+    revised = await store.change(creation(spec()))
+    rows = [backfill(revised, T - number * MINUTE) for number in range(1000)]
+    await store.add_backfill(rows, at=T, by="uid 1000", order=order(revised, 1000))
+    with pytest.raises(Conflict):
+        await store.add_backfill(
+            [backfill(revised, T + 1), rows[500]], at=T + 1, by="uid 1000", order=order(revised, 2)
+        )
+    found = await store.pending_due(T)
+    assert [p.fire.fire_time for p in found] == [row.fire_time for row in reversed(rows)]
+    assert {p.fire.due_time for p in found} == {T}
+
+
+async def test_a_retried_row_is_pending_again_in_its_place_with_all_that_is_known_of_it(house, store):
+    revised = await store.change(creation(spec()))
+    known = {"attempts": 3, "maybe_published": True, "last_error": "no"}
+    old = [entry(revised, T + n, State.REJECTED, **known) for n in range(1000)]
+    await store.commit([*old, entry(revised, T - 1)], watermark=T + 1000)
+    new = [
+        row._replace(state=State.PENDING, next_attempt_at=T + MINUTE, asked_at=T + MINUTE) for row in old[1:]
+    ]
+    await store.retry(
+        [Reopened(*pair) for pair in zip(old[1:], [(row,) for row in new], strict=True)],
+        at=T + MINUTE,
+        by="uid 1000",
+        orders=[order(revised, 999)],
+    )
+    await house.crash()
+    assert await entries(house.store, limit=2000) == [*reversed(new), old[0], entry(revised, T - 1)]
+    fire = Fire(
+        revised.id, revised.revision_id, T + 1, T + 1, attempts=3, maybe_published=True, asked_at=T + MINUTE
+    )
+    assert (await house.store.pending_due(T + MINUTE))[0] == PendingFire(fire, T + MINUTE)
+    assert await house.store.pending_due(T + MINUTE - 1) == []
+
+
+async def test_when_it_was_asked_for_stays_with_a_fire_to_its_end(store):
+    revised = await store.change(creation(spec()))
+    for state in (State.PENDING, State.PUBLISHED):
+        row = entry(revised, T, state, asked_at=T + 5, next_attempt_at=T + 5)
+        await store.commit([row], watermark=None)
+        [kept] = await entries(store)
+        assert kept.asked_at == T + 5
+
+
+async def test_a_slot_is_taken_out_of_a_range_with_what_is_left_of_it(store):
+    revised = await store.change(creation(spec()))
+    skipped = {"reason": SkipReason.CATCH_UP, "attempts": 0}
+    whole = entry(revised, T, State.SKIPPED, last_fire_time=T + 4, count=5, **skipped)
+    await store.commit([whole], watermark=T + 10)
+    left = whole._replace(last_fire_time=T + 1, count=2)
+    middle = pending(revised, T + 2, attempts=0, asked_at=T + MINUTE)
+    right = whole._replace(fire_time=T + 3, due_time=T + 3, count=2)
+    await store.retry(
+        [Reopened(whole, (left, middle, right))], at=T + MINUTE, by="uid 1000", orders=[order(revised)]
+    )
+    assert await entries(store) == [right, middle, left]
+    assert (await store.counts()).journal == {State.SKIPPED: 4, State.PENDING: 1}
+
+
+async def test_a_retried_fire_of_a_fifo_topic_stands_in_its_revisions_group(store):
+    revised = await store.change(creation(spec(topic=FIFO, group="g")))
+    old = entry(revised, T, State.EXPIRED)
+    await store.commit([old], watermark=T)
+    assert await store.pending_groups() == []
+    new = old._replace(state=State.PENDING, next_attempt_at=T, asked_at=T)
+    await store.retry([Reopened(old, (new,))], at=T, by="uid 1000", orders=[order(revised)])
+    assert [p.fire.fire_time for p in await store.group_pending(FIFO, "g")] == [T]
+    assert await store.pending_groups() == [(FIFO, "g")]
+
+
+async def test_a_retry_of_rows_that_have_changed_meanwhile_changes_nothing(store):
+    revised = await store.change(creation(spec()))
+    rows = [entry(revised, T + n, State.REJECTED) for n in range(3)]
+    await store.commit(rows, watermark=T + 3)
+
+    async def retry(*old):
+        again = [
+            Reopened(row, (row._replace(state=State.PENDING, next_attempt_at=T, asked_at=T),)) for row in old
+        ]
+        await store.retry(again, at=T, by="uid 1000", orders=[order(revised)])
+
+    await retry(rows[1])
+    before = await entries(store)
+    for stranger in (rows[1], rows[0]._replace(count=2), rows[0]._replace(fire_time=T + 9)):
+        with pytest.raises(Conflict):
+            await retry(rows[2], stranger)
+    assert await entries(store) == before
+
+
+async def test_rows_are_found_by_their_keys(store):
+    revised = await store.change(creation(spec()))
+    other = await store.change(creation(spec("other")))
+    rows = [entry(revised, T + n) for n in range(1500)]
+    manual_row = entry(other, T, kind=Kind.MANUAL)
+    await store.commit([*rows, manual_row], watermark=None)
+    keys = [row.key for row in rows[::2]]
+    found = await store.rows(
+        [*keys, manual_row.key, FireKey(other.id, T, Kind.SCHEDULED), FireKey(9, T, Kind.MANUAL)]
+    )
+    assert sorted(row.entry.key for row in found) == sorted([*keys, manual_row.key])
+    assert {row.name for row in found if row.entry.kind is Kind.MANUAL} == {"other"}
+    assert await store.rows([]) == []
+
+
+async def test_who_bears_or_bore_a_name_is_known(store):
+    first = await store.change(creation(spec("a")))
+    moved = await store.change(edit(first, new_spec=spec("b")))
+    second = await store.change(creation(spec("a")))
+    await store.change(edit(second, action="rm", is_removal=True))
+    third = await store.change(creation(spec("a")))
+    assert await store.bearers("a") == [third.id, second.id, first.id]
+    assert await store.bearers("b") == [moved.id]
+    assert await store.bearers("c") == []
 
 
 # --- listings ---------------------------------------------------------------------------------------------------

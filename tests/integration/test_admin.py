@@ -20,6 +20,7 @@ from cronally.errors import (
     CronallyError,
     DaemonUnreachable,
     FieldError,
+    FireNotFound,
     InternalError,
     NotReady,
     RevisionConflict,
@@ -184,6 +185,19 @@ def test_a_schedule_from_creation_to_removal(daemon, client):
     assert client.run("nightly", idempotency_key="k") == fire_id
     assert client.run("nightly") != fire_id
     assert fire_id in [fire.fire_id for fire in client.fires(schedule="nightly").fires]
+
+    span = {"from_": "2026-11-21T00:00", "until": "2026-11-22T12:00:00Z"}
+    assert client.backfill("nightly", **span, dry_run=True, idempotency_key="k").backfilled == 2
+    done = client.backfill("nightly", **span, most=2, idempotency_key="k")
+    assert (done.slots, done.backfilled, done.already) == (2, 2, 0)
+    assert client.backfill("nightly", **span, idempotency_key="k") == done
+    assert client.backfill("nightly", **span).already == 2
+    daemon.call(daemon.rig.clock.advance(1))
+    for id_ in (*done.fires, fire_id):
+        with pytest.raises(Conflict, match="published"):
+            client.retry([id_])
+    with pytest.raises(FireNotFound):
+        client.retry(["nightly@2026-11-21T09:00:00Z"], dry_run=True)
 
     assert client.next("nightly", after="2026-12-01T00:00:00Z", count=1).fires == ["2026-12-01T09:00:00Z"]
     assert client.remove("nightly").name == "nightly"
@@ -375,6 +389,9 @@ def test_a_client_that_goes_away_leaves_nothing_behind(daemon, client):
 
 # --- what is refused --------------------------------------------------------------------------------------------
 
+TOO_MANY = json.dumps(
+    {"fires": [f"a@2026-11-23T09:00:00.{n:03d}Z" for n in range(1_000)] + ["b@2026-11-23T09:00Z"]}
+).encode()
 BODY = json.dumps(DOCUMENT).encode()
 
 
@@ -414,6 +431,22 @@ BODY = json.dumps(DOCUMENT).encode()
         ("POST", "/v1/schedules/a/pause", b'{"note": 5}', 400, "note: must be text"),
         ("POST", "/v1/schedules/a/pause", b'{"drop_pending": 1}', 400, "true or false"),
         ("DELETE", "/v1/schedules/a?drop_pending=yes", None, 400, "true or false"),
+        ("POST", "/v1/retry", b"{}", 400, "fires: must be a list of fire ids"),
+        ("POST", "/v1/retry", b'{"fires": "a"}', 400, "fires: must be a list of fire ids"),
+        ("POST", "/v1/retry", b'{"fires": [1]}', 400, "fires: must be a list of fire ids"),
+        ("POST", "/v1/retry", b'{"fires": ["a"], "failed": true}', 400, "failed: no such key"),
+        ("POST", "/v1/retry", b'{"fires": ["a"], "dry_run": 1}', 400, "dry_run: must be true or false"),
+        ("POST", "/v1/retry", b'{"fires": ["\\ud800"]}', 400, "is no fire id"),
+        ("POST", "/v1/retry", TOO_MANY, 400, "1,001 fires are too many"),
+        ("GET", "/v1/retry", None, 405, "takes POST"),
+        ("POST", "/v1/schedules/a/backfill", b"{}", 400, "from: is missing"),
+        ("POST", "/v1/schedules/a/backfill", b'{"from": 1}', 400, "from: must be a text"),
+        ("POST", "/v1/schedules/a/backfill", b'{"from": "x", "until": null}', 400, "until: is missing"),
+        ("POST", "/v1/schedules/a/backfill", b'{"from": "", "until": "", "max": true}', 400, "max: must be a whole"),
+        ("POST", "/v1/schedules/a/backfill", b'{"from": "", "until": "", "max": 1000001}', 400, "max: must be a whole"),
+        ("POST", "/v1/schedules/a/backfill", b'{"from": "", "until": "", "max": 1.5}', 400, "max: must be a whole"),
+        ("POST", "/v1/schedules/a/backfill", b'{"untl": ""}', 400, "untl: no such key"),
+        ("POST", "/v1/schedules/none/backfill", b'{"from": "", "until": ""}', 404, "no schedule is named"),
         ("POST", "/v1/apply?owner=a%20b", b"", 400, "cannot be an owner"),
     ],
 )  # fmt: skip
@@ -445,6 +478,8 @@ def test_a_bad_header(daemon, headers, status, kind):
 def test_a_bad_idempotency_key(daemon, key):
     daemon.add("a")
     assert raw(daemon, "POST", "/v1/schedules/a/run", b"", {"Idempotency-Key": key})[0] == 400
+    span = b'{"from": "2026-11-20T00:00", "until": "2026-11-21T00:00"}'
+    assert raw(daemon, "POST", "/v1/schedules/a/backfill", span, {"Idempotency-Key": key})[0] == 400
 
 
 def test_an_error_keeps_its_fields(client):

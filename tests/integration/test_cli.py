@@ -11,7 +11,9 @@ import pytest
 
 from cronally.admin.client import Client
 from cronally.cli.main import COMMANDS, main
+from cronally.errors import StoreFull
 from support.daemon import running_daemon
+from support.recording_publisher import PUBLISHED, REJECTED, TOPIC_GONE
 from support.rig import TOPIC
 
 
@@ -326,6 +328,217 @@ def test_run(cronally):
     assert cronally.ok("run", "a", "--idempotency-key", "k").strip() == first["fire_id"]
     assert "idempotency key" in cronally.bad("run", "a", "--idempotency-key", "")
     assert "idempotency key" in cronally.bad("run", "a", "--idempotency-key", "é\n")
+
+
+# --- retry and backfill -----------------------------------------------------------------------------------------
+
+
+def typing(monkeypatch, text):
+    """Let somebody at a terminal type *text*."""
+    stdin = Stdin(text.encode())
+    stdin.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", stdin)
+
+
+@pytest.fixture
+def refused(cronally):
+    """Two schedules whose fires of nine o'clock SNS refused at the first attempt."""
+    rig = cronally.daemon.rig
+    rig.publisher.script = lambda _entry, attempt: REJECTED if attempt == 1 else PUBLISHED
+    for name in ("a", "b"):
+        cronally.daemon.add(name, "0 9 * * *")
+    cronally.daemon.call(rig.clock.advance(60))
+    return ["a@2026-11-23T09:00:00Z", "b@2026-11-23T09:00:00Z"]
+
+
+def states(cronally):
+    cronally.daemon.call(cronally.daemon.rig.clock.advance(1))
+    return {fire["fire_id"]: fire["state"] for fire in cronally.json("history", "--limit", "10000")["fires"]}
+
+
+def test_retry_by_fire_id(cronally, refused):
+    assert cronally.ok("retry", refused[0], "--yes") == f"retried 1 fire: {refused[0]}\n"
+    assert states(cronally) == {refused[0]: "published", refused[1]: "rejected"}
+    assert refused[0] in cronally.bad("retry", *refused, "--yes", code=5)
+    assert states(cronally)[refused[1]] == "rejected"
+    assert cronally.json("retry", refused[1], "--yes") == {"retried": [refused[1]], "pending": []}
+
+
+def test_retry_shows_what_it_is_about_and_asks(cronally, refused, monkeypatch):
+    typing(monkeypatch, "n\n")
+    code, out, err = cronally("retry", *refused)
+    assert (code, "nothing was retried" in err) == (1, True)
+    lines = out.split("\n")
+    assert lines[0] == "2 fires to retry, of a (1), b (1)"
+    assert [line.split()[:4] for line in lines[2:4]] == [
+        ["2026-11-23T09:00:00Z", name, "scheduled", "rejected"] for name in "ab"
+    ]
+    assert "Retry 2 fires? [y/N]" in err
+    assert set(states(cronally).values()) == {"rejected"}
+    typing(monkeypatch, "y\n")
+    assert f"retried 2 fires: {', '.join(refused)}\n" in cronally.ok("retry", *refused)
+    assert set(states(cronally).values()) == {"published"}
+
+
+def test_retry_with_json_prints_one_document_and_asks_on_stderr(cronally, refused, monkeypatch):
+    typing(monkeypatch, "y\n")
+    code, out, err = cronally("retry", *refused, "--json")
+    assert (code, json.loads(out)) == (0, {"retried": refused, "pending": []})
+    assert "2 fires to retry" in err
+
+
+def test_off_a_terminal_nothing_is_asked_and_nothing_done(cronally, refused, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Stdin(b"y\n"))
+    assert "off a terminal give --yes" in cronally.bad("retry", *refused)
+    assert "off a terminal give --yes" in cronally.bad("retry", "--failed", "--since", "1d")
+    words = ("backfill", "a", "--from", "2026-11-20T00:00:00Z", "--until", "2026-11-22T00:00:00Z")
+    assert "off a terminal give --yes" in cronally.bad(*words)
+    assert set(states(cronally).values()) == {"rejected"}
+
+
+def test_retry_of_all_that_failed(cronally, refused):
+    assert cronally("retry", "--failed", "--since", "2026-11-23T09:00:01Z", "--yes")[1:] == (
+        "",
+        "no fires were rejected or have expired there\n",
+    )
+    done = cronally.json("retry", "--failed", "--since", "1h", "--schedule", "b", "--yes")
+    assert done["retried"] == [refused[1]]
+    assert cronally.ok("retry", "--failed", "--since", "1h", "--yes") == f"retried 1 fire: {refused[0]}\n"
+    assert set(states(cronally).values()) == {"published"}
+
+
+def test_retry_of_many_goes_in_slices_oldest_first_and_shows_its_progress(cronally, monkeypatch):
+    rig = cronally.daemon.rig
+    rig.publisher.script = lambda _entry, _attempt: REJECTED
+    cronally.daemon.add("a", "@every 1s")
+    cronally.daemon.call(rig.clock.advance(2_500.9))
+    rig.publisher.script = lambda _entry, _attempt: PUBLISHED
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    typing(monkeypatch, "y\n")
+    code, out, err = cronally("retry", "--failed", "--since", "1h")
+    assert (code, out.split("\n")[0]) == (0, "2,500 fires to retry, of a (2,500)")
+    assert "the first: a@2026-11-23T08:59:31Z" in out
+    assert "retried 2,500 fires: 2,500, from a@2026-11-23T08:59:31Z to a@2026-11-23T09:41:10Z" in out
+    assert "2,000 of 2,500 retried" in err
+
+
+def test_a_retry_that_is_broken_off_says_how_far_it_came(cronally, monkeypatch):
+    rig = cronally.daemon.rig
+    rig.publisher.script = lambda _entry, _attempt: REJECTED
+    cronally.daemon.add("a", "@every 1s")
+    cronally.daemon.call(rig.clock.advance(1_200.9))
+    retry = Client.retry
+    calls = []
+
+    def second_fails(self, fires, **keys):
+        calls.append(fires)
+        if len(calls) == 2:
+            raise StoreFull("no space is left")
+        return retry(self, fires, **keys)
+
+    monkeypatch.setattr(Client, "retry", second_fails)
+    err = cronally.bad("retry", "--failed", "--since", "1h", "--yes", code=1)
+    assert "1,000 of 1,200 fires are retried; run it again for the rest" in err
+    assert "no space is left" in err
+
+
+def test_a_pending_fire_is_named_and_no_error(cronally):
+    rig = cronally.daemon.rig
+    rig.publisher.script = lambda _entry, _attempt: TOPIC_GONE
+    cronally.daemon.add("a", "0 9 * * *")
+    cronally.daemon.call(rig.clock.advance(60))
+    words = ("retry", "a@2026-11-23T09:00:00Z", "--yes")
+    assert cronally.ok(*words) == "pending already: a@2026-11-23T09:00:00Z\n"
+    assert cronally.json(*words) == {"retried": [], "pending": ["a@2026-11-23T09:00:00Z"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        ([], 2, "--failed --since 2h"),
+        (["--failed"], 2, "--failed needs --since"),
+        (["--failed", "--since", "soon"], 2, "neither an instant"),
+        (["--failed", "--since", "1h", "a@2026-11-23T09:00:00Z"], 2, "not both"),
+        (["--since", "1h", "a@2026-11-23T09:00:00Z"], 2, "--since belongs to --failed"),
+        (["--schedule", "a", "a@2026-11-23T09:00:00Z"], 2, "--schedule belongs to --failed"),
+        (["--failed", "--since", "1h", "--schedule", "aa"], 4, "did you mean 'a'?"),
+        (["a"], 2, "is no fire id"),
+        (["a@2026-11-23T09:00:00Z\udcff"], 2, "UTF-8"),
+        (["a@2026-11-23T09:30:00Z"], 4, "cronally history a"),
+        (["x-a@2026-11-23T09:00:00Z"], 4, "no fire is on record"),
+    ],
+)
+def test_a_bad_retry(cronally, refused, words, code, part):
+    assert part in cronally.bad("retry", "--yes", *words, code=code)
+    assert set(states(cronally).values()) == {"rejected"}
+
+
+SPAN = ("--from", "2026-11-20T00:00", "--until", "2026-11-22T23:59")
+
+
+def test_backfill(cronally):
+    cronally.daemon.add("a", "0 9 * * *", tz="America/New_York")
+    ids = [f"a@2026-11-{day}T14:00:00Z+backfill" for day in (20, 21, 22)]
+    assert cronally.ok("backfill", "a", *SPAN, "--dry-run").split("\n") == [
+        "a has 3 slots there; 3 fires to make", *(f"  {id_}" for id_ in ids), "nothing was made (--dry-run)", "",
+    ]  # fmt: skip
+    assert states(cronally) == {}
+    assert cronally.json("backfill", "a", *SPAN, "--yes") == {
+        "name": "a", "tz": "America/New_York", "slots": 3, "backfilled": 3, "already": 0,
+        "first": "2026-11-20T14:00:00Z", "last": "2026-11-22T14:00:00Z", "fires": ids,
+    }  # fmt: skip
+    assert states(cronally) == dict.fromkeys(reversed(ids), "published")
+    again = cronally.ok("backfill", "a", *SPAN, "--yes")
+    assert again == "a has 3 slots there; 0 fires made, 3 backfilled before\n"
+    assert len(states(cronally)) == 3
+
+
+def test_backfill_shows_what_it_is_about_and_asks(cronally, monkeypatch):
+    cronally.daemon.add("a", "*/15 * * * *")
+    typing(monkeypatch, "n\n")
+    code, out, err = cronally("backfill", "a", *SPAN)
+    assert (code, "nothing was made" in err) == (1, True)
+    assert out.split("\n") == [
+        "a has 288 slots there; 288 fires to make",
+        "  the first Fri 2026-11-20 00:00:00 +00:00  2026-11-20T00:00:00Z",
+        "  the last  Sun 2026-11-22 23:45:00 +00:00  2026-11-22T23:45:00Z",
+        "",
+    ]
+    assert "Make 288 fires? [y/N]" in err
+    assert states(cronally) == {}
+    typing(monkeypatch, "y\n")
+    assert cronally.ok("backfill", "a", *SPAN).endswith("made 288 fires\n")
+    assert len(states(cronally)) == 288
+    typing(monkeypatch, "")  # there is nothing to ask
+    assert "0 fires to make, 288 backfilled before" in cronally.ok("backfill", "a", *SPAN)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        (["a", "--from", "2026-11-20T00:00"], 2, "--until"),
+        (["a", "--until", "2026-11-20T00:00"], 2, "--from"),
+        (["a", "--from", "monday", "--until", "2026-11-20T00:00"], 2, "'monday' is no instant"),
+        (["a", "--from", "2026-11-20T00:00", "--until", "2026-11-23T09:00"], 2, "still to come"),
+        (["a", "--from", "2026-11-22T00:00", "--until", "2026-11-20T00:00"], 2, "ends before it begins"),
+        (["a", *SPAN], 2, "--max 4320"),
+        (["a", *SPAN, "--max", "4319"], 2, "4,320 slots"),
+        (["a", *SPAN, "--max", "0"], 2, "--max"),
+        (["a", *SPAN, "--max", "many"], 2, "not a whole number"),
+        (["aa", *SPAN], 4, "did you mean 'a'?"),
+    ],
+)
+def test_a_bad_backfill(cronally, words, code, part):
+    cronally.daemon.add("a", "* * * * *")
+    assert part in cronally.bad("backfill", *words, "--yes", code=code)
+    assert states(cronally) == {}
+
+
+def test_a_span_without_slots(cronally):
+    cronally.daemon.add("a", "0 9 * * *")
+    words = ("backfill", "a", "--from", "2026-11-20T10:00", "--until", "2026-11-20T11:00")
+    assert cronally.ok(*words, "--yes") == "a has no slots there\n"
+    assert cronally.json(*words, "--dry-run")["first"] is None
 
 
 # --- next -------------------------------------------------------------------------------------------------------

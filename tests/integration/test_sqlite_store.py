@@ -16,7 +16,7 @@ import pytest
 
 from cronally.domain.model import JournalEntry, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document
-from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow
+from cronally.engine.ports import JournalFilter, Order, Reopened, ScheduleChange, StagedRow
 from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from cronally.instants import MAX_UTC_MS
 from cronally.store import database, faults, journal_sql, schedule_sql
@@ -477,7 +477,11 @@ async def test_writers_take_turns(store):
         (journal_sql.DROP_PENDING, "INDEX journal_pending_schedule"),
         (journal_sql.MARK_UNCLEAN, "INDEX journal_pending"),
         (journal_sql.OLDEST_PENDING, "INDEX journal_pending"),
-        (journal_sql.MANUAL_TIMES, "PRIMARY KEY (schedule_id=? AND fire_time>?)"),
+        (journal_sql.FIRE_TIMES, "PRIMARY KEY (schedule_id=? AND fire_time>? AND fire_time<?)"),
+        (journal_sql.COUNT_AS_ASKED, "journal USING PRIMARY KEY (schedule_id=? AND fire_time=? AND kind=?)"),
+        (journal_sql.COUNT_THERE, "COVERING INDEX journal_time (fire_time=? AND schedule_id=? AND kind=?)"),
+        (journal_sql.REOPEN, "COVERING INDEX journal_time (fire_time=? AND schedule_id=? AND kind=?)"),
+        (journal_sql.ROWS, "journal USING PRIMARY KEY (schedule_id=? AND fire_time=? AND kind=?)"),
         (journal_sql.SETTLED[0], "INDEX journal_time ("),
         (journal_sql.SETTLED[1], "INDEX journal_due ("),
         (journal_sql.history(JournalFilter(), None)[0], "INDEX journal_time"),
@@ -545,6 +549,13 @@ async def test_who_did_what_and_when_is_on_record(store, path):
     await store.change(ScheduleChange(at=T + 2, action="set", new_spec=SPEC, **done))
     manual = entry(T + 3, kind=Kind.MANUAL, state=State.PENDING, next_attempt_at=T + 3)
     await store.add_manual(manual, by="uid 1002", fire_id="nightly@x", idempotency_key=None)
+    order = Order(made.id, 1, 1, "nightly@y", "nightly@y")
+    old = entry(T, state=State.REJECTED)
+    await store.commit([old], watermark=None)
+    new = old._replace(state=State.PENDING, asked_at=T + 3)
+    await store.retry([Reopened(old, (new,))], at=T + 3, by="uid 1002", orders=[order])
+    row = entry(T, kind=Kind.BACKFILL, state=State.PENDING)
+    await store.add_backfill([row], at=T + 3, by="uid 1002", order=order)
     await store.change(ScheduleChange(at=T + 4, by="uid 1003", action="rm", id=made.id, is_removal=True))
     assert asked(path, "SELECT number, name, made_at, made_by, action FROM revision") == [
         (1, "nightly", T, "uid 1000", "add"),
@@ -553,6 +564,8 @@ async def test_who_did_what_and_when_is_on_record(store, path):
     assert asked(path, "SELECT revision_id, done_at, done_by, action, detail FROM action") == [
         (1, T + 1, "uid 1001", "pause", f'{{"since": {T + 1}, "note": "Ferien"}}'),
         (1, T + 3, "uid 1002", "run", '{"fire_id": "nightly@x"}'),
+        (1, T + 3, "uid 1002", "retry", '{"fires": 1, "first": "nightly@y", "last": "nightly@y"}'),
+        (1, T + 3, "uid 1002", "backfill", '{"fires": 1, "first": "nightly@y", "last": "nightly@y"}'),
         (2, T + 4, "uid 1003", "rm", None),
     ]
 

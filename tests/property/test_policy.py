@@ -16,6 +16,7 @@ from cronally.domain.policy import (
     next_slot,
     range_in,
     slot_window,
+    without,
 )
 from cronally.domain.recurrence import Recurrence
 
@@ -109,3 +110,16 @@ def test_the_next_slot_respects_every_bound(rule, effective_from, starts, ends, 
 def test_backoff_is_at_least_a_millisecond_and_at_most_a_minute(attempts, jitter):
     assert 1 <= backoff_ms(attempts, jitter) <= BACKOFF_CAP_MS
     assert backoff_ms(attempts, 0.999999) <= 200 * 2 ** (attempts - 1)
+
+
+@given(rules, instants, instants, st.data())
+def test_a_range_without_some_of_its_slots_has_each_of_the_others_once(rule, one, other, data):
+    whole = range_in(rule, Window(min(one, other), max(one, other)))
+    if whole is None:
+        return
+    slots = list(rule.between_ms(whole.first - 1, whole.last))
+    taken = sorted(data.draw(st.sets(st.sampled_from(slots), max_size=20)))
+    left = list(without(rule, whole, taken))
+    parts = [list(rule.between_ms(rest.first - 1, rest.last)) for rest in left]
+    assert [(part[0], part[-1], len(part)) for part in parts] == left
+    assert [slot for part in parts for slot in part] == [slot for slot in slots if slot not in taken]

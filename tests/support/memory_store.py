@@ -41,7 +41,14 @@ if TYPE_CHECKING:
 
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.ports import JournalFilter, ScheduleChange, StagedRow, ZoneRecord
+    from cronally.engine.ports import (
+        JournalFilter,
+        Order,
+        Reopened,
+        ScheduleChange,
+        StagedRow,
+        ZoneRecord,
+    )
 
 _SLICE_ROWS = 2_000
 BYTES_PER_ROW = 100  # about what SQLite takes for one
@@ -256,15 +263,19 @@ class MemoryStore:
         for entry in [*self._pending.values()]:
             self._write(entry._replace(maybe_published=True))
 
-    async def manual_times(self, schedule_id: int, since: UtcMs) -> set[UtcMs]:
+    async def fire_times(self, schedule_id: int, kind: Kind, first: UtcMs, last: UtcMs) -> set[UtcMs]:
         return {
             key.fire_time
             for key in self._journal
-            if key.schedule_id == schedule_id and key.kind is Kind.MANUAL and key.fire_time >= since
+            if key.schedule_id == schedule_id and key.kind is kind and first <= key.fire_time <= last
         }
 
     async def remembered_run(self, key: str) -> str | None:
         return self._runs[key][0] if key in self._runs else None
+
+    async def remember_run(self, key: str, answer: str, *, at: UtcMs) -> None:
+        self._runs = {key: run for key, run in self._runs.items() if run[1] > at - DAY_MS}
+        self._runs[key] = (answer, at)
 
     async def add_manual(
         self,
@@ -282,8 +293,35 @@ class MemoryStore:
         if idempotency_key is not None:
             self._runs[idempotency_key] = (fire_id, entry.due_time)
 
+    async def add_backfill(
+        self, entries: Sequence[JournalEntry], *, at: UtcMs, by: str, order: Order
+    ) -> None:
+        if any(entry.key in self._journal for entry in entries):
+            raise Conflict(f"a fire from {order.first} to {order.last} is there already")
+        for entry in entries:
+            self._write(entry)
+
+    async def retry(self, rows: Sequence[Reopened], *, at: UtcMs, by: str, orders: Sequence[Order]) -> None:
+        for old, _ in rows:
+            there = self._journal.get(old.key)
+            if there is None or (there.state, there.count) != (old.state, old.count):
+                raise Conflict("somebody else has just retried one of these fires; look at them again")
+        for row in rows:
+            del self._journal[row.old.key]
+            for entry in row.new:
+                self._write(entry)
+
+    async def bearers(self, name: str) -> list[int]:
+        return sorted(
+            {id_ for bore, id_ in self._former | set(self._names.items()) if bore == name}, reverse=True
+        )
+
+    async def rows(self, keys: Sequence[FireKey]) -> list[JournalRow]:
+        entries = [self._journal[key] for key in keys if key in self._journal]
+        return [JournalRow(self._revisions[entry.revision_id].spec.name, entry) for entry in entries]
+
     async def history(self, wanted: JournalFilter) -> list[JournalRow]:
-        ids = {id_ for name, id_ in self._former | set(self._names.items()) if name == wanted.schedule}
+        ids = [] if wanted.schedule is None else await self.bearers(wanted.schedule)
         entries = [
             entry
             for entry in self._journal.values()
@@ -574,5 +612,6 @@ def _pending_fire(entry: JournalEntry) -> PendingFire:
         kind=entry.kind,
         attempts=entry.attempts,
         maybe_published=entry.maybe_published,
+        asked_at=entry.asked_at,
     )
     return PendingFire(fire, entry.next_attempt_at)

@@ -117,6 +117,7 @@ async def running_engine(
         engine.core,
         store,
         engine.edits,
+        engine.orders,
         engine.loop.halt,
         clock,
         lateness,

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from cronally.domain.model import Pause
     from cronally.engine.applying import ApplyResult
     from cronally.engine.copies import Contents
-    from cronally.engine.ports import JournalRow
+    from cronally.engine.orders import Backfilled, Retried
+    from cronally.engine.ports import JournalRow, StoredSchedule
     from cronally.engine.service import ScheduleView, Status
     from cronally.engine.why import Why
     from cronally.engine.zone_watch import ZoneChange
 
+_SHOWN: Final = 20  # fires that a preview has with all that is known of them
 _DEFAULTS: Final = dict.fromkeys(key for key in DOCUMENT_KEYS if key != "paused") | {
     "tz": "UTC",
     "dialect": "unix",
@@ -80,6 +82,29 @@ def fire_answer(row: JournalRow) -> dict[str, Any]:
         "last_fire_time": format_utc(last),
         "count": entry.count,
     }
+
+
+def retry_answer(done: Retried, *, with_fires: bool) -> wire.RetryReply:
+    """Return what a retry did as it travels."""
+    return wire.RetryReply(
+        retried=[fire_id(row.name, row.entry.fire_time, row.entry.kind) for row in done.rows],
+        pending=list(done.pending),
+        fires=[wire.Fire(**fire_answer(row)) for row in done.rows[:_SHOWN]] if with_fires else [],
+    )
+
+
+def backfill_answer(stored: StoredSchedule, done: Backfilled) -> wire.BackfillReply:
+    """Return what a backfill did as it travels."""
+    return wire.BackfillReply(
+        name=stored.spec.name,
+        tz=stored.spec.tz,
+        slots=done.slots,
+        backfilled=done.made,
+        already=done.already,
+        first=_instant(done.first),
+        last=_instant(done.last),
+        fires=list(done.fires),
+    )
 
 
 def status_answer(status: Status) -> wire.Status:

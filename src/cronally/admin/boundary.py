@@ -28,6 +28,7 @@ from cronally.admin.requests import BODY
 from cronally.errors import (
     Conflict,
     CronallyError,
+    FireNotFound,
     InternalError,
     NotReady,
     RevisionConflict,
@@ -188,7 +189,7 @@ def _status_of(exc: CronallyError) -> int:
             return 412
         case Conflict():
             return 409
-        case ScheduleNotFound():
+        case ScheduleNotFound() | FireNotFound():
             return 404
         case UsageError():
             return 400

@@ -18,11 +18,11 @@ from cronally.admin.paths import check_path
 from cronally.errors import AdminError, DaemonUnreachable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 ANSWER_S: Final = 30.0  # a change waits for one commit and for the changes before it
 BACKUP_S: Final = 3_600.0  # 2 GiB take about 15 s; a slow disk, or a network share, may take much longer
-APPLY_S: Final = 600.0  # 100,000 schedules take under 10 s; a slow disk may take longer
+LONG_S: Final = 600.0  # an apply of 100,000 schedules takes under 10 s; a slow disk may take longer
 
 
 class Client:
@@ -104,6 +104,31 @@ class Client:
         answer = self._call("POST", _path(name, "run"), headers={"Idempotency-Key": key})
         return wire.from_plain(wire.RunReply, answer).fire_id
 
+    def backfill(
+        self,
+        name: str,
+        *,
+        from_: str,
+        until: str,
+        most: int | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> wire.BackfillReply:
+        """Make fires for the past slots of a schedule from *from_* to *until*. most: so many at most; None: 1,000."""
+        key = os.urandom(16).hex() if idempotency_key is None else idempotency_key
+        wire.check_key(key)
+        body: dict[str, object] = {"from": from_, "until": until, "dry_run": dry_run}
+        body |= {} if most is None else {"max": most}
+        answer = self._call(
+            "POST", _path(name, "backfill"), body, headers={"Idempotency-Key": key}, timeout_s=LONG_S
+        )
+        return wire.from_plain(wire.BackfillReply, answer)
+
+    def retry(self, fires: Sequence[str], *, dry_run: bool = False) -> wire.RetryReply:
+        """Make the fires with these ids (up to 1,000) pending again, all of them or none."""
+        answer = self._call("POST", "/v1/retry", {"fires": fires, "dry_run": dry_run})
+        return wire.from_plain(wire.RetryReply, answer)
+
     def next(self, name: str, *, after: str | None = None, count: int = 10) -> wire.NextReply:
         """Return the next slots of a schedule's rule later than *after* (None: now)."""
         query = {"count": str(count)} | ({} if after is None else {"after": after})
@@ -137,7 +162,7 @@ class Client:
                     yield chunk
                     sent(chunk)
 
-        answer = self._call("POST", "/v1/apply", body(), query={"owner": owner}, timeout_s=APPLY_S)
+        answer = self._call("POST", "/v1/apply", body(), query={"owner": owner}, timeout_s=LONG_S)
         return wire.from_plain(wire.ApplyReply, answer)
 
     def backup(self, file: str, *, force: bool = False) -> wire.Copy:

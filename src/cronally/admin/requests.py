@@ -26,7 +26,7 @@ from cronally.errors import FieldError, UsageError
 from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs, parse_rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
 BODY: Final = web.RequestKey("body", bytes)
 """Where a request has its body, once it has been read whole."""
@@ -89,6 +89,13 @@ def if_match(request: web.Request) -> int | None:
     return int(match[1])
 
 
+def idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None:
+        wire.check_key(key)
+    return key
+
+
 async def read_object(request: web.Request) -> dict[str, Any]:
     """Return the body, a JSON object; an empty body is an empty one. Errors: UsageError."""
     body = request.get(BODY, b"")
@@ -100,6 +107,52 @@ async def read_object(request: web.Request) -> dict[str, Any]:
         raise UsageError(f"the request is not JSON that can be accepted: {exc}") from None
     if not isinstance(value, dict):
         raise UsageError('the request must be a JSON object such as {"when": "0 9 * * *", …}')
+    return value
+
+
+def refuse_unknown(wish: Mapping[str, object], *known: str) -> None:
+    """Refuse a request with a key that is not *known*. Errors: FieldError."""
+    unknown = set(wish) - set(known)
+    if unknown:
+        raise FieldError(min(unknown)[:100], f"no such key; the keys are {', '.join(known)}")
+
+
+def switch(wish: Mapping[str, object], key: str) -> bool:
+    """Return a true or false of a request; false if it is not there. Errors: FieldError."""
+    value = wish.get(key, False)
+    if not isinstance(value, bool):
+        raise FieldError(key, "must be true or false")
+    return value
+
+
+def text(wish: Mapping[str, object], key: str, example: str) -> str:
+    """Return a text that a request must have. Errors: FieldError."""
+    value = wish.get(key)
+    if not isinstance(value, str):
+        what = "is missing" if value is None else "must be a text"
+        raise FieldError(key, f"{what}; write {example}")
+    return value
+
+
+def most_fires(wish: Mapping[str, object]) -> int | None:
+    """Return how many fires a backfill may make, None if the request does not say. Errors: FieldError."""
+    value = wish.get("max")
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= wire.MAX_BACKFILL:
+        raise FieldError(
+            "max", f"must be a whole number from 1 to {wire.MAX_BACKFILL}, not {str(value)[:50]!r}"
+        )
+    return value
+
+
+def fire_ids(wish: Mapping[str, object]) -> list[str]:
+    """Return the fire ids that a request names. Errors: FieldError."""
+    value = wish.get("fires")
+    if not isinstance(value, list) or not value or not all(isinstance(id_, str) for id_ in value):
+        raise FieldError(
+            "fires", 'must be a list of fire ids such as ["nightly-report@2026-11-23T09:00:00Z"]'
+        )
     return value
 
 

@@ -19,8 +19,10 @@ from aiohttp import web
 from cronally.admin import wire
 from cronally.admin.answers import (
     apply_answer,
+    backfill_answer,
     copy_answer,
     fire_answer,
+    retry_answer,
     schedule_answer,
     status_answer,
     why_answer,
@@ -32,12 +34,18 @@ from cronally.admin.requests import (
     ApplyBody,
     backup_wish,
     cursor,
+    fire_ids,
     flag,
+    idempotency_key,
     if_match,
     instant,
+    most_fires,
     query_of,
     read_lines,
     read_object,
+    refuse_unknown,
+    switch,
+    text,
     whole_number,
     words,
 )
@@ -56,6 +64,7 @@ log = logging.getLogger(__name__)
 
 _RENDERED_AT_ONCE: Final = 50  # rows between two yields to the event loop: about 2 ms
 _RENDERED_AT_ONCE_BYTES: Final = 524_288
+_AN_INSTANT: Final = "2026-12-24T18:00:00Z, or 2026-12-24T18:00 for the local time in the schedule's zone"
 
 
 class AdminServer:
@@ -119,6 +128,8 @@ class AdminServer:
                 web.post(f"{name}/pause", self._pause),
                 web.post(f"{name}/resume", self._resume),
                 web.post(f"{name}/run", self._run),
+                web.post(f"{name}/backfill", self._backfill),
+                web.post("/v1/retry", self._retry),
                 web.get(f"{name}/next", self._next),
                 web.get(f"{name}/why", self._why),
                 web.post("/v1/apply", self._apply),
@@ -189,18 +200,14 @@ class AdminServer:
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         wish = await read_object(request)
-        unknown = set(wish) - {"until", "note", "drop_pending"}
-        if unknown:
-            raise FieldError(min(unknown)[:100], "no such key; the keys are until, note, drop_pending")
-        until, note, drop_pending = wish.get("until"), wish.get("note"), wish.get("drop_pending", False)
-        if not isinstance(drop_pending, bool):
-            raise FieldError("drop_pending", "must be true or false")
+        refuse_unknown(wish, "until", "note", "drop_pending")
+        until, note = wish.get("until"), wish.get("note")
         view, pending = await self._service.pause(
             name,
             by=by,
             until=None if until is None else instant("until", until, now=self._clock.wall(), sign=1),
             note=None if note is None else parse_note(note),
-            drop_pending=drop_pending,
+            drop_pending=switch(wish, "drop_pending"),
         )
         log.info("admin.change action=pause schedule=%s by=%s", name, by)
         return _json({"schedule": schedule_answer(view), "pending": pending})
@@ -215,12 +222,39 @@ class AdminServer:
     async def _run(self, request: web.Request) -> web.Response:
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
-        key = request.headers.get("Idempotency-Key")
-        if key is not None:
-            wire.check_key(key)
-        made = await self._service.run(name, by=by, idempotency_key=key)
+        made = await self._service.run(name, by=by, idempotency_key=idempotency_key(request))
         log.info("admin.change action=run schedule=%s fire_id=%s by=%s", name, made, by)
         return _answer(wire.RunReply(fire_id=made), status=201)
+
+    async def _backfill(self, request: web.Request) -> web.Response:
+        query_of(request)
+        name, by = request.match_info["name"], await self._by(request)
+        wish = await read_object(request)
+        refuse_unknown(wish, "from", "until", "max", "dry_run")
+        is_dry_run = switch(wish, "dry_run")
+        stored, done = await self._service.backfill(
+            name,
+            first=text(wish, "from", _AN_INSTANT),
+            last=text(wish, "until", _AN_INSTANT),
+            by=by,
+            most=most_fires(wish),
+            is_dry_run=is_dry_run,
+            idempotency_key=idempotency_key(request),
+        )
+        if not is_dry_run:
+            log.info("admin.change action=backfill schedule=%s fires=%d by=%s", name, done.made, by)
+        return _answer(backfill_answer(stored, done), status=201 if done.made and not is_dry_run else 200)
+
+    async def _retry(self, request: web.Request) -> web.Response:
+        query_of(request)
+        by = await self._by(request)
+        wish = await read_object(request)
+        refuse_unknown(wish, "fires", "dry_run")
+        is_dry_run = switch(wish, "dry_run")
+        done = await self._service.retry(fire_ids(wish), by=by, is_dry_run=is_dry_run)
+        if not is_dry_run:
+            log.info("admin.change action=retry fires=%d by=%s", len(done.rows), by)
+        return _answer(retry_answer(done, with_fires=is_dry_run))
 
     async def _next(self, request: web.Request) -> web.Response:
         query = query_of(request, "after", "count")

@@ -19,6 +19,8 @@ WIRE_VERSION: Final = 1
 VERSION_HEADER: Final = "Cronally-Wire"
 MAX_BODY_BYTES: Final = 1_048_576  # four times the largest message SNS takes; also of one line of an apply
 MAX_PAGE: Final = 1_000
+MAX_RETRY: Final = 1_000  # fires of one retry
+MAX_BACKFILL: Final = 1_000_000  # fires of one backfill, if the caller allows so many
 _MAX_KEY_CHARS: Final = 200
 _MAX_FIELD_CHARS: Final = 500  # of an error
 
@@ -124,6 +126,24 @@ class RunReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillReply:
+    """What a backfill made, or (as a dry run) would make; its fires are durable.
+
+    slots: of the rule in the time asked for, from first to last. backfilled: those that became fires. already: those that
+    had been backfilled before. fires: ids of the first of the new fires.
+    """
+
+    name: str
+    tz: str
+    slots: int
+    backfilled: int
+    already: int
+    first: str | None = None
+    last: str | None = None
+    fires: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NextReply:
     """The next slots of a schedule's rule."""
 
@@ -157,6 +177,19 @@ class FiresPage:
 
     fires: list[Fire]
     next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryReply:
+    """Which fires were made pending again, or (as a dry run) would be.
+
+    Ids are in the order of fire times. pending: those that are pending already. fires: as a dry run, the first 20 fires to
+    retry as they are.
+    """
+
+    retried: list[str]
+    pending: list[str] = field(default_factory=list)
+    fires: list[Fire] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +311,8 @@ Answer = (
     | PauseReply
     | RemoveReply
     | RunReply
+    | BackfillReply
+    | RetryReply
     | NextReply
     | FiresPage
     | ApplyReply
@@ -292,6 +327,7 @@ _NESTED: Final[dict[tuple[type, str], type]] = {
     (PutReply, "schedule"): Schedule,
     (PauseReply, "schedule"): Schedule,
     (FiresPage, "fires"): Fire,
+    (RetryReply, "fires"): Fire,
     (Why, "fires"): Fire,
     (Why, "fields"): FieldMatch,
     (ApplyReply, "problems"): Problem,

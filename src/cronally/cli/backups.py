@@ -9,7 +9,7 @@ import typer
 
 from cronally.admin.wire import Copy, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import err, out, out_json
+from cronally.cli.output import agreed, err, out, out_json
 from cronally.errors import DaemonUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def restore_command(
             )
         if not json or is_asking:
             (err if json else out)(_preview(ready, backup, present, _absolute(file)))
-        if is_asking and not typer.confirm(f"Replace {ready.path}?", err=True):
+        if is_asking and not agreed(f"Replace {ready.path}?"):
             err("nothing was changed")
             return 1
         kept = None if dry_run else ready.commit()

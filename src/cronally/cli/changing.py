@@ -1,4 +1,4 @@
-"""add, set, rm, pause, resume, run."""
+"""add, set, rm, pause, resume."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Final
@@ -34,9 +34,6 @@ EXAMPLES: Final = {
         """,
     "resume": """
         cronally resume nightly-report
-        """,
-    "run": """
-        cronally run nightly-report
         """,
 }
 
@@ -268,26 +265,6 @@ def resume_command(names: o.Names, json: o.Json = False, socket: o.Socket = None
             return {"name": name, "schedule": to_plain(schedule)}
 
         return _each(names, resume, "resumed", as_json=json)
-
-
-def run_command(
-    name: o.Name,
-    idempotency_key: Annotated[
-        str | None,
-        typer.Option(
-            "--idempotency-key", metavar="TEXT", help="The same key within 24 hours gives the same fire."
-        ),
-    ] = None,
-    json: o.Json = False,
-    socket: o.Socket = None,
-) -> None:
-    """Fire a schedule now, paused or not, and print the fire id once the fire is on record."""
-    with o.connect(socket) as client:
-        fire_id = client.run(name, idempotency_key=idempotency_key)
-    if json:
-        out_json({"fire_id": fire_id})
-    else:
-        out(fire_id)
 
 
 def _each(names: list[str], act: Callable[[str], dict[str, Any]], key: str, *, as_json: bool) -> int:

@@ -46,6 +46,14 @@ def err(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
+def agreed(question: str) -> bool:
+    """Ask on stderr, so that stdout has nothing but data; no answer is a no."""
+    sys.stdout.flush()
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def warn(sentences: list[str]) -> None:
     """Write warnings, one a line."""
     for sentence in sentences:

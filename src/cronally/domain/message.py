@@ -87,7 +87,7 @@ class Entry(NamedTuple):
 def compose(spec: ScheduleSpec, fire: Fire) -> Entry:
     """Return the entry that publishes *fire* as *spec*, the revision it belongs to, says; its fire has its deadline."""
     # Written out, because a burst passes here: what is said in functions elsewhere, less their calls.
-    schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, _ = fire
+    schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, _, asked_at = fire
     name, template = spec.name, spec.message
     time = format_utc(fire_time)
     is_scheduled = kind is _SCHEDULED
@@ -102,11 +102,9 @@ def compose(spec: ScheduleSpec, fire: Fire) -> Entry:
         size_bytes += (
             sum(_attribute_bytes(a) for a in _users(spec, time, id_)) if constant is None else constant
         )
-    deadline_at = due_time + spec.deadline
-    dated = _new(
-        Fire,
-        (schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, deadline_at),
-    )
+    deadline_at = (due_time if asked_at is None else max(due_time, asked_at)) + spec.deadline
+    whose = (schedule_id, revision_id, fire_time, due_time)
+    dated = _new(Fire, (*whose, kind, attempts, maybe_published, deadline_at, asked_at))
     return _new(Entry, (dated, spec, id_, size_bytes))
 
 

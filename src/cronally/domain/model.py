@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from cronally.instants import MAX_UTC_MS, UtcMs, format_utc
+from cronally.errors import UsageError
+from cronally.instants import MAX_UTC_MS, UtcMs, format_utc, parse_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MISSED_AFTER_MS = 10_000  # design §4: later than this by the time it can fire, a slot counts as missed
 
@@ -70,6 +74,7 @@ class Fire(NamedTuple):
     Fields: due_time: fire time + the schedule's spread (manual, backfill: when the command was given).
         attempts: attempts already made. maybe_published: an earlier attempt ended without an answer.
         deadline_at: the last instant at which an attempt may begin; set when its revision is known.
+        asked_at: when it was last asked for again (``retry``), None if never; its deadline counts from there.
     """
 
     schedule_id: int
@@ -80,6 +85,7 @@ class Fire(NamedTuple):
     attempts: int = 0
     maybe_published: bool = False
     deadline_at: UtcMs = MAX_UTC_MS
+    asked_at: UtcMs | None = None
 
     @property
     def key(self) -> FireKey:
@@ -89,6 +95,36 @@ class Fire(NamedTuple):
 def fire_id(name: str, fire_time: UtcMs, kind: Kind = Kind.SCHEDULED) -> str:
     """Return the fire's id: ``NAME@2026-11-23T09:00:00Z``, ``+manual`` or ``+backfill`` appended for those kinds."""
     return f"{name}@{format_utc(fire_time)}{'' if kind is Kind.SCHEDULED else f'+{kind}'}"
+
+
+class FireName(NamedTuple):
+    """A fire id, taken apart; written, it is one again. name: the schedule's at the time."""
+
+    name: str
+    fire_time: UtcMs
+    kind: Kind
+
+    def __str__(self) -> str:
+        return fire_id(self.name, self.fire_time, self.kind)
+
+    def keys(self, schedule_ids: Iterable[int]) -> list[FireKey]:
+        """Return the keys the fire may have if one of *schedule_ids* is its schedule."""
+        return [FireKey(id_, self.fire_time, self.kind) for id_ in schedule_ids]
+
+
+def parse_fire_id(text: str) -> FireName:
+    """Take a fire id apart. Errors: UsageError."""
+    name, at, rest = text.strip().partition("@")
+    kind = next((kind for kind in (Kind.MANUAL, Kind.BACKFILL) if rest.endswith(f"+{kind}")), Kind.SCHEDULED)
+    time = rest if kind is Kind.SCHEDULED else rest.removesuffix(f"+{kind}")
+    try:
+        if name and at:
+            return FireName(name, parse_rfc3339(time), kind)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(
+        f"{text[:150]!r} is no fire id; one looks like nightly-report@2026-11-23T09:00:00Z, and 'cronally history' lists them"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +147,7 @@ class JournalEntry(NamedTuple):
         due_time: of the first slot. released_at: its last attempt was written. published_at: SNS accepted it.
         lateness_us: released - due, microseconds, never negative. next_attempt_at: pending only, when to try next.
         maybe_published: an attempt ended without an answer, so that a receiver may have it although we say otherwise.
+        asked_at: see Fire.
     """
 
     schedule_id: int
@@ -130,6 +167,7 @@ class JournalEntry(NamedTuple):
     last_fire_time: UtcMs | None = None
     count: int = 1  # type: ignore[assignment]  # the field hides tuple.count, which nobody wants of an entry
     is_open: bool = False
+    asked_at: UtcMs | None = None
 
     @property
     def key(self) -> FireKey:

@@ -73,6 +73,14 @@ def range_in(recurrence: Slots, window: Window) -> SlotRange | None:
     return SlotRange(first, last, recurrence.count_ms(window.after, window.through))
 
 
+def without(recurrence: Slots, whole: SlotRange, slots: Sequence[UtcMs]) -> Iterator[SlotRange]:
+    """Yield what is left of *whole* when some of its slots, sorted, are taken out, oldest first."""
+    for gap in gaps(Window(UtcMs(whole.first - 1), whole.last), [(slot, slot) for slot in slots]):
+        left = range_in(recurrence, gap)
+        if left is not None:
+            yield left
+
+
 def catch_up(
     recurrence: Slots,
     window: Window,

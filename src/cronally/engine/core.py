@@ -400,7 +400,7 @@ class Core(Holding):
                 slot, due = crowd.slot, crowd.due_time
                 fires += self.hold_new(
                     [
-                        new(Fire, (id_, revision_id(id_), slot, due, scheduled, 0, False, MAX_UTC_MS))
+                        new(Fire, (id_, revision_id(id_), slot, due, scheduled, 0, False, MAX_UTC_MS, None))
                         for id_ in ids
                         if effective_from(id_) < slot
                         and id_ not in changing

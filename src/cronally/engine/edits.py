@@ -11,20 +11,22 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State, fire_id
+from cronally.domain.model import JournalEntry, Pause, SkipReason, State
 from cronally.engine import pause_rows
 from cronally.engine.core import Member, member_of, member_of_row
 from cronally.engine.ports import OWN_NAME, ScheduleChange
 from cronally.engine.settle import unsent_entry
+from cronally.engine.unbroken import to_its_end
 from cronally.errors import StoreError, UsageError
 from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cronally.clock import Clock
+    from cronally.domain.model import Fire
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.core import Core
     from cronally.engine.hooks import Hooks
@@ -36,8 +38,6 @@ _SLICE = 200  # schedules taken in between two yields to the event loop
 _AHEAD_US = 40  # a bulk change takes effect this much later per schedule, so that it is committed by then
 _PAUSE_RETRY_S = 1.0
 _SOON_MS = 60_000  # more than a bulk change may look ahead
-
-_T = TypeVar("_T")
 
 
 class Wanted(NamedTuple):
@@ -76,7 +76,7 @@ class Edits:
 
     async def create(self, wanted: Wanted, *, by: str, owner: str = "default") -> None:
         """Create a schedule. The caller holds ``lock``. Errors: Conflict (name taken), StoreError, NotReady."""
-        await _to_its_end(self._create(wanted, by=by, owner=owner))
+        await to_its_end(self._create(wanted, by=by, owner=owner))
 
     async def _create(self, wanted: Wanted, *, by: str, owner: str) -> None:
         async with self._loop.steady():
@@ -117,7 +117,7 @@ class Edits:
         change = _Change(
             by=by, action=action, wanted=wanted, owner=owner, drop_pending=drop_pending, is_removal=False
         )
-        return await _to_its_end(self._change(stored, change))
+        return await to_its_end(self._change(stored, change))
 
     async def remove(self, stored: StoredSchedule, *, by: str, drop_pending: bool) -> int:
         """Remove a schedule; return how many pending fires remain. The caller holds ``lock``."""
@@ -125,28 +125,7 @@ class Edits:
         change = _Change(
             by=by, action="rm", wanted=wanted, owner=None, drop_pending=drop_pending, is_removal=True
         )
-        return (await _to_its_end(self._change(stored, change))).pending
-
-    async def run_now(self, stored: StoredSchedule, *, by: str, idempotency_key: str | None) -> str:
-        """Write a manual fire and send it; return its id. The caller holds ``lock``."""
-        return await _to_its_end(self._run_now(stored, by=by, idempotency_key=idempotency_key))
-
-    async def _run_now(self, stored: StoredSchedule, *, by: str, idempotency_key: str | None) -> str:
-        now = self._clock.wall()
-        taken = await self._store.manual_times(stored.id, now)
-        at = now
-        while at in taken:
-            at = UtcMs(at + 1)
-        fire = Fire(stored.id, stored.revision_id, at, at, Kind.MANUAL)
-        id_ = fire_id(stored.spec.name, at, Kind.MANUAL)
-        async with self._loop.retrying.sending_now(fire, stored.spec):
-            await self._store.add_manual(
-                unsent_entry(fire, State.PENDING, next_attempt_at=at),
-                by=by,
-                fire_id=id_,
-                idempotency_key=idempotency_key,
-            )
-        return id_
+        return (await to_its_end(self._change(stored, change))).pending
 
     # --- pauses that end by themselves ------------------------------------------------------------------------------
 
@@ -168,7 +147,7 @@ class Edits:
     async def finish_pauses(self) -> None:
         """Put on record every pause that has ended by now. The caller holds ``lock``. Errors: StoreError."""
         async with self._loop.recovering:
-            await _to_its_end(self._end_pauses())
+            await to_its_end(self._end_pauses())
 
     async def _end_pauses(self) -> UtcMs:
         """Put on record every pause that has ended; return the instant by which all of them are."""
@@ -203,7 +182,7 @@ class Edits:
         A large one takes effect a little ahead, so that the timetable can be brought in line in slices and every slot up
         to then is the old rule's and every later one the new rule's.
         """
-        await _to_its_end(self._flip(changes, by=by, owner=owner))
+        await to_its_end(self._flip(changes, by=by, owner=owner))
 
     async def _flip(self, changes: Sequence[StagedChange], *, by: str, owner: str) -> None:
         async with self._loop.steady():
@@ -392,17 +371,6 @@ class Edits:
         held = [self._core.note_row(fire) for fire in unsettled]
         if not all(held):
             self._loop.retrying.look_for_pending()
-
-
-async def _to_its_end(change: Coroutine[Any, Any, _T]) -> _T:
-    """Await *change* to its end, also when cancelled: halfway, nobody would know which rule is in force."""
-    task = asyncio.ensure_future(change)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        task.exception()  # nobody is left to hear of it
-        raise
 
 
 def _is_over(pause: Pause, at: UtcMs) -> bool:

@@ -12,6 +12,7 @@ from cronally.engine.core import Core
 from cronally.engine.edits import Edits
 from cronally.engine.hooks import Hooks
 from cronally.engine.loop import Loop
+from cronally.engine.orders import Orders
 from cronally.engine.recovery import Recovery
 from cronally.engine.set_back import SetBack
 from cronally.engine.settle import Settler
@@ -63,6 +64,7 @@ class Engine:
             armed_budget_bytes=armed_budget_bytes,
         )
         self.edits = Edits(self.core, store, self.loop, self.set_back, clock, hooks)
+        self.orders = Orders(store, self.loop, clock)
 
     async def recover(self, opened: Opened) -> Sequence[Fire]:
         """Load the timetable of an opened store and decide what was due meanwhile; return the fires to ``run`` with."""

@@ -111,9 +111,11 @@ class Holding:
         return [held for key, held in self._held.items() if key[0] in schedule_ids]
 
     def may_release(self, fire: Fire) -> bool:
-        """Whether *fire* is still planned (a change may have withdrawn it since it was armed)."""
+        """Whether *fire* is still planned (since it was armed a change may have withdrawn it, and `retry` asked again)."""
         held = self._held.get((fire.schedule_id, fire.fire_time, fire.kind))
-        return held is not None and held.phase is Phase.PLANNED and held.fire.revision_id == fire.revision_id
+        if held is None or held.phase is not Phase.PLANNED or held.fire.revision_id != fire.revision_id:
+            return False
+        return not held.has_row or held.fire.asked_at == fire.asked_at
 
     def launch(self, entries: Iterable[Entry], now: UtcMs) -> bool:
         """Mark the fires of *entries* in flight if all of them may go *now*; else change nothing and return False."""
@@ -124,7 +126,7 @@ class Holding:
             held = get((fire.schedule_id, fire.fire_time, fire.kind))
             if held is None or held.phase is not planned or held.fire.revision_id != fire.revision_id:
                 return False
-            if now > fire.deadline_at:
+            if now > fire.deadline_at or (held.has_row and held.fire.asked_at != fire.asked_at):
                 return False
             launched.append(held)
         for held in launched:

@@ -41,6 +41,7 @@ class Lateness(Hooks):
             if entry.state is published
             and entry.attempts == 1
             and entry.kind is scheduled
+            and entry.asked_at is None
             and entry.lateness_us is not None
         ]
         self._recent_us.extend(late_us)

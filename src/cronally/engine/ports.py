@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from cronally.domain.batching import Batch
-    from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State
+    from cronally.domain.model import Fire, FireKey, JournalEntry, Kind, Pause, SkipReason, State
     from cronally.domain.spec import ScheduleSpec
     from cronally.instants import UtcMs
 
@@ -228,6 +228,26 @@ class JournalRow(NamedTuple):
     entry: JournalEntry
 
 
+class Reopened(NamedTuple):
+    """A journal row that is final, and what takes its place: pending rows, and what is left of a range.
+
+    The first of *new* stands at the key of *old*.
+    """
+
+    old: JournalEntry
+    new: tuple[JournalEntry, ...]
+
+
+class Order(NamedTuple):
+    """Fires of one schedule that somebody asked for, for the audit log: how many, the ids of the first and the last."""
+
+    schedule_id: int
+    revision_id: int
+    fires: int
+    first: str
+    last: str
+
+
 class StagedRow(NamedTuple):
     """A line of ``apply``, checked. at_due: due time of an ``@at`` rule, None for every other."""
 
@@ -402,18 +422,46 @@ class Store(Protocol):
         """After a crash: every pending fire may have been published by the attempt that was open."""
         ...
 
-    async def manual_times(self, schedule_id: int, since: UtcMs) -> set[UtcMs]:
-        """Return the fire times of manual fires of a schedule at or after *since*."""
+    async def fire_times(self, schedule_id: int, kind: Kind, first: UtcMs, last: UtcMs) -> set[UtcMs]:
+        """Return the fire times of a schedule's fires of a *kind* with *first* <= t <= *last*."""
         ...
 
     async def remembered_run(self, key: str) -> str | None:
-        """Return the fire id that an earlier ``run`` with this idempotency key made, or None. Kept for 24 hours."""
+        """Return what an earlier command with this idempotency key answered (``run``: the fire id), or None.
+
+        Kept for 24 hours.
+        """
+        ...
+
+    async def remember_run(self, key: str, answer: str, *, at: UtcMs) -> None:
+        """Keep what a command with this idempotency key answered."""
         ...
 
     async def add_manual(
         self, entry: JournalEntry, *, by: str, fire_id: str, idempotency_key: str | None
     ) -> None:
         """Write a manual fire as a pending row, with its idempotency key, if any."""
+        ...
+
+    async def add_backfill(
+        self, entries: Sequence[JournalEntry], *, at: UtcMs, by: str, order: Order
+    ) -> None:
+        """Write up to 1,000 fires of one schedule as pending rows. Errors: Conflict if one of them is there already."""
+        ...
+
+    async def retry(self, rows: Sequence[Reopened], *, at: UtcMs, by: str, orders: Sequence[Order]) -> None:
+        """Put in the place of up to 1,000 rows what *rows* says.
+
+        Errors: Conflict if one of them is not there any more as it was (state and count).
+        """
+        ...
+
+    async def bearers(self, name: str) -> list[int]:
+        """Return the ids of the schedules that bear *name* or bore it, the newest first."""
+        ...
+
+    async def rows(self, keys: Sequence[FireKey]) -> list[JournalRow]:
+        """Return the rows that stand at *keys* (up to 5,000), in any order; what is not there is left out."""
         ...
 
     async def history(self, wanted: JournalFilter) -> list[JournalRow]:

@@ -95,11 +95,13 @@ class Retrying:
                 core.expect_pending(now)
                 await clock.sleep(_STORE_RETRY_S)
                 continue
+            # In the middle of a pass there is no room for more; when there is again, ``wants_retry`` is set.
+            next_pending = core.next_pending if self._pass is None else None
             if is_waiting_for_plan:
                 self._wants_plan.set()
-                await clock.wait(core.next_pending, attempts.wants_retry)
+                await clock.wait(next_pending, attempts.wants_retry)
             elif not attempts.ready:
-                instants = (core.next_pending, core.groups.next_retry())
+                instants = (next_pending, core.groups.next_retry())
                 await clock.wait(
                     min((at for at in instants if at is not None), default=None), attempts.wants_retry
                 )
@@ -149,8 +151,18 @@ class Retrying:
 
     def expect_in_group(self, fires: Iterable[Fire], spec: ScheduleSpec) -> None:
         """*fires* of a FIFO schedule are pending and nobody holds them: their group takes them when they are due."""
+        groups, now = self._core.groups, self._clock.wall()
         for fire in fires:
-            self._core.groups.open_at(GroupKey(spec.topic, spec.group_id or ""), fire.due_time)
+            key = GroupKey(spec.topic, spec.group_id or "")
+            if fire.due_time <= now:
+                groups.mark_busy(key)
+            else:
+                groups.open_at(key, fire.due_time)
+        self._attempts.wants_retry.set()
+
+    def expect_due(self, at: UtcMs) -> None:
+        """Pending rows were written that may be tried at *at*, and nobody holds them."""
+        self._core.expect_pending(at)
         self._attempts.wants_retry.set()
 
     # --- one pass ---------------------------------------------------------------------------------------------------
@@ -238,8 +250,12 @@ class Retrying:
             await self._arming.send(going, specs)
 
     def _is_superseded(self, fire: Fire, spec: ScheduleSpec, now: UtcMs) -> bool:
-        """Design §4, ``latest``: a slot over 10 s late goes no more once a newer one is due."""
-        if spec.catch_up is not CatchUp.LATEST or fire.kind is not Kind.SCHEDULED:
+        """Design §4, ``latest``: a slot over 10 s late goes no more once a newer one is due, unless it was asked for."""
+        if (
+            spec.catch_up is not CatchUp.LATEST
+            or fire.kind is not Kind.SCHEDULED
+            or fire.asked_at is not None
+        ):
             return False
         if now - fire.due_time <= MISSED_AFTER_MS:
             return False

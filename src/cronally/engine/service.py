@@ -13,6 +13,7 @@ from cronally.domain.spec import PauseWish, from_document, parse_paused
 from cronally.domain.zones import tzdata_version
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
+from cronally.engine.orders import MOST_BACKFILLED, Backfilled
 from cronally.engine.ports import JournalFilter, JournalRow, StoredSchedule
 from cronally.engine.retention import Keep
 from cronally.engine.why import Why, why
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cronally.engine.edits import Edits
     from cronally.engine.halt import Halt
     from cronally.engine.lateness import Lateness
+    from cronally.engine.orders import Orders, Retried
     from cronally.engine.ports import Store, TopicMaker
     from cronally.engine.zone_watch import ZoneChange, ZoneWatch
 
@@ -105,6 +107,7 @@ class Service:
         core: Core,
         store: Store,
         edits: Edits,
+        orders: Orders,
         halt: Halt,
         clock: Clock,
         lateness: Lateness,
@@ -121,6 +124,7 @@ class Service:
         self._core = core
         self._store = store
         self._edits = edits
+        self._orders = orders
         self._halt = halt
         self._clock = clock
         self._lateness = lateness
@@ -347,7 +351,50 @@ class Service:
                 if done is not None:
                     return done
             stored = await self._stored(name)
-            return await self._edits.run_now(stored, by=by, idempotency_key=idempotency_key)
+            return await self._orders.run_now(stored, by=by, idempotency_key=idempotency_key)
+
+    async def retry(self, fire_ids: Sequence[str], *, by: str, is_dry_run: bool = False) -> Retried:
+        """Make rejected, expired and skipped fires (up to 1,000) pending again, all of them or none.
+
+        is_dry_run: only say what would be done. Errors: FireNotFound, too.
+        """
+        async with self._changing():
+            return await self._orders.retry(fire_ids, by=by, is_dry_run=is_dry_run)
+
+    async def backfill(
+        self,
+        name: str,
+        *,
+        first: str,
+        last: str,
+        by: str,
+        most: int | None = None,
+        is_dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> tuple[StoredSchedule, Backfilled]:
+        """Make a fire for each past slot of a schedule's present rule with *first* <= slot <= *last*, paused or not.
+
+        Args: first, last: RFC 3339, or local time in its zone. most: more slots than that are refused (None: 1,000).
+            is_dry_run: only say what would be done.
+        """
+        async with self._changing():
+            stored = await self._stored(name)
+            key = None if idempotency_key is None or is_dry_run else f"backfill\n{idempotency_key}"
+            done = None if key is None else await self._store.remembered_run(key)
+            if done is not None:
+                return stored, Backfilled.read(done)
+            zone = stored.spec.recurrence().zone
+            result = await self._orders.backfill(
+                stored,
+                read_instant(first, zone).at,
+                read_instant(last, zone).at,
+                by=by,
+                most=MOST_BACKFILLED if most is None else most,
+                is_dry_run=is_dry_run,
+            )
+            if key is not None:
+                await self._store.remember_run(key, result.written(), at=self._clock.wall())
+            return stored, result
 
     async def apply(self, lines: AsyncIterator[bytes], *, owner: str, by: str) -> ApplyResult:
         """Apply JSON Lines, one document with its ``name`` a line, all or nothing."""

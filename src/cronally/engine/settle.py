@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from cronally.engine.ports import Store
 
 _PUBLISHED = State.PUBLISHED  # to look it up in the enum takes ten times as long
-_PUBLISHED_REST = tuple(  # the fields after lateness_us
+_PUBLISHED_REST = tuple(  # the fields after lateness_us, but for asked_at, the last
     JournalEntry._field_defaults[name]
-    for name in JournalEntry._fields[JournalEntry._fields.index("lateness_us") + 1 :]
+    for name in JournalEntry._fields[JournalEntry._fields.index("lateness_us") + 1 : -1]
 )
 _new = tuple.__new__  # what _make calls, and twice as fast as by name
 GROUP_COMMIT_S = 0.05
@@ -39,7 +39,7 @@ MAX_UNCOMMITTED_S = 60.0
 def published_entry(outcome: Outcome) -> JournalEntry:
     """Return the journal row of a fire that was published."""
     fire, _, released_us, finished_at, _, _ = outcome
-    schedule_id, revision_id, fire_time, due_time, kind, attempts, _, _ = fire
+    schedule_id, revision_id, fire_time, due_time, kind, attempts, _, _, asked_at = fire
     lateness_us = released_us - due_time * 1000
     return _new(  # a burst makes a hundred thousand of these
         JournalEntry,
@@ -47,6 +47,7 @@ def published_entry(outcome: Outcome) -> JournalEntry:
             *(schedule_id, fire_time, revision_id, due_time, _PUBLISHED, kind, None, attempts + 1),
             *(released_us // 1000, finished_at, max(0, lateness_us)),
             *_PUBLISHED_REST,
+            asked_at,
         ),
     )
 
@@ -115,6 +116,7 @@ class _Common:
             maybe_published=maybe_published,
             last_error=last_error,
             next_attempt_at=next_attempt_at,
+            asked_at=fire.asked_at,
         )
 
 
@@ -144,6 +146,7 @@ def unsent_entry(
         next_attempt_at=next_attempt_at,
         last_fire_time=last_fire_time,
         count=count,
+        asked_at=fire.asked_at,
     )
 
 

@@ -170,6 +170,8 @@ def _journalled(row: JournalRow, at: UtcMs, stored: StoredSchedule, specs: dict[
         text = "it was not published before its deadline"
     else:
         text = "SNS refuses it for good"
+    if entry.asked_at is not None:
+        text += f"; 'cronally retry' asked for it again at {format_utc(entry.asked_at)}"
     if entry.last_error and entry.state is not State.PUBLISHED:
         text += f"; SNS said: {entry.last_error}"
     if entry.maybe_published and entry.state is not State.PUBLISHED:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
@@ -13,12 +14,12 @@ from cronally.engine.ports import JournalRow, PendingFire
 from cronally.store.base import as_stored, last_due_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cronally.engine.ports import JournalFilter
 
 MOST_ROWS: Final = (
-    512  # a statement; a power of two. 512 × 19 values take SQLite ~1.5 ms, and binding them 0.3 ms
+    512  # a statement; a power of two. 512 × 21 values take SQLite ~1.5 ms, and binding them 0.3 ms
 )
 
 # To look them up in their enums takes ten times as long.
@@ -41,6 +42,7 @@ _VALUES: Final = (
     "last_fire_time",
     "count",
     "is_open",
+    "asked_at",
     "last_due",
 )
 _ROW: Final = (
@@ -103,6 +105,7 @@ def _is_plain(entry: JournalEntry) -> bool:
         and entry.last_error is None
         and entry.last_fire_time is None
         and not entry.maybe_published
+        and entry.asked_at is None
     )
 
 
@@ -143,6 +146,7 @@ def _values(entry: JournalEntry) -> tuple[object, ...]:
         entry.last_fire_time,
         entry.count,
         entry.is_open,
+        entry.asked_at,
         None if due == entry.fire_time else due,
         is_pending,
         entry.revision_id,
@@ -182,6 +186,28 @@ DROP_PENDING: Final = """
     WHERE schedule_id = ? AND state = 'pending'
     AND (fire_time, kind) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 """
+
+_ASKED: Final = (
+    "json_extract(asked.value, '$[0]'), json_extract(asked.value, '$[1]'), json_extract(asked.value, '$[2]')"
+)
+_AT_KEY: Final = f"(journal.schedule_id, journal.fire_time, journal.kind) = ({_ASKED})"
+
+COUNT_AS_ASKED: Final = f"""
+    SELECT count(*) FROM json_each(?) AS asked CROSS JOIN journal ON {_AT_KEY}
+    WHERE journal.state = json_extract(asked.value, '$[3]') AND journal.count = json_extract(asked.value, '$[4]')
+"""
+"""How many of the rows in a JSON array of (key, state, count) are there."""
+
+COUNT_THERE: Final = f"SELECT count(*) FROM json_each(?) AS asked CROSS JOIN journal ON {_AT_KEY}"
+
+REOPEN: Final = f"UPDATE journal SET state = 'pending' FROM json_each(?) AS asked WHERE {_AT_KEY}"
+"""Lets the entries that follow in the same transaction replace these rows, as they replace pending ones."""
+
+
+def keys_json(keys: Iterable[Sequence[object]]) -> str:
+    """Return *keys*, each perhaps with more behind it, as the statements above take them."""
+    return json.dumps([[int(key[0]), int(key[1]), str(key[2]), *key[3:]] for key in keys])  # type: ignore[call-overload]
+
 
 MARK_UNCLEAN: Final = "UPDATE journal SET maybe_published = 1 WHERE state = 'pending' AND NOT maybe_published"
 
@@ -235,7 +261,7 @@ NEWEST_SETTLED: Final = """
     )
 """
 
-_PENDING: Final = "json_array(schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, next_attempt_at)"
+_PENDING: Final = "json_array(schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, next_attempt_at, asked_at)"
 
 PENDING_DUE: Final = f"""
     SELECT json_group_array({_PENDING}) FROM (
@@ -264,13 +290,32 @@ GROUP_PENDING: Final = f"""
 
 
 def pending_fire(row: list[Any]) -> PendingFire:
-    schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, next_attempt_at = row
-    fire = Fire(schedule_id, revision_id, fire_time, due_time, Kind(kind), attempts, bool(maybe_published))
+    (
+        schedule_id,
+        revision_id,
+        fire_time,
+        due_time,
+        kind,
+        attempts,
+        maybe_published,
+        next_attempt_at,
+        asked_at,
+    ) = row
+    fire = Fire(
+        schedule_id,
+        revision_id,
+        fire_time,
+        due_time,
+        Kind(kind),
+        attempts,
+        bool(maybe_published),
+        asked_at=asked_at,
+    )
     return PendingFire(fire, next_attempt_at)
 
 
-MANUAL_TIMES: Final = """
-    SELECT json_group_array(fire_time) FROM journal WHERE schedule_id = ? AND fire_time >= ? AND kind = 'manual'
+FIRE_TIMES: Final = """
+    SELECT json_group_array(fire_time) FROM journal WHERE schedule_id = ? AND kind = ? AND fire_time BETWEEN ? AND ?
 """
 
 COUNTS: Final = """
@@ -428,6 +473,14 @@ COVERING: Final = f"""
 """A range never spans a slot with a row of its own, so only the scheduled row before an instant can reach it."""
 
 
+ROWS: Final = f"""
+    SELECT json_group_array(json_array(name, {_ENTRY})) FROM (
+        SELECT revision.name AS name, journal.* FROM json_each(?) AS asked CROSS JOIN journal ON {_AT_KEY}
+        JOIN revision ON revision.id = journal.revision_id
+    )
+"""
+
+
 def journal_row(row: list[Any]) -> JournalRow:
     name, *key, revision_id, due_time, state, reason = row[:8]
     schedule_id, fire_time, kind = key
@@ -449,5 +502,6 @@ def journal_row(row: list[Any]) -> JournalRow:
         last_fire_time=row[15],
         count=row[16],
         is_open=bool(row[17]),
+        asked_at=row[18],
     )
     return JournalRow(name, entry)

@@ -222,6 +222,12 @@ INSERT_REVISION: Final = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id
 """
 
+INSERT_ORDERS: Final = """
+    INSERT INTO action (schedule_id, revision_id, done_at, done_by, action, detail)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?, ?, ?, json_extract(value, '$[2]') FROM json_each(?)
+"""
+"""The last value is a JSON array of (schedule id, revision id, detail)."""
+
 INSERT_ACTION: Final = """
     INSERT INTO action (schedule_id, revision_id, done_at, done_by, action, detail) VALUES (?, ?, ?, ?, ?, ?)
 """

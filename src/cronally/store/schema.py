@@ -167,5 +167,10 @@ _THIRD = (
     "CREATE INDEX journal_open ON journal (fire_time) WHERE is_open",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _THIRD)
+_FOURTH = (
+    # When a fire was asked for again by `retry`: its deadline counts from there. NULL in nearly every row.
+    "ALTER TABLE journal ADD COLUMN asked_at INTEGER",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _THIRD, _FOURTH)
 """The statements of each version, from 1. The version of the schema is how many there are."""

@@ -18,8 +18,8 @@ from cronally.store.schema import PRUNED_THROUGH, REACHED, WATERMARK
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cronally.domain.model import JournalEntry
-    from cronally.engine.ports import JournalFilter, JournalRow, PendingFire
+    from cronally.domain.model import FireKey, JournalEntry, Kind
+    from cronally.engine.ports import JournalFilter, JournalRow, Order, PendingFire, Reopened
     from cronally.store.database import Connection, Database
 
 _MOST_ROWS: Final = schedule_sql.MOST_ROWS
@@ -27,6 +27,7 @@ _MOST_ROWS: Final = schedule_sql.MOST_ROWS
 SET_META: Final = (
     "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 )
+_FORGET_RUNS: Final = "DELETE FROM run WHERE asked_at <= ?"
 ADVANCE: Final = """
     INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
 """
@@ -107,19 +108,25 @@ class SqliteJournal:
         async with self._database.transaction() as writer:
             await writer.rows(journal_sql.MARK_UNCLEAN)
 
-    async def manual_times(self, schedule_id: int, since: UtcMs) -> set[UtcMs]:
-        return set(await self._database.reader.json(journal_sql.MANUAL_TIMES, (schedule_id, since)))
+    async def fire_times(self, schedule_id: int, kind: Kind, first: UtcMs, last: UtcMs) -> set[UtcMs]:
+        asked = (schedule_id, str(kind), first, last)
+        return set(await self._database.reader.json(journal_sql.FIRE_TIMES, asked))
 
     async def remembered_run(self, key: str) -> str | None:
         rows = await self._database.reader.rows("SELECT fire_id FROM run WHERE key = ?", (key,))
         return rows[0][0] if rows else None
+
+    async def remember_run(self, key: str, answer: str, *, at: UtcMs) -> None:
+        async with self._database.transaction() as writer:
+            await writer.rows(_FORGET_RUNS, (at - DAY_MS,))
+            await writer.rows("INSERT OR REPLACE INTO run VALUES (?, ?, ?)", (key, answer, at))
 
     async def add_manual(
         self, entry: JournalEntry, *, by: str, fire_id: str, idempotency_key: str | None
     ) -> None:
         asked_at = entry.due_time
         async with self._database.transaction() as writer:
-            await writer.rows("DELETE FROM run WHERE asked_at <= ?", (asked_at - DAY_MS,))
+            await writer.rows(_FORGET_RUNS, (asked_at - DAY_MS,))
             taken = await writer.rows(
                 "SELECT 1 FROM run WHERE key = ? UNION ALL "
                 "SELECT 1 FROM journal WHERE schedule_id = ? AND fire_time = ? AND kind = ?",
@@ -134,6 +141,38 @@ class SqliteJournal:
                 schedule_sql.INSERT_ACTION,
                 (entry.schedule_id, entry.revision_id, asked_at, by, "run", json.dumps({"fire_id": fire_id})),
             )
+
+    async def add_backfill(
+        self, entries: Sequence[JournalEntry], *, at: UtcMs, by: str, order: Order
+    ) -> None:
+        keys = journal_sql.keys_json(entry.key for entry in entries)
+        async with self._database.transaction() as writer:
+            if await writer.rows(journal_sql.COUNT_THERE, (keys,)) != [(0,)]:
+                raise Conflict(f"a fire from {order.first} to {order.last} is there already")
+            await write_entries(writer, entries)
+            await _note(writer, "backfill", (order,), at=at, by=by)
+
+    async def retry(self, rows: Sequence[Reopened], *, at: UtcMs, by: str, orders: Sequence[Order]) -> None:
+        keys = journal_sql.keys_json((*row.old.key, str(row.old.state), row.old.count) for row in rows)
+        async with self._database.transaction() as writer:
+            if await writer.rows(journal_sql.COUNT_AS_ASKED, (keys,)) != [(len(rows),)]:
+                raise Conflict("somebody else has just retried one of these fires; look at them again")
+            await writer.rows(journal_sql.REOPEN, (keys,))
+            await write_entries(writer, [entry for row in rows for entry in row.new])
+            await _note(writer, "retry", orders, at=at, by=by)
+
+    async def bearers(self, name: str) -> list[int]:
+        rows = await self._database.reader.rows(journal_sql.SCHEDULES_NAMED, (name, name))
+        return sorted((id_ for (id_,) in rows), reverse=True)
+
+    async def rows(self, keys: Sequence[FireKey]) -> list[JournalRow]:
+        found: list[JournalRow] = []
+        for start in range(0, len(keys), _MOST_ROWS):
+            asked = journal_sql.keys_json(keys[start : start + _MOST_ROWS])
+            found += map(
+                journal_sql.journal_row, await self._database.reader.json(journal_sql.ROWS, (asked,))
+            )
+        return found
 
     async def history(self, wanted: JournalFilter) -> list[JournalRow]:
         lister = self._database.lister
@@ -230,6 +269,19 @@ async def amend_entries(writer: Connection, entries: Sequence[JournalEntry]) -> 
     for entry in entries:
         await writer.rows(journal_sql.FORGET_UNSENT, (entry.schedule_id, entry.fire_time, str(entry.kind)))
     await write_entries(writer, [entry for entry in entries if entry.count])
+
+
+async def _note(writer: Connection, action: str, orders: Sequence[Order], *, at: UtcMs, by: str) -> None:
+    """Write *orders* into the audit log."""
+    rows = [
+        (
+            order.schedule_id,
+            order.revision_id,
+            json.dumps({"fires": order.fires, "first": order.first, "last": order.last}),
+        )
+        for order in orders
+    ]
+    await writer.rows(schedule_sql.INSERT_ORDERS, (at, by, action, json.dumps(rows)))
 
 
 async def write_entries(writer: Connection, entries: Sequence[JournalEntry]) -> None:

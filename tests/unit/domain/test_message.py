@@ -98,3 +98,13 @@ def test_a_message_is_accepted_up_to_the_last_byte_at_its_longest(filler):
     assert from_document("nightly", {"when": "0 9 * * *", "topic": TOPIC, "message": filler * most})
     with pytest.raises(FieldError, match="262,144"):
         from_document("nightly", {"when": "0 9 * * *", "topic": TOPIC, "message": filler * (most + 1)})
+
+
+def test_the_deadline_counts_from_the_due_time_or_from_when_it_was_asked_for_again():
+    spec = from_document("nightly", {"when": "0 9 * * *", "topic": TOPIC, "deadline": "1h"})
+    fire = Fire(1, 1, AT, AT + 5)
+    hour = 3_600_000
+    assert compose(spec, fire).fire.deadline_at == AT + 5 + hour
+    asked = compose(spec, fire._replace(asked_at=AT + 90 * hour)).fire
+    assert (asked.deadline_at, asked.asked_at) == (AT + 91 * hour, AT + 90 * hour)
+    assert compose(spec, fire._replace(asked_at=AT)).fire.deadline_at == AT + 5 + hour

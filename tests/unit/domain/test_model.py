@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cronally.domain.model import Fire, FireKey, JournalEntry, Kind, State, fire_id
+from cronally.domain.model import Fire, FireKey, JournalEntry, Kind, State, fire_id, parse_fire_id
 from cronally.instants import parse_rfc3339
 
 NINE = parse_rfc3339("2026-11-23T09:00:00Z")
@@ -21,6 +21,12 @@ NINE = parse_rfc3339("2026-11-23T09:00:00Z")
 )
 def test_the_fire_id_names_schedule_time_and_kind(ms, kind, id_):
     assert fire_id("job", NINE + ms, kind) == id_
+    assert parse_fire_id(id_) == ("job", NINE + ms, kind)
+    assert str(parse_fire_id(id_)) == id_
+
+
+def test_a_fire_id_with_another_offset_is_the_same_fire():
+    assert str(parse_fire_id(" job@2026-11-23T10:00+01:00+manual ")) == "job@2026-11-23T09:00:00Z+manual"
 
 
 def test_a_fire_and_its_journal_entry_share_a_key():

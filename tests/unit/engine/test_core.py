@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cronally.domain.model import Fire, Kind
 from cronally.engine.core import Core
 from support.entries import launch
@@ -51,6 +53,17 @@ def test_a_manual_fire_is_its_writers_until_the_row_is_there():
     core.begin_manual(other)
     assert not core.end_manual(other, is_done=False)
     assert core.hold(other, has_row=True)
+
+
+def test_what_was_armed_before_a_fire_was_asked_for_again_does_not_leave():
+    core = Core()
+    again = FIRE._replace(asked_at=2000)
+    core.hold(again, has_row=True)
+    assert not core.may_release(FIRE)
+    with pytest.raises(AssertionError):
+        launch(core, FIRE)
+    assert core.may_release(again)
+    launch(core, again)
 
 
 def test_what_is_dropped_stays_withheld_until_the_change_is_made_or_fails():

@@ -118,5 +118,8 @@ def test_a_published_row_says_when_it_left_and_how_late():
         count=1,
         is_open=False,
     )
+    assert entry.asked_at is None
+    again = Outcome(fire._replace(asked_at=DUE + 9), OutcomeClass.PUBLISHED, DUE * 1000 + 1_234, DUE + 20)
+    assert published_entry(again) == entry._replace(asked_at=DUE + 9)
     early = Outcome(fire, OutcomeClass.PUBLISHED, DUE * 1000 - 5, DUE)
     assert published_entry(early).lateness_us == 0

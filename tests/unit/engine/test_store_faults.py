@@ -12,6 +12,7 @@ from cronally.engine.halt import Halt
 from cronally.engine.hooks import Hooks
 from cronally.engine.journalist import Journalist
 from cronally.engine.ports import Outcome, OutcomeClass
+from cronally.engine.retention import Keep
 from cronally.engine.settle import MAX_UNCOMMITTED, Settler, published_entry
 from cronally.errors import NotReady, StoreBusy, StoreCorrupt, StoreError, StoreFull
 from cronally.instants import parse_rfc3339
@@ -105,7 +106,7 @@ async def test_while_recovery_cannot_read_the_store_the_daemon_is_not_ready():
         await rig.add("job", "@every 10s")
         await clock.advance_to(at("09:00:05"))
         store.error = StoreError
-        store.fail("settled_after")
+        store.fail("settled_between")
         await clock.suspend(60)
         assert "cannot be read" in rig.service.not_ready_because
         with pytest.raises(NotReady):
@@ -127,7 +128,7 @@ async def test_a_store_that_keeps_failing_is_in_the_log_once_a_minute_and_its_re
     caplog.set_level(logging.INFO, logger="cronally")
     clock = FakeClock()
     store = FaultyStore(clock)
-    async with running_engine(clock=clock, store=store, hooks=Journalist(clock)) as rig:
+    async with running_engine(clock=clock, store=store, hooks=Journalist(clock, Keep())) as rig:
         await rig.add("job", "@every 1s")
         store.error = StoreFull
         store.fail("commit")
