@@ -84,7 +84,7 @@ def copy_store(
     path = os.path.realpath(load_config(os.environ, flags, config_file=config_file).store_path)
     if not Path(path).exists():
         raise StoreError(f"there is no store at {path}; name one with --store")
-    with locked(path, fix="leave out --store, and the daemon writes the backup while it runs"):
+    with locked(path, fix="leave out --store and --config, and the daemon writes the backup while it runs"):
         finish_restore(path)
         return write_copy(path, file, replace=replace, stop=threading.Event())
 

@@ -119,7 +119,7 @@ async def test_what_is_there_is_left_alone_and_only_an_earlier_backup_can_be_rep
     assert names_in(tmp_path) == ["b.db", "letter.txt", "link.db", "state"]
 
 
-@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal", ".lock", ".restore"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal", ".lock", ".restore", ".restore.part"])
 async def test_the_stores_own_files_are_never_written_whatever_they_are_called(store, path, tmp_path, suffix):
     (tmp_path / "elsewhere").symlink_to(path.parent)
     before = names_in(path.parent)
@@ -257,7 +257,7 @@ def test_the_command_prints_what_it_wrote_and_resolves_the_path_itself(daemon, t
     monkeypatch.chdir(tmp_path)
     assert main(["--socket", daemon.socket, "backup", "b.db"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"wrote {tmp_path}/b.db: 0.1 MB, 1 schedules, 1 journal entries, settled up to ")
+    assert out.startswith(f"wrote {tmp_path}/b.db: 0.1 MB, schedules: 1, journal entries: 1, settled up to ")
     assert (tmp_path / "b.db").exists()
     assert main(["backup", "b.db", "--socket", daemon.socket]) == 5
     assert "--force" in capsys.readouterr().err

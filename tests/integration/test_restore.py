@@ -341,10 +341,10 @@ def test_off_a_terminal_it_needs_yes_and_a_dry_run_changes_nothing(backup, path,
     assert main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
     for line in (
-        "1 schedules are not in the backup and will be gone: new-since",
-        "1 schedules are only in the backup and will be back: removed-since",
-        "1 schedules are different in the backup and will be as they were: changed-since",
-        "500 journal entries about slots after the backup will be gone",
+        "schedules not in the backup, which will be gone (1): new-since",
+        "schedules only in the backup, which will be back (1): removed-since",
+        "schedules different in the backup, which will be as they were (1): changed-since",
+        "journal entries about slots after the backup, which will be gone: 500",
         "Slots due after 2026-11-24T09:00:00Z are decided by each schedule's catch_up when the daemon starts;",
         "what was published since then may be published once more, with the same fire id.",
         "nothing was changed (--dry-run)",

@@ -73,7 +73,7 @@ def backup_command(
         out_json(to_plain(copy))
         return
     out(
-        f"wrote {copy.file}: {_size(copy.size_bytes)}, {copy.schedules:,} schedules, {copy.journal:,} journal entries, "
+        f"wrote {copy.file}: {_size(copy.size_bytes)}, schedules: {copy.schedules:,}, journal entries: {copy.journal:,}, "
         f"settled up to {copy.watermark or '-'}; checked"
     )
 
@@ -178,9 +178,9 @@ def _changes(difference: Any) -> "list[str]":
     from cronally.cli.render import printable
 
     kinds = (
-        ("gone", "are not in the backup and will be gone"),
-        ("back", "are only in the backup and will be back"),
-        ("changed", "are different in the backup and will be as they were"),
+        ("gone", "not in the backup, which will be gone"),
+        ("back", "only in the backup, which will be back"),
+        ("changed", "different in the backup, which will be as they were"),
     )
     lines = []
     for kind, words in kinds:
@@ -188,9 +188,11 @@ def _changes(difference: Any) -> "list[str]":
         if count:
             names = difference.names[kind]
             more = "" if count <= len(names) else ", …"
-            lines.append(f"{count:,} schedules {words}: {printable(', '.join(names))}{more}")
+            lines.append(f"schedules {words} ({count:,}): {printable(', '.join(names))}{more}")
     if difference.entries:
-        lines.append(f"{difference.entries:,} journal entries about slots after the backup will be gone")
+        lines.append(
+            f"journal entries about slots after the backup, which will be gone: {difference.entries:,}"
+        )
     return lines or ["The schedules are the same."]
 
 

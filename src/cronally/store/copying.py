@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOG_SUFFIXES: Final = ("-wal", "-shm", "-journal")
-_OWN_SUFFIXES: Final = ("", LOCK_SUFFIX, ".restore", *LOG_SUFFIXES)
+_OWN_SUFFIXES: Final = ("", LOCK_SUFFIX, ".restore", ".restore.part", *LOG_SUFFIXES)
 _PAGES: Final = 100  # 400 KB: a slice takes about 0.3 ms
 _PAUSE_S: Final = 0.001
-_SYNC_SLICES: Final = (
-    40  # 16 MB: the disk has never much of it to write at once, which commits would wait for
-)
+_SYNC_SLICES: Final = 40  # 16 MB: commits wait while the disk writes more than that at once
 _BUSY_TIMEOUT_S: Final = 5.0
 _MAGIC: Final = b"SQLite format 3\0"
 _ID_AT: Final = 68  # where an SQLite file has its application id
