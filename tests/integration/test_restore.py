@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from cronally.cli import backups
 from cronally.cli.main import main
 from cronally.engine.ports import JournalFilter
 from cronally.errors import BackupUnusable, SchemaMismatch, StoreError, StoreLocked, UsageError
@@ -372,14 +373,14 @@ def test_with_yes_it_says_what_it_did(backup, path, capsys):
     assert f"restored {path}; the store before it is kept as {path}.before-" in out
 
 
-@pytest.mark.parametrize("answer", [True, False])
+@pytest.mark.parametrize("answer", ["y\n", "\n"])
 def test_on_a_terminal_it_shows_and_asks(backup, path, capsys, monkeypatch, answer):
-    asked_for = []
-    monkeypatch.setattr(backups.sys, "stdin", type("Terminal", (), {"isatty": lambda _: True})())
-    monkeypatch.setattr(backups.typer, "confirm", lambda text, **_: asked_for.append(text) or answer)
+    terminal = io.StringIO(answer)
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", terminal)
     code = main(["restore", str(backup), "--store", f"sqlite:{path}"])
     out, err = capsys.readouterr()
-    assert code == (0 if answer else 1)
-    assert asked_for == [f"Replace {path}?"]
+    assert code == (0 if answer == "y\n" else 1)
+    assert f"Replace {path}? [y/N]" in err
     assert "new-since" in out + err
-    assert ("nothing was changed" in err) is not answer
+    assert ("nothing was changed" in err) is (answer != "y\n")
