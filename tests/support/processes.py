@@ -8,9 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cronally.admin.client import Client
+from support.fake_sns import ACCESS_KEY, SECRET_KEY
 
 COMMAND = Path(sys.executable).with_name("cronally")
 _START_TIMEOUT_S = 40
@@ -26,17 +30,33 @@ def free_port() -> int:
 
 @dataclass
 class Installation:
-    """An empty home directory, and the daemon that lives in it."""
+    """An empty home directory, and the daemon that lives in it.
+
+    receiver_url: what stands in for SNS; None for the local stand-in, which is started on *port*. extra: variables of the
+    environment. log: what its daemons have said so far, by line.
+    """
 
     home: Path
     port: int = field(default_factory=free_port)
+    receiver_url: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
     daemon: subprocess.Popen[str] | None = None
     log: list[str] = field(default_factory=list)
+    _reader: threading.Thread | None = None
+    _said: threading.Condition = field(default_factory=threading.Condition)
+    _is_silent: bool = True
 
     @property
     def environment(self) -> dict[str, str]:
         keep = {key: os.environ[key] for key in ("PATH", "LANG", "SYSTEMROOT") if key in os.environ}
-        return {**keep, "HOME": str(self.home), "COVERAGE_PROCESS_START": ""}
+        keep |= {"HOME": str(self.home), "COVERAGE_PROCESS_START": ""}
+        if self.receiver_url is not None:
+            keep |= {
+                "AWS_ENDPOINT_URL_SNS": self.receiver_url,
+                "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+                "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            }
+        return keep | self.extra
 
     @property
     def endpoint_url(self) -> str:
@@ -46,22 +66,53 @@ class Installation:
     def socket(self) -> Path:
         return self.home / ".local/state/cronally/cronally.sock"
 
+    @property
+    def store(self) -> Path:
+        return self.home / ".local/state/cronally/cronally.db"
+
     def start(self, *arguments: str) -> None:
-        """Start ``cronally serve --local`` and return once it is ready."""
+        """Start ``cronally serve`` and return once it is ready."""
+        said = len(self.log)
+        self.begin(*arguments)
+        self.wait_for("ready", since=said)
+
+    def begin(self, *arguments: str) -> None:
+        """Start ``cronally serve`` and return at once."""
+        local = ["--local", "--local-port", str(self.port)] if self.receiver_url is None else []
         self.daemon = subprocess.Popen(
-            [COMMAND, "serve", "--local", "--local-port", str(self.port), *arguments],
+            [COMMAND, "serve", *local, *arguments],
             env=self.environment,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
         )
-        stderr = self.daemon.stderr
-        assert stderr is not None
-        for line in stderr:
-            self.log.append(line)
-            if "ready" in line:
-                return
-        raise AssertionError(f"the daemon did not start: {''.join(self.log)}")
+        self._is_silent = False
+        self._reader = threading.Thread(target=self._read, args=(self.daemon,), name="log", daemon=True)
+        self._reader.start()
+
+    def wait_for(self, words: str, *, since: int = 0) -> str:
+        """Return the first line of the log, from number *since* on, that has *words* in it, once it is there.
+
+        Errors: AssertionError when the daemon ends before, or takes longer than any start does.
+        """
+        with self._said:
+            self._said.wait_for(
+                lambda: self._is_silent or any(words in line for line in self.log[since:]), _START_TIMEOUT_S
+            )
+            for line in self.log[since:]:
+                if words in line:
+                    return line
+        raise AssertionError(f"the daemon did not say {words!r}: {''.join(self.log[since:])}")
+
+    def _read(self, daemon: subprocess.Popen[str]) -> None:
+        assert daemon.stderr is not None
+        for line in daemon.stderr:
+            with self._said:
+                self.log.append(line)
+                self._said.notify_all()
+        with self._said:
+            self._is_silent = True
+            self._said.notify_all()
 
     def kill(self) -> None:
         """End the daemon as a power cut would."""
@@ -71,14 +122,27 @@ class Installation:
         """Stop the daemon in order; return its exit code."""
         return self._end(signal.SIGTERM)
 
+    def signal(self, number: int) -> None:
+        assert self.daemon is not None
+        self.daemon.send_signal(number)
+
     def _end(self, number: int) -> int:
+        self.signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return the daemon's exit code once it has ended."""
         daemon, self.daemon = self.daemon, None
         assert daemon is not None
-        daemon.send_signal(number)
         assert daemon.stderr is not None
-        self.log += daemon.stderr.readlines()
+        assert self._reader is not None
+        code = daemon.wait(_START_TIMEOUT_S)
+        self._reader.join(_START_TIMEOUT_S)
         daemon.stderr.close()
-        return daemon.wait(_START_TIMEOUT_S)
+        return code
+
+    def client(self) -> Client:
+        return Client(str(self.socket))
 
     def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, whatever its exit code."""
