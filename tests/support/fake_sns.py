@@ -1,14 +1,15 @@
 """A fake SNS on loopback: PublishBatch as AWS answers it, and every way in which it may not.
 
 In a test: ``async with FakeSns() as sns`` and ``sns.url``. For other processes: ``python -m support.fake_sns --port 0``
-prints ``{"port": …, "url": …}`` and answers under ``/_control``:
+prints ``{"port": …, "url": …, "control_port": …}`` and answers on both ports, under ``/_control``:
 
     GET  /_control/received?since=N   {"count": …, "messages": […]}, from the N-th accepted entry on
     GET  /_control/wait?messages=N    {} once N entries have been accepted
     GET  /_control/stats              requests, accepted, connections, …
     POST /_control/take               {"messages": […]}, those whose requests have ended, which it forgets
     POST /_control/faults             the fields of ``Faults`` to set, as JSON
-    POST /_control/down               {"for_s": S}: cut all connections and refuse new ones for so many seconds
+    POST /_control/down               {"for_s": S}: cut all connections and refuse new ones for so many seconds;
+                                      the control port stays
     POST /_control/reset              forget what was received, and all faults
 
 Standard library only, and no framework: it shares the cores with the sender.
@@ -188,6 +189,14 @@ class FakeSns:
             lambda: _Connection(self), "127.0.0.1", port, backlog=1024, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
+
+    async def start_control(self) -> int:
+        """Answer ``/_control`` on a port of its own, also while this one is down; return its number."""
+        server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self, is_control=True), "127.0.0.1", 0
+        )
+        port: int = server.sockets[0].getsockname()[1]
+        return port
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -625,8 +634,10 @@ class FakeSns:
 class _Connection(asyncio.Protocol):
     """HTTP/1.1 as SDKs speak it: Content-Length, keep-alive, one request at a time."""
 
-    def __init__(self, sns: FakeSns) -> None:
+    def __init__(self, sns: FakeSns, *, is_control: bool = False) -> None:
+        """is_control: it is none that a sender has made."""
         self._sns = sns
+        self._is_control = is_control
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self.connected_us = 0
@@ -635,6 +646,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, not the class
+        if self._is_control:
+            return
         self.connected_us = time.time_ns() // 1000
         self._sns.connections += 1
         self._sns.open_connections.add(self)
@@ -810,7 +823,8 @@ def _json(value: object, status: int = 200) -> bytes:
 async def _serve(port: int) -> None:
     sns = FakeSns()
     await sns.start(port)
-    print(json.dumps({"port": sns.port, "url": sns.url}), flush=True)
+    control_port = await sns.start_control()
+    print(json.dumps({"port": sns.port, "url": sns.url, "control_port": control_port}), flush=True)
     await asyncio.Event().wait()
 
 

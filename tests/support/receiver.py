@@ -22,6 +22,7 @@ class Receiver:
 
     process: subprocess.Popen[str]
     port: int
+    control_port: int
 
     @property
     def url(self) -> str:
@@ -32,7 +33,7 @@ class Receiver:
         self._call("POST", "faults", faults)
 
     def be_down(self, for_s: float) -> None:
-        """Cut all connections, and refuse new ones for *for_s* seconds; nothing here may be called meanwhile."""
+        """Cut all connections, and refuse new ones for *for_s* seconds."""
         self._call("POST", "down", {"for_s": for_s})
 
     def wait_for_messages(self, count: int) -> None:
@@ -55,7 +56,7 @@ class Receiver:
         self.process.stdout.close()
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.control_port, timeout=_TIMEOUT_S)
         try:
             connection.request(method, f"/_control/{path}", None if body is None else json.dumps(body))
             answer = connection.getresponse()
@@ -77,4 +78,5 @@ def start_receiver(environment: Mapping[str, str]) -> Receiver:
         text=True,
     )
     assert process.stdout is not None
-    return Receiver(process, json.loads(process.stdout.readline())["port"])
+    started = json.loads(process.stdout.readline())
+    return Receiver(process, started["port"], started["control_port"])
