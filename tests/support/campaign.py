@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _LONG_S = 240.0  # from here on faults that take minutes to heal are among them
 _DRAIN_S = 420.0  # a fire on hold is tried again after five minutes, one in backoff after one
+_MISSED_AFTER_S = 10.0  # design §4
 _LOOK_EVERY_S = 0.5  # nothing tells from outside that the last pending fire is settled
 _ONCE = (
     Fault.THROTTLE, Fault.ERROR_500, Fault.UNAVAILABLE, Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.LOST_ACK,
@@ -54,7 +55,7 @@ class Campaign:
         schedules: int = 300,
         say: Callable[[str], None] = print,
     ) -> None:
-        """seconds: how long faults happen; the quiet end comes after that."""
+        """seconds: how long faults happen, each of them at least once; the quiet end comes after that."""
         self.random = random.Random(seed)
         self.seconds = seconds
         self.schedules = schedules
@@ -113,6 +114,7 @@ class Campaign:
         actions: list[Callable[[], None]] = [
             self._kill,
             self._kill_while_starting,
+            self._be_away,
             self._freeze,
             self._terminate,
             self._answer_badly,
@@ -127,8 +129,8 @@ class Campaign:
         until = self._began + self.seconds
         # Each at least once, in an order of the seed's, before chance decides.
         coming = self.random.sample(actions, k=len(actions))
-        while time.monotonic() < until:
-            self._rest(self.random.choice((0.1, 0.5, 1.0, 2.0, 4.0)))
+        while coming or time.monotonic() < until:
+            self._rest(self.random.choice((0.1, 0.5, 1.0, 2.0, 4.0)) * min(1.0, self.seconds / 60))
             (coming.pop() if coming else self.random.choice(actions))()
             if self.seconds >= _LONG_S and self.random.random() < 0.1:
                 self._rest(self.random.uniform(20, 40))  # long enough to be on time again
@@ -146,6 +148,13 @@ class Campaign:
         self.counts["kills"] += 1
         self._end(crash=True)
         self._rest(self.random.choice((0.0, 0.0, self._some_seconds(15))))
+        self._start()
+
+    def _be_away(self) -> None:
+        """For so long that slots are missed and the policies decide."""
+        self.counts["kills"] += 1
+        self._end(crash=True)
+        self._rest(_MISSED_AFTER_S + self._some_seconds(20))
         self._start()
 
     def _kill_while_starting(self) -> None:
@@ -196,7 +205,7 @@ class Campaign:
 
     def _some_seconds(self, most: float) -> float:
         """Return 0.2 to *most* seconds, short ones mostly; a short campaign has no time for more than a few."""
-        most = min(most, self.seconds / 8)
+        most = min(most, max(1.0, self.seconds / 10))
         return float(0.2 * (most / 0.2) ** self.random.random())
 
     # --- what the receiver does -------------------------------------------------------------------------------------

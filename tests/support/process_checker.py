@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from support.recording_publisher import Answer, Arrival
 
 _SLACK_MS = 1_000  # an answer written so shortly before a fault may not have been read
-_COMMITTED_MS = 5_000  # outcomes are committed every 50 ms; so long a lag is no lag
+_COMMITTED_MS = 3_000  # outcomes are committed every 50 ms; so long a lag is no lag
 _SETTLED_MS = 15_000  # after a fault: what is due then is on time again
 
 
@@ -359,8 +359,7 @@ class _Judge:
 
     def _lateness(self, sent: Iterable[Sent]) -> Iterator[int]:
         troubles = [(each.began, each.ended + _SETTLED_MS) for each in self.record.disturbances]
-        for earlier, later in itertools.pairwise(self.record.incarnations):
-            troubles.append((earlier.stopping_at, (later.ready_at or later.ended_at) + _SETTLED_MS))
+        troubles += [(gone, back + _SETTLED_MS) for gone, back in self._absences()]
         seen = set()
         for each in sent:
             entry, due = each.arrival.entry, each.arrival.entry.fire.due_time
@@ -372,6 +371,13 @@ class _Judge:
                 and not any(a - 2_000 <= due <= b for a, b in troubles)
             ):
                 yield each.arrival.released_us - due * 1000
+
+    def _absences(self) -> list[tuple[int, int]]:
+        """Return from when to when no daemon was there: one that starts does not know when the one before it died."""
+        return [
+            (earlier.stopping_at, later.ready_at or later.ended_at)
+            for earlier, later in itertools.pairwise(self.record.incarnations)
+        ]
 
     # --- what is on record ------------------------------------------------------------------------------------------
 
@@ -442,7 +448,7 @@ class _Judge:
         faults = [each for each in self.record.disturbances if kinds is None or each.kind in kinds]
         spans = [(each.began, each.ended) for each in faults]
         if kinds is None:
-            spans += [(each.stopping_at, each.ended_at) for each in self.record.incarnations[:-1]]
+            spans += self._absences()
         return any(a <= end + _SLACK_MS and b >= begin - _SLACK_MS for a, b in spans)
 
 
