@@ -28,6 +28,7 @@ from cronally.engine.service import Service
 from cronally.engine.zone_watch import ZoneWatch
 from cronally.errors import CredentialsInvalid, PublishError
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
+from cronally.log import start_log
 from cronally.sns.credentials import Credentials
 from cronally.sns.local import LocalPublisher, Received, StandIn, find_stand_in
 from cronally.sns.pacing import Pacing
@@ -65,8 +66,7 @@ def serve(flags: Mapping[str, object], *, config_file: str | None = None) -> int
     Errors: every CronallyError of the parts, before anything is half-started.
     """
     config = load_config(os.environ, flags, config_file=config_file)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="cronally: %(message)s")
-    _log.setLevel(logging.INFO)
+    start_log()
     return run(_Daemon(config, SystemClock()).run())
 
 

@@ -9,12 +9,18 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cronally.admin.client import Client
+from cronally.errors import AdminError
 from support.fake_sns import ACCESS_KEY, SECRET_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COMMAND = Path(sys.executable).with_name("cronally")
 _START_TIMEOUT_S = 40
@@ -76,16 +82,24 @@ class Installation:
         self.begin(*arguments)
         self.wait_for("ready", since=said)
 
-    def begin(self, *arguments: str) -> None:
-        """Start ``cronally serve`` and return at once."""
+    def begin(
+        self, *arguments: str, stderr: int | None = None, before: Callable[[], None] | None = None
+    ) -> None:
+        """Start ``cronally serve`` and return at once.
+
+        stderr: where its log goes; None: to ``log``. before: called in the new process before the command.
+        """
         local = ["--local", "--local-port", str(self.port)] if self.receiver_url is None else []
         self.daemon = subprocess.Popen(
             [COMMAND, "serve", *local, *arguments],
             env=self.environment,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE if stderr is None else stderr,
             stdout=subprocess.DEVNULL,
+            preexec_fn=before,  # noqa: PLW1509 - no thread of ours holds a lock that it takes
             text=True,
         )
+        if stderr is not None:
+            return
         self._is_silent = False
         self._reader = threading.Thread(target=self._read, args=(self.daemon,), name="log", daemon=True)
         self._reader.start()
@@ -134,12 +148,22 @@ class Installation:
         """Return the daemon's exit code once it has ended."""
         daemon, self.daemon = self.daemon, None
         assert daemon is not None
-        assert daemon.stderr is not None
-        assert self._reader is not None
         code = daemon.wait(_START_TIMEOUT_S)
-        self._reader.join(_START_TIMEOUT_S)
-        daemon.stderr.close()
+        if daemon.stderr is not None:
+            assert self._reader is not None
+            self._reader.join(_START_TIMEOUT_S)
+            daemon.stderr.close()
         return code
+
+    def wait_until_ready(self) -> None:
+        """Return once the daemon is ready, by its socket: by asking again and again, where it can write no log."""
+        give_up = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            with suppress(AdminError), self.client() as client:
+                if client.status().is_ready:
+                    return
+            assert time.monotonic() < give_up, "the daemon is not ready"
+            time.sleep(0.05)
 
     def client(self) -> Client:
         return Client(str(self.socket))

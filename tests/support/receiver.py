@@ -36,9 +36,9 @@ class Receiver:
         """Cut all connections, and refuse new ones for *for_s* seconds."""
         self._call("POST", "down", {"for_s": for_s})
 
-    def wait_for_messages(self, count: int) -> None:
-        """Return once *count* entries have been accepted, ever."""
-        self._call("GET", f"wait?messages={count}")
+    def wait_for_messages(self, count: int, *, within_s: float = _TIMEOUT_S) -> None:
+        """Return once *count* entries have been accepted, ever. Errors: TimeoutError."""
+        self._call("GET", f"wait?messages={count}", timeout_s=within_s)
 
     def take(self) -> list[dict[str, Any]]:
         """Return what came since the last call: ``Message.as_json`` and ``answered_us``, None if no answer said so."""
@@ -55,8 +55,8 @@ class Receiver:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def _call(self, method: str, path: str, body: object = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.control_port, timeout=_TIMEOUT_S)
+    def _call(self, method: str, path: str, body: object = None, *, timeout_s: float = _TIMEOUT_S) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.control_port, timeout=timeout_s)
         try:
             connection.request(method, f"/_control/{path}", None if body is None else json.dumps(body))
             answer = connection.getresponse()

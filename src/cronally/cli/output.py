@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from typing import Any
 
 
 def prepare_streams() -> None:
-    """Let no character be a reason to fail: what a stream's encoding lacks is written escaped."""
+    """Let no stream be a reason to fail, be it closed, and no character: what an encoding lacks is written escaped.
+
+    Where one was closed, a file that is opened would take its number, and what is meant for people.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
