@@ -17,20 +17,14 @@ def home():
 
 
 @pytest.fixture
-def variables():
-    """What is added to the environment of receiver and daemon; a file of tests may have its own."""
-    return {}
-
-
-@pytest.fixture
-def receiver(home, variables):
-    running = start_receiver(Installation(home).environment | variables)
+def receiver(home):
+    running = start_receiver(Installation(home).environment)
     yield running
     running.stop()
 
 
 @pytest.fixture
-def installation(home, receiver, variables):
-    installation = Installation(home, receiver_url=receiver.url, extra=variables)
+def installation(home, receiver):
+    installation = Installation(home, receiver_url=receiver.url)
     yield installation
     installation.clear()

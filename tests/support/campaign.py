@@ -92,7 +92,7 @@ class Campaign:
         file.write_text("".join(json.dumps({"name": name, **keys}) + "\n" for name, keys in given.items()))
         applied = self.installation.run("apply", "-f", str(file))
         assert applied.returncode == 0, applied.stderr
-        pause_s = (0.5, 2.0) if self.seconds < _LONG_S else (5.0, 20.0)
+        pause_s = (0.5, 2.0) if self.seconds < _LONG_S else (3.0, 12.0)
         editor = Editor(
             self.installation, self.record, given, random.Random(self.random.random()), pause_s, self._quiet
         )

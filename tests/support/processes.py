@@ -22,6 +22,8 @@ from support.fake_sns import ACCESS_KEY, SECRET_KEY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cronally.admin.wire import Fire
+
 COMMAND = Path(sys.executable).with_name("cronally")
 _START_TIMEOUT_S = 40
 
@@ -154,6 +156,17 @@ class Installation:
             self._reader.join(_START_TIMEOUT_S)
             daemon.stderr.close()
         return code
+
+    def fires(self) -> list[Fire]:
+        """Return the whole journal, as the running daemon tells it."""
+        found: list[Fire] = []
+        with self.client() as client:
+            before = None
+            while True:
+                page = client.fires(limit="1000", before=before)
+                found += page.fires
+                if (before := page.next) is None:
+                    return found
 
     def wait_until_ready(self) -> None:
         """Return once the daemon is ready, by its socket: by asking again and again, where it can write no log."""
