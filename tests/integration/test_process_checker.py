@@ -34,7 +34,7 @@ class Story:
         ]
         self.received = [self.got(row.fire_time) for row in self.rows]
         self.record = Record(
-            changes=[Change("job", "add", MADE - 5, MADE + 5, {"when": "@every 1s"})],
+            changes=[Change("job", "add", MADE - 5, MADE + 5, {"when": "@every 1s", "priority": 5})],
             incarnations=[Incarnation(MADE - 2_000, MADE - 1_000, THROUGH + 500, THROUGH + 600)],
             through=THROUGH,
         )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _SLACK_MS = 1_000  # an answer written so shortly before a fault may not have been read
 _COMMITTED_MS = 3_000  # outcomes are committed every 50 ms; so long a lag is no lag
+_DEFAULTS = {"catch_up": "latest", "priority": 5}  # design §4; a document on record leaves them out
 _SETTLED_MS = 15_000  # after a fault: what is due then is on time again
 
 
@@ -236,7 +237,10 @@ class _Judge:
         self.record = record
         self.received = received
         self.through = UtcMs(record.through)
-        self.expected = {id_: life.expected(UtcMs(self.through + 120_000)) for id_, life in lives.items()}
+        end = UtcMs(
+            record.incarnations[-1].ended_at
+        )  # it fires on while what is due by *through* is being settled
+        self.expected = {id_: life.expected(end) for id_, life in lives.items()}
         self.rows: dict[tuple[int, Kind], list[JournalEntry]] = defaultdict(list)
         for row in sorted(journal, key=lambda row: row.fire_time):
             self.rows[row.schedule_id, row.kind].append(row)
@@ -385,7 +389,8 @@ class _Judge:
         """Every change that was acknowledged is in the audit log, made between the question and the answer."""
         for change in self.record.changes:
             if not any(
-                change.began <= at <= change.ended and change.expects.items() <= said.items()
+                change.began <= at <= change.ended
+                and change.expects.items() <= (_DEFAULTS | {**said}).items()
                 for id_ in self.by_name[change.name]
                 for at, said in self._done(self.lives[id_], change.action)
             ):
