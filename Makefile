@@ -2,6 +2,8 @@
 PYTHON ?= python3
 FOR ?= 20
 CASES ?= 200000
+MINUTES ?= 20
+SEED ?=
 NAME ?= all
 ARGS ?=
 VENV := .venv
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all cov fmt lint type layers check bench fuzz-times fuzz-socket crash-sweep clean
+.PHONY: help setup demo test test-all cov fmt lint type layers check bench faults fuzz-times fuzz-socket crash-sweep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +58,9 @@ check: test lint type layers ## Everything CI checks, but for the demo
 
 bench: setup ## Measure all, in about ten minutes; NAME=burst: one, ARGS="--sizes 1000": with its options
 	@$(BIN)/python -m benchmarks $(NAME) $(ARGS)
+
+faults: setup ## Kill, freeze and stop a daemon and disturb its receiver for MINUTES; SEED=n: again as it was
+	@cd tests && ../$(BIN)/python -m support.campaign --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
 	@CASES=$(CASES) $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/property/test_recurrence_oracle.py

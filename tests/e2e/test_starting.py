@@ -95,6 +95,17 @@ def test_what_is_in_flight_is_finished_before_a_stop(installation):
     assert not [fire for fire in installation.json("history")["fires"] if fire["maybe_published"]]
 
 
+def test_signals_during_a_stop_do_not_spoil_it(installation):
+    installation.start()
+    daemon = installation.daemon
+    while daemon.poll() is None:  # in every moment of the stop, its last one too
+        daemon.send_signal(signal.SIGTERM)
+    assert installation.wait() == 0
+    said = len(installation.log)
+    installation.start()
+    assert "ready" in installation.log[said]  # not a word of recovery
+
+
 def test_the_demo_shows_what_arrived_and_leaves_nothing_behind(installation):
     done = subprocess.run(
         [COMMAND, "demo", "--for", "5"],

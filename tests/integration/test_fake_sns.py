@@ -175,10 +175,9 @@ async def read_json(session, method, url, body=None):
         return reply.status, await reply.json()
 
 
-@pytest.mark.parametrize("options", [[], ["--lean"]], ids=["checked", "lean"])
-async def test_another_process_sets_faults_and_reads_what_came(options):
+async def test_another_process_sets_faults_and_reads_what_came():
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "support.fake_sns", "--port", "0", *options),
+        *(sys.executable, "-m", "support.fake_sns", "--port", "0"),
         stdout=asyncio.subprocess.PIPE,
         cwd="tests",
     )
@@ -187,10 +186,9 @@ async def test_another_process_sets_faults_and_reads_what_came(options):
         url = json.loads(await process.stdout.readline())["url"]
         body = form("one é", "two")
         async with aiohttp.ClientSession() as session:
-            if not options:
-                faults = {"next": [Fault.THROTTLE]}
-                assert await read_json(session, "POST", f"{url}/_control/faults", faults) == (200, {})
-                assert (await post(url, body, signed(url, body)))[0] == 400
+            faults = {"next": [Fault.THROTTLE]}
+            assert await read_json(session, "POST", f"{url}/_control/faults", faults) == (200, {})
+            assert (await post(url, body, signed(url, body)))[0] == 400
             assert (await read_json(session, "POST", f"{url}/_control/faults", {"nonsense": 1}))[0] == 400
             assert (await post(url, body, signed(url, body)))[0] == 200
             _, got = await read_json(session, "GET", f"{url}/_control/received?since=1")
@@ -203,3 +201,38 @@ async def test_another_process_sets_faults_and_reads_what_came(options):
     finally:
         process.kill()
         await process.wait()
+
+
+async def test_what_is_taken_says_whether_the_sender_knows(sns):
+    sns.faults.next = [Fault.OK, Fault.LOST_ACK]
+    await send(sns, "one", "two")
+    with pytest.raises(aiohttp.ClientError):
+        await send(sns, "three")
+    sns.gate.clear()
+    waiting = asyncio.create_task(send(sns, "four"))
+    async with aiohttp.ClientSession() as session:
+        assert await read_json(session, "GET", f"{sns.url}/_control/wait?messages=4") == (200, {})
+        _, got = await read_json(session, "POST", f"{sns.url}/_control/take")
+        taken = [(m["message"], m["answered_us"] is not None) for m in got["messages"]]
+        assert taken == [("one", True), ("two", True), ("three", False)]
+        assert all(m["connected_us"] <= m["arrived_us"] for m in got["messages"])
+        sns.gate.set()
+        await waiting
+        _, got = await read_json(session, "POST", f"{sns.url}/_control/take")
+    assert [(m["message"], m["answered_us"] is not None) for m in got["messages"]] == [("four", True)]
+
+
+async def test_one_that_goes_down_comes_back_on_its_port_and_remembers():
+    async with FakeSns() as sns:
+        await send(sns, "one")
+        sns.gate.clear()
+        cut = asyncio.create_task(send(sns, "two"))
+        await sns.wait_for_messages(2)
+        async with aiohttp.ClientSession() as session:
+            await read_json(session, "POST", f"{sns.url}/_control/down", {"for_s": 0})
+        with pytest.raises(aiohttp.ClientError):
+            await cut
+        sns.gate.set()
+        await sns.wait_until_up()
+        assert (await send(sns, "three"))[0] == 200
+        assert [m.message for m in sns.received] == ["one", "two", "three"]

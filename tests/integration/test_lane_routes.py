@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -295,6 +298,27 @@ async def test_a_name_is_resolved_again_after_a_failure(resolved):
     with pytest.raises(dialer.CannotConnect):
         await one.dial(asyncio.Protocol)
     assert resolved == ["localhost"] * 2
+    await one.close()
+
+
+async def test_that_no_descriptor_is_left_is_said_once_a_minute(monkeypatch, caplog):
+    async def none_left(*_args, **_keys):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    clock = SimpleNamespace(mono=lambda: now_s)
+    now_s = 100.0
+    one = dialer.Dialer(dialer.Route("127.0.0.1", 1), clock)
+    monkeypatch.setattr(dialer.Dialer, "_connect", none_left)
+    for _ in range(3):
+        with pytest.raises(dialer.CannotConnect, match="Too many open files"):
+            await one.dial(asyncio.Protocol)
+    [said] = caplog.messages
+    assert "no file descriptor is left for a connection to 127.0.0.1:1" in said
+    assert "LimitNOFILE" in said
+    now_s += 61
+    with pytest.raises(dialer.CannotConnect):
+        await one.dial(asyncio.Protocol)
+    assert caplog.messages == [said] * 2
     await one.close()
 
 

@@ -1,15 +1,18 @@
 """A fake SNS on loopback: PublishBatch as AWS answers it, and every way in which it may not.
 
 In a test: ``async with FakeSns() as sns`` and ``sns.url``. For other processes: ``python -m support.fake_sns --port 0``
-prints ``{"port": …, "url": …}`` and answers under ``/_control``:
+prints ``{"port": …, "url": …, "control_port": …}`` and answers on both ports, under ``/_control``:
 
     GET  /_control/received?since=N   {"count": …, "messages": […]}, from the N-th accepted entry on
+    GET  /_control/wait?messages=N    {} once N entries have been accepted
     GET  /_control/stats              requests, accepted, connections, …
+    POST /_control/take               {"messages": […]}, those whose requests have ended, which it forgets
     POST /_control/faults             the fields of ``Faults`` to set, as JSON
+    POST /_control/down               {"for_s": S}: cut all connections and refuse new ones for so many seconds;
+                                      the control port stays
     POST /_control/reset              forget what was received, and all faults
 
-Standard library only, and no framework: it is also the receiver of benchmarks, and shares the cores with the sender.
-``is_lean`` (``--lean``) leaves out signature, limits and faults, and takes the entries apart when somebody asks for them.
+Standard library only, and no framework: it shares the cores with the sender.
 """
 
 from __future__ import annotations
@@ -28,13 +31,13 @@ import struct
 import sys
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
-from urllib.parse import parse_qs, parse_qsl, quote, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
@@ -49,7 +52,6 @@ DEDUPLICATION_S = 5 * 60  # SNS Developer Guide, FIFO topics
 
 _ARN = re.compile(r"arn:aws[a-z-]*:sns:([a-z0-9-]+):\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-_IDS = re.compile(rb"member\.\d+\.Id=([^&]*)")
 _XMLNS = 'xmlns="http://sns.amazonaws.com/doc/2010-03-31/"'
 
 
@@ -112,7 +114,8 @@ class Message(NamedTuple):
     """An entry that was accepted.
 
     Fields: arrived_us: wall clock when its request was complete. attributes: name to (type, value). request: number of
-        the request it came with, from 0. is_dropped: a FIFO repeat within five minutes: accepted, not delivered.
+        the request it came with, from 0. connected_us: when its connection was made. is_dropped: a FIFO repeat within
+        five minutes: accepted, not delivered.
     """
 
     arrived_us: int
@@ -125,6 +128,7 @@ class Message(NamedTuple):
     group: str | None
     deduplication: str | None
     request: int
+    connected_us: int = 0
     is_dropped: bool = False
 
     @property
@@ -150,22 +154,15 @@ class _Request(NamedTuple):
     arrived_us: int
 
 
-class _Raw(NamedTuple):
-    arrived_us: int
-    body: bytes
-    request: int
-
-
 class FakeSns:
     """The server. Attributes: faults. requests: how many SNS calls were read. refusals: error codes answered, counted.
 
     connections: made so far. open_connections: now. gate: clear it to hold every answer back until it is set.
     """
 
-    def __init__(self, *, is_lean: bool = False, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         """tls: to be spoken to over HTTPS, as localhost."""
         self.faults = Faults()
-        self.is_lean = is_lean
         self._tls = tls
         self.requests = 0
         self.refusals: Counter[str] = Counter()
@@ -176,12 +173,12 @@ class FakeSns:
         self.gate.set()
         self.port = 0
         self._messages: list[Message] = []
-        self._raw: deque[_Raw] = deque()
         self._accepted = 0
         self._tokens = 0.0
         self._tokens_at: float | None = None
         self._seen: dict[tuple[str, str], float] = {}
-        self._busy = 0
+        self._open: set[int] = set()
+        self._answered: dict[int, int] = {}
         self._changed = asyncio.Condition()
         self._waiters = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -193,15 +190,23 @@ class FakeSns:
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
+    async def start_control(self) -> int:
+        """Answer ``/_control`` on a port of its own, also while this one is down; return its number."""
+        server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self, is_control=True), "127.0.0.1", 0
+        )
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
     async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for connection in list(self.open_connections):
             connection.reset()
-        await self._server.wait_closed()
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
         await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
@@ -218,10 +223,6 @@ class FakeSns:
     @property
     def received(self) -> list[Message]:
         """Every accepted entry, in order of arrival."""
-        while self._raw:
-            raw = self._raw.popleft()
-            form = dict(parse_qsl(raw.body.decode(), keep_blank_values=True))
-            self._messages += _entries(form, raw.arrived_us, raw.request)
         return self._messages
 
     @property
@@ -246,6 +247,10 @@ class FakeSns:
         """Return once *count* connections have been made, whatever became of them."""
         await self._wait(lambda: self.connections >= count)
 
+    async def wait_until_up(self) -> None:
+        """Return once connections are accepted again."""
+        await self._wait(lambda: self._server is not None)
+
     def close_connections(self) -> None:
         """Close all connections, in order."""
         for connection in list(self.open_connections):
@@ -263,7 +268,7 @@ class FakeSns:
         """Forget what was received, and all faults."""
         self.faults = Faults()
         self._messages.clear()
-        self._raw.clear()
+        self._answered.clear()
         self._seen.clear()
         self.refusals.clear()
         self.requests = self._accepted = self.most_at_once = 0
@@ -288,19 +293,20 @@ class FakeSns:
 
     def handle(self, connection: _Connection, request: _Request) -> None:
         """Answer *request* now or later; the connection reads no other before it is answered."""
+        if request.target.startswith("/_control/wait"):
+            self._spawn(self._answer_when(connection, int(_query(request).get("messages", "0"))))
+            return
         if request.target.startswith("/_control"):
             connection.answer(self._control(request))
             return
         number = self.requests
         self.requests += 1
-        if self.is_lean:
-            ids = _IDS.findall(request.body)
-            self._raw.append(_Raw(request.arrived_us, request.body, number))
-            self._accepted += len(ids)
-            connection.answer(_http(200, _published([id_.decode() for id_ in ids], [])))
-        else:
-            self._answer(connection, request, number)
+        self._answer(connection, request, number)
         self.notify()
+
+    async def _answer_when(self, connection: _Connection, count: int) -> None:
+        await self.wait_for_messages(count)
+        connection.answer(_json({}))
 
     def _answer(self, connection: _Connection, request: _Request, number: int) -> None:
         fault = Fault.OK
@@ -310,26 +316,28 @@ class FakeSns:
             if form.get("Action") != "PublishBatch":
                 reply = _http(200, self._other_action(form))
             else:
-                reply, fault = self._publish(request, form, number)
+                reply, fault = self._publish(connection, request, form, number)
         except _Refusal as refusal:
             self.refusals[refusal.code] += 1
             reply = _error(refusal.status, refusal.code, refusal.message)
         date = formatdate(time.time() + self.faults.skew_s, usegmt=True)
         reply = reply.replace(b"\r\n", f"\r\nDate: {date}\r\n".encode(), 1)
-        self._busy += 1
-        self.most_at_once = max(self.most_at_once, self._busy)
+        self._open.add(number)
+        self.most_at_once = max(self.most_at_once, len(self._open))
         if self.gate.is_set() and not self.faults.delay_s:
-            self._finish(connection, reply, fault)
+            self._finish(connection, reply, fault, number)
         else:
-            self._spawn(self._finish_later(connection, reply, fault))
+            self._spawn(self._finish_later(connection, reply, fault, number))
 
-    async def _finish_later(self, connection: _Connection, reply: bytes, fault: str) -> None:
+    async def _finish_later(self, connection: _Connection, reply: bytes, fault: str, number: int) -> None:
         await self.gate.wait()
         await asyncio.sleep(self.faults.delay_s)
-        self._finish(connection, reply, fault)
+        self._finish(connection, reply, fault, number)
 
-    def _finish(self, connection: _Connection, reply: bytes, fault: str) -> None:
-        self._busy -= 1
+    def _finish(self, connection: _Connection, reply: bytes, fault: str, number: int) -> None:
+        self._open.remove(number)
+        if fault == Fault.OK and connection in self.open_connections:
+            self._answered[number] = time.time_ns() // 1000
         match fault:
             case Fault.RESET_BEFORE | Fault.RESET_AFTER:
                 connection.reset()
@@ -342,9 +350,11 @@ class FakeSns:
             case _:
                 connection.answer(reply)
 
-    def _publish(self, request: _Request, form: dict[str, str], number: int) -> tuple[bytes, str]:
+    def _publish(
+        self, connection: _Connection, request: _Request, form: dict[str, str], number: int
+    ) -> tuple[bytes, str]:
         topic = form.get("TopicArn", "")
-        entries = _entries(form, request.arrived_us, number)
+        entries = _entries(form, request.arrived_us, number, connection.connected_us)
         fault = self._fault(topic)
         if fault == Fault.THROTTLE or not self._has_quota(len(entries)):
             raise _Refusal(400, "Throttling", "Rate exceeded")
@@ -557,10 +567,9 @@ class FakeSns:
     # --- control ---
 
     def _control(self, request: _Request) -> bytes:
-        target = urlsplit(request.target)
-        match (request.method, target.path):
+        match (request.method, urlsplit(request.target).path):
             case ("GET", "/_control/received"):
-                since = int(parse_qs(target.query).get("since", ["0"])[0])
+                since = int(_query(request).get("since", "0"))
                 messages = [message.as_json() for message in self.received[since:]]
                 return _json({"count": len(self.received), "messages": messages})
             case ("GET", "/_control/stats"):
@@ -574,6 +583,11 @@ class FakeSns:
                         "refusals": dict(self.refusals),
                     }
                 )
+            case ("POST", "/_control/take"):
+                return _json({"messages": self._take()})
+            case ("POST", "/_control/down"):
+                self._spawn(self._be_down(float(json.loads(request.body)["for_s"])))
+                return _json({})
             case ("POST", "/_control/faults"):
                 wanted = json.loads(request.body)
                 unknown = set(wanted) - {f.name for f in fields(Faults)}
@@ -588,19 +602,54 @@ class FakeSns:
             case _:
                 return _json({"error": "no such control"}, 404)
 
+    def _take(self) -> list[dict[str, Any]]:
+        """Return what was received up to the first request that is still open, and forget it.
+
+        Each has ``answered_us``, when a reply that says so was written, or None if none was.
+        """
+        messages, self._messages = self._messages, []
+        for number, message in enumerate(messages):
+            if message.request in self._open:
+                self._messages = messages[number:]
+                del messages[number:]
+        taken = [
+            {**message.as_json(), "answered_us": self._answered.get(message.request)} for message in messages
+        ]
+        for message in messages:
+            self._answered.pop(message.request, None)
+        return taken
+
+    async def _be_down(self, for_s: float) -> None:
+        await asyncio.sleep(0)  # the answer to this command goes out
+        server, self._server = self._server, None
+        if server is None:  # it is down already
+            return
+        server.close()
+        for connection in list(self.open_connections):
+            connection.reset()
+        await asyncio.sleep(for_s)
+        await self.start(self.port)
+        self.notify()
+
 
 class _Connection(asyncio.Protocol):
     """HTTP/1.1 as SDKs speak it: Content-Length, keep-alive, one request at a time."""
 
-    def __init__(self, sns: FakeSns) -> None:
+    def __init__(self, sns: FakeSns, *, is_control: bool = False) -> None:
+        """is_control: it is none that a sender has made."""
         self._sns = sns
+        self._is_control = is_control
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
+        self.connected_us = 0
         self._is_busy = False
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, not the class
+        if self._is_control:
+            return
+        self.connected_us = time.time_ns() // 1000
         self._sns.connections += 1
         self._sns.open_connections.add(self)
         self._watch_idle()
@@ -672,7 +721,11 @@ class _Connection(asyncio.Protocol):
             self.close()
 
 
-def _entries(form: dict[str, str], arrived_us: int, request: int) -> list[Message]:
+def _query(request: _Request) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(request.target).query))
+
+
+def _entries(form: dict[str, str], arrived_us: int, request: int, connected_us: int) -> list[Message]:
     prefix = "PublishBatchRequestEntries.member."
     members: dict[int, dict[str, str]] = {}
     for key, value in form.items():
@@ -691,6 +744,7 @@ def _entries(form: dict[str, str], arrived_us: int, request: int) -> list[Messag
             group=member.get("MessageGroupId"),
             deduplication=member.get("MessageDeduplicationId"),
             request=request,
+            connected_us=connected_us,
         )
         for _, member in sorted(members.items())
     ]
@@ -767,19 +821,17 @@ def _json(value: object, status: int = 200) -> bytes:
     return _http(status, json.dumps(value), "application/json")
 
 
-async def _serve(port: int, *, is_lean: bool) -> None:
-    sns = FakeSns(is_lean=is_lean)
+async def _serve(port: int) -> None:
+    sns = FakeSns()
     await sns.start(port)
-    print(json.dumps({"port": sns.port, "url": sns.url}), flush=True)
+    control_port = await sns.start_control()
+    print(json.dumps({"port": sns.port, "url": sns.url, "control_port": control_port}), flush=True)
     await asyncio.Event().wait()
 
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description="A fake SNS on loopback.")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument(
-        "--lean", action="store_true", help="no checks and no faults: the receiver of benchmarks"
-    )
     options = parser.parse_args()
     runner: Callable[..., Any] = asyncio.run
     if sys.platform == "linux":
@@ -787,7 +839,7 @@ def _main() -> None:
 
         runner = uvloop.run
     with contextlib.suppress(KeyboardInterrupt):
-        runner(_serve(options.port, is_lean=options.lean))
+        runner(_serve(options.port))
 
 
 if __name__ == "__main__":

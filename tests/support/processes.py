@@ -8,12 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cronally.admin.client import Client
+from cronally.errors import AdminError
+from support.fake_sns import ACCESS_KEY, SECRET_KEY
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from cronally.admin.wire import Fire
 
 COMMAND = Path(sys.executable).with_name("cronally")
 _START_TIMEOUT_S = 40
@@ -29,17 +38,33 @@ def free_port() -> int:
 
 @dataclass
 class Installation:
-    """An empty home directory, and the daemon that lives in it."""
+    """An empty home directory, and the daemon that lives in it.
+
+    receiver_url: what stands in for SNS; None for the local stand-in, which is started on *port*. extra: variables of the
+    environment. log: what its daemons have said so far, by line.
+    """
 
     home: Path
     port: int = field(default_factory=free_port)
+    receiver_url: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
     daemon: subprocess.Popen[str] | None = None
     log: list[str] = field(default_factory=list)
+    _reader: threading.Thread | None = None
+    _said: threading.Condition = field(default_factory=threading.Condition)
+    _is_silent: bool = True
 
     @property
     def environment(self) -> dict[str, str]:
         keep = {key: os.environ[key] for key in ("PATH", "LANG", "SYSTEMROOT") if key in os.environ}
-        return {**keep, "HOME": str(self.home), "COVERAGE_PROCESS_START": ""}
+        keep |= {"HOME": str(self.home), "COVERAGE_PROCESS_START": ""}
+        if self.receiver_url is not None:
+            keep |= {
+                "AWS_ENDPOINT_URL_SNS": self.receiver_url,
+                "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+                "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            }
+        return keep | self.extra
 
     @property
     def endpoint_url(self) -> str:
@@ -49,22 +74,65 @@ class Installation:
     def socket(self) -> Path:
         return self.home / ".local/state/cronally/cronally.sock"
 
+    @property
+    def store(self) -> Path:
+        return self.home / ".local/state/cronally/cronally.db"
+
     def start(self, *arguments: str, command: Sequence[str | Path] = (COMMAND,)) -> None:
-        """Start ``cronally serve --local`` and return once it is ready. command: what runs it, if not what is installed."""
+        """Start ``cronally serve`` and return once it is ready. command: what runs it, if not what is installed."""
+        said = len(self.log)
+        self.begin(*arguments, command=command)
+        self.wait_for("ready", since=said)
+
+    def begin(
+        self,
+        *arguments: str,
+        command: Sequence[str | Path] = (COMMAND,),
+        stderr: int | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """Start ``cronally serve`` and return at once.
+
+        stderr: where its log goes; None: to ``log``. before: called in the new process before the command.
+        """
+        local = ["--local", "--local-port", str(self.port)] if self.receiver_url is None else []
         self.daemon = subprocess.Popen(
-            [*command, "serve", "--local", "--local-port", str(self.port), *arguments],
+            [*command, "serve", *local, *arguments],
             env=self.environment,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE if stderr is None else stderr,
             stdout=subprocess.DEVNULL,
+            preexec_fn=before,  # noqa: PLW1509 - no thread of ours holds a lock that it takes
             text=True,
         )
-        stderr = self.daemon.stderr
-        assert stderr is not None
-        for line in stderr:
-            self.log.append(line)
-            if "ready" in line:
-                return
-        raise AssertionError(f"the daemon did not start: {''.join(self.log)}")
+        if stderr is not None:
+            return
+        self._is_silent = False
+        self._reader = threading.Thread(target=self._read, args=(self.daemon,), name="log", daemon=True)
+        self._reader.start()
+
+    def wait_for(self, words: str, *, since: int = 0) -> str:
+        """Return the first line of the log, from number *since* on, that has *words* in it, once it is there.
+
+        Errors: AssertionError when the daemon ends before, or takes longer than any start does.
+        """
+        with self._said:
+            self._said.wait_for(
+                lambda: self._is_silent or any(words in line for line in self.log[since:]), _START_TIMEOUT_S
+            )
+            for line in self.log[since:]:
+                if words in line:
+                    return line
+        raise AssertionError(f"the daemon did not say {words!r}: {''.join(self.log[since:])}")
+
+    def _read(self, daemon: subprocess.Popen[str]) -> None:
+        assert daemon.stderr is not None
+        for line in daemon.stderr:
+            with self._said:
+                self.log.append(line)
+                self._said.notify_all()
+        with self._said:
+            self._is_silent = True
+            self._said.notify_all()
 
     def kill(self) -> None:
         """End the daemon as a power cut would."""
@@ -74,14 +142,48 @@ class Installation:
         """Stop the daemon in order; return its exit code."""
         return self._end(signal.SIGTERM)
 
+    def signal(self, number: int) -> None:
+        assert self.daemon is not None
+        self.daemon.send_signal(number)
+
     def _end(self, number: int) -> int:
+        self.signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return the daemon's exit code once it has ended."""
         daemon, self.daemon = self.daemon, None
         assert daemon is not None
-        daemon.send_signal(number)
-        assert daemon.stderr is not None
-        self.log += daemon.stderr.readlines()
-        daemon.stderr.close()
-        return daemon.wait(_START_TIMEOUT_S)
+        code = daemon.wait(_START_TIMEOUT_S)
+        if daemon.stderr is not None:
+            assert self._reader is not None
+            self._reader.join(_START_TIMEOUT_S)
+            daemon.stderr.close()
+        return code
+
+    def fires(self) -> list[Fire]:
+        """Return the whole journal, as the running daemon tells it."""
+        found: list[Fire] = []
+        with self.client() as client:
+            before = None
+            while True:
+                page = client.fires(limit="1000", before=before)
+                found += page.fires
+                if (before := page.next) is None:
+                    return found
+
+    def wait_until_ready(self) -> None:
+        """Return once the daemon is ready, by its socket: by asking again and again, where it can write no log."""
+        give_up = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            with suppress(AdminError), self.client() as client:
+                if client.status().is_ready:
+                    return
+            assert time.monotonic() < give_up, "the daemon is not ready"
+            time.sleep(0.05)
+
+    def client(self) -> Client:
+        return Client(str(self.socket))
 
     def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, whatever its exit code."""

@@ -10,19 +10,17 @@ from typing import Any
 
 
 def prepare_streams() -> None:
-    """Let no character be a reason to fail, and no closed stream.
+    """Let no stream be a reason to fail, be it closed, and no character: what an encoding lacks is written escaped.
 
-    What a stream's encoding lacks is written escaped. A standard descriptor that is closed (a shell's ``2>&-``) becomes
-    /dev/null: else the next file or socket would get its number, and libuv aborts when such a one is closed.
+    Where one was closed, a file that is opened would take its number, and what is meant for people.
     """
-    for descriptor in range(3):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
-            os.fstat(descriptor)
+            os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
-    for name in ("stdout", "stderr"):
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import ssl
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
@@ -15,6 +17,9 @@ CONNECT_TIMEOUT_S = 3.0
 RESOLVED_FOR_S = 120.0  # the records of AWS live for 60 s; an address that is gone is noticed when it fails
 _NEXT_ADDRESS_S = 1.0  # when there is another one to try
 _MAX_HEAD_BYTES = 16_384  # of a proxy's answer
+_SAY_EVERY_S = 60.0
+
+_log = logging.getLogger(__name__)
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.Protocol)
 
@@ -53,6 +58,7 @@ class Dialer:
         self._resolved_at = 0.0
         self._resolving: asyncio.Task[list[str]] | None = None
         self._turn = 0
+        self._silent_until = float("-inf")
 
     async def dial(self, make: Callable[[], ProtocolT]) -> ProtocolT:
         """Return a protocol of *make* that is connected. Errors: CannotConnect."""
@@ -78,6 +84,8 @@ class Dialer:
             RuntimeError,
         ) as exc:  # a host that is no name, and what an event loop makes of it
             self._forget()
+            if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+                self._say_exhausted(where)
             raise CannotConnect(f"{type(exc).__name__}: cannot connect to {where}: {exc}") from exc
 
     async def _through(self, addresses: Sequence[str], make: Callable[[], ProtocolT]) -> ProtocolT:
@@ -152,6 +160,17 @@ class Dialer:
         self._addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         self._resolved_at = self._clock.mono()
         return self._addresses
+
+    def _say_exhausted(self, where: str) -> None:
+        now = self._clock.mono()
+        if now >= self._silent_until:
+            self._silent_until = now + _SAY_EVERY_S
+            _log.warning(
+                "no file descriptor is left for a connection to %s; fires wait until there is one: allow the daemon more "
+                "(LimitNOFILE of its service, or ulimit -n), or see who keeps connections to its socket open",
+                where,
+                extra={"action": "descriptors"},
+            )
 
     def _forget(self) -> None:
         """Have the name resolved again before the next connection."""
