@@ -247,7 +247,11 @@ class _Judge:
         self.by_name: dict[str, list[int]] = defaultdict(list)
         for id_, life in lives.items():
             self.by_name[life.name].append(id_)
-        self._spawned_us = [each.spawned_at * 1000 for each in record.incarnations]
+        # Halfway through its start: it has no connection before, and what the one before it wrote has been read, also by a
+        # receiver that was busy for a moment.
+        self._began_us = [
+            (each.spawned_at + (each.ready_at or each.ended_at)) * 500 for each in record.incarnations
+        ]
 
     def verdict(self) -> Verdict:
         wrong: list[str] = []
@@ -301,7 +305,7 @@ class _Judge:
         wrong += _content_faults(got, name, rule.document)
         fire = Fire(id_, rule.revision_id, fire_time, UtcMs(due), got.kind)
         entry = _Got(fire, got.fire_id, got.topic, got.group, got.deduplication)
-        incarnation = max(0, bisect_right(self._spawned_us, got.connected_us) - 1)
+        incarnation = max(0, bisect_right(self._began_us, got.connected_us) - 1)
         return Sent(incarnation, cast("Arrival", _Arrived(entry, got.arrived_us, self._answer(got))))
 
     def _lived(self, id_: int, fire_time: UtcMs) -> bool:
