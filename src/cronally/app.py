@@ -301,26 +301,20 @@ class _Daemon:
     def _signals(self) -> Iterator[None]:
         """SIGTERM and SIGINT stop in order; a second one skips the wait for what is in flight, and later ones say nothing new."""
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGTERM, signal.SIGINT)
 
         def stop() -> None:
             (self._is_hurried if self._is_stopping.is_set() else self._is_stopping).set()
 
-        for number in numbers:
-            loop.add_signal_handler(number, stop)
+        # Not the loop's own handlers: as those are removed, a signal would end the process for a moment.
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop)) for number in numbers]
         try:
             yield
         finally:
             # All is on record. One that comes while the interpreter ends would make a clean stop look like none.
             is_over = self._is_stopping.is_set()
-            if is_over:
-                signal.pthread_sigmask(
-                    signal.SIG_BLOCK, numbers
-                )  # until nothing handles them, not even by default
-            for number in numbers:
-                loop.remove_signal_handler(number)
-                if is_over:
-                    signal.signal(number, signal.SIG_IGN)
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, signal.SIG_IGN if is_over else handler)
 
 
 @dataclass(frozen=True, slots=True)

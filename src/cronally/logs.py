@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
+import signal
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TextIO
@@ -33,10 +35,11 @@ class OneLine(logging.Formatter):
 class _Waiting(logging.Handler):
     """Hands lines to a thread that writes them: a full pipe or disk holds up the thread alone."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, descriptor: int, encoding: str) -> None:
         super().__init__()
         self.setFormatter(OneLine())
-        self._stream = stream
+        self._descriptor = descriptor
+        self._encoding = encoding
         self._lines: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
         self._dropped = 0
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
@@ -60,18 +63,24 @@ class _Waiting(logging.Handler):
             self._thread.join(_LAST_WORDS_S)
 
     def _write(self) -> None:
+        # Signals are the event loop's; when it has ended, one that came here would end the process as if killed.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while (line := self._lines.get()) is not None:
+            data = f"{line}\n".encode(self._encoding, "backslashreplace")
             with suppress(
-                OSError, ValueError
-            ):  # closed, or a full disk: a log is not worth more than the fires
-                self._stream.write(f"{line}\n")
-                self._stream.flush()
+                OSError
+            ):  # its reader has gone, or its disk is full: a log is not worth more than the fires
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
 
 
 @contextmanager
 def logging_to(stream: TextIO) -> Iterator[None]:
-    """For the block, write what Cronally logs, and warnings of others, to *stream*."""
-    handler = _Waiting(stream)
+    """For the block, write what Cronally logs, and warnings of others, to the file that *stream* writes to.
+
+    Past the stream itself, whose lock and buffer would hold up, or spoil, the end of the process.
+    """
+    handler = _Waiting(stream.fileno(), stream.encoding)
     root, own = logging.getLogger(), logging.getLogger("cronally")
     before = own.level
     root.addHandler(handler)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
+import tempfile
 import threading
-from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -17,10 +17,11 @@ log = logging.getLogger("cronally.test")
 
 
 def written(action):
-    stream = io.StringIO()
-    with logging_to(stream):
-        action()
-    return stream.getvalue()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as stream:
+        with logging_to(stream):
+            action()
+        stream.seek(0)
+        return stream.read()
 
 
 @pytest.mark.parametrize(
@@ -82,11 +83,18 @@ def test_a_log_that_nobody_reads_holds_up_nobody_and_says_later_what_is_missing(
     assert any(text.startswith("cronally: ") and "lines of the log were dropped" in text for text in texts)
 
 
-def test_a_log_that_is_closed_or_full_is_no_reason_to_die(tmp_path):
-    with (tmp_path / "log").open("w") as closed:
-        pass
-    with logging_to(closed):
+def test_a_log_that_is_full_or_whose_reader_has_gone_is_no_reason_to_die():
+    with Path("/dev/full").open("w") as full, logging_to(full):
         log.info("nobody hears this")
-    full = os.open("/dev/full", os.O_WRONLY)
-    with suppress(OSError), os.fdopen(full, "w") as stream, logging_to(stream):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone, logging_to(gone):
         log.info("nobody hears this")
+
+
+def test_what_the_encoding_of_the_log_lacks_is_written_as_its_code():
+    with tempfile.TemporaryFile("w+", encoding="ascii") as stream:
+        with logging_to(stream):
+            log.info("é")
+        stream.seek(0)
+        assert stream.read() == "cronally: \\xe9\n"
