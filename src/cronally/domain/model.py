@@ -111,6 +111,7 @@ class JournalEntry(NamedTuple):
         due_time: of the first slot. released_at: its last attempt was written. published_at: SNS accepted it.
         lateness_us: released - due, microseconds, never negative. next_attempt_at: pending only, when to try next.
         maybe_published: an attempt ended without an answer, so that a receiver may have it although we say otherwise.
+        is_in_line: pending only: it goes when its turn comes, by priority and due time; its next attempt is its deadline.
     """
 
     schedule_id: int
@@ -130,6 +131,7 @@ class JournalEntry(NamedTuple):
     last_fire_time: UtcMs | None = None
     count: int = 1  # type: ignore[assignment]  # the field hides tuple.count, which nobody wants of an entry
     is_open: bool = False
+    is_in_line: bool = False
 
     @property
     def key(self) -> FireKey:

@@ -9,6 +9,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
+from cronally.domain.spec import ScheduleSpec
 from cronally.engine.ports import JournalRow, PendingFire
 from cronally.store.base import as_stored, last_due_time
 
@@ -43,10 +44,14 @@ _VALUES: Final = (
     "is_open",
     "last_due",
 )
+_TOP: Final = 9  # the most urgent priority
 _ROW: Final = (
     f"({', '.join('?' * (len(_KEY) + len(_VALUES)))}, "
-    # only a pending row needs the look-up
-    "CASE WHEN ? THEN (SELECT fifo_group FROM revision WHERE id = ?) END)"
+    # only a pending row needs the first look-up, only one in line the others
+    "CASE WHEN ? THEN (SELECT fifo_group FROM revision WHERE id = ?) END, "
+    "CASE WHEN ? THEN (SELECT json_extract(document, '$.topic') FROM revision WHERE id = ?) END, "
+    f"CASE WHEN ? THEN (SELECT {_TOP} - coalesce(json_extract(document, '$.priority'), {ScheduleSpec._field_defaults['priority']}) "
+    "FROM revision WHERE id = ?) END)"
 )
 # Nearly all rows: a scheduled fire that was published, its other columns being the same for all of them. A statement of
 # these takes SQLite a third of the time of one with every column, and Python too.
@@ -62,7 +67,16 @@ _PLAIN: Final = (
     "last_due",
 )
 _PLAIN_ROW: Final = f"('scheduled', 'published', 0, 1, 0, {', '.join('?' * len(_PLAIN))})"
-_REPLACED: Final = ", ".join(f"{column} = excluded.{column}" for column in (*_VALUES, "fifo_group"))
+_DERIVED: Final = ("fifo_group", "topic", "place")
+_LISTED: Final = ", ".join((*_KEY, *_VALUES[:-1], "topic IS NOT NULL"))
+# Of the last attempt there was: an entry that tells of none leaves what the row says of it.
+_OF_ATTEMPT: Final = ("released_at", "lateness_us", "last_error")
+_REPLACED: Final = ", ".join(
+    f"{column} = coalesce(excluded.{column}, CASE WHEN excluded.state <> 'published' THEN journal.{column} END)"
+    if column in _OF_ATTEMPT
+    else f"{column} = excluded.{column}"
+    for column in (*_VALUES, *_DERIVED)
+)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -70,7 +84,7 @@ _REPLACED: Final = ", ".join(f"{column} = excluded.{column}" for column in (*_VA
 
 @lru_cache(maxsize=2 * MOST_ROWS.bit_length())
 def _upsert(rows: int, *, is_plain: bool) -> str:
-    columns: tuple[str, ...] = (*_KEY, *_VALUES, "fifo_group")
+    columns: tuple[str, ...] = (*_KEY, *_VALUES, *_DERIVED)
     row = _ROW
     if is_plain:
         columns, row = ("kind", "state", "maybe_published", "count", "is_open", *_PLAIN), _PLAIN_ROW
@@ -146,6 +160,7 @@ def _values(entry: JournalEntry) -> tuple[object, ...]:
         None if due == entry.fire_time else due,
         is_pending,
         entry.revision_id,
+        *(entry.is_in_line, entry.revision_id) * 2,
     )
 
 
@@ -158,9 +173,22 @@ FORGET_OPEN: Final = "DELETE FROM journal WHERE schedule_id = ? AND fire_time = 
 
 DROP_PENDING: Final = """
     UPDATE journal INDEXED BY journal_pending_schedule
-    SET state = 'skipped', reason = 'dropped', next_attempt_at = NULL, fifo_group = NULL
+    SET state = 'skipped', reason = 'dropped', next_attempt_at = NULL, fifo_group = NULL, topic = NULL, place = NULL
     WHERE schedule_id = ? AND state = 'pending'
     AND (fire_time, kind) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
+"""
+
+# The policy is that of the older fire's revision.
+SUPERSEDE: Final = """
+    UPDATE journal INDEXED BY journal_pending_schedule
+    SET state = 'skipped', reason = 'superseded', next_attempt_at = NULL, fifo_group = NULL, topic = NULL, place = NULL
+    FROM json_each(?) AS newer
+    WHERE schedule_id = json_extract(newer.value, '$[0]') AND state = 'pending' AND kind = 'scheduled'
+    AND fire_time < json_extract(newer.value, '$[1]') AND due_time < json_extract(newer.value, '$[2]')
+    AND (
+        SELECT coalesce(json_extract(document, '$.catch_up'), 'latest') FROM revision WHERE id = journal.revision_id
+    ) = 'latest'
+    AND (schedule_id, fire_time) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 """
 
 MARK_UNCLEAN: Final = "UPDATE journal SET maybe_published = 1 WHERE state = 'pending' AND NOT maybe_published"
@@ -182,24 +210,61 @@ SETTLED: Final = tuple(
 )
 """Slices of (place, schedule id, first slot, last slot); the place, id and first slot of the last one begin the next."""
 
-_PENDING: Final = "json_array(schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, next_attempt_at)"
+_PENDING: Final = "json_array(schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, next_attempt_at, topic IS NOT NULL)"
+_BY_ATTEMPT: Final = "state = 'pending' AND (fifo_group IS NULL OR topic IS NOT NULL)"
 
 PENDING_DUE: Final = f"""
     SELECT json_group_array({_PENDING}) FROM (
         SELECT * FROM journal
-        WHERE state = 'pending' AND fifo_group IS NULL AND next_attempt_at <= ?
+        WHERE {_BY_ATTEMPT} AND next_attempt_at <= ?
         AND (next_attempt_at, schedule_id, fire_time, kind) > (?, ?, ?, ?)
         ORDER BY next_attempt_at, schedule_id, fire_time, kind LIMIT ?
     )
 """
 
-NEXT_PENDING: Final = "SELECT min(next_attempt_at) FROM journal WHERE state = 'pending' AND fifo_group IS NULL AND next_attempt_at > ?"
+NEXT_PENDING: Final = f"SELECT min(next_attempt_at) FROM journal WHERE {_BY_ATTEMPT} AND next_attempt_at > ?"
 
-PENDING_GROUPS: Final = """
-    SELECT json_group_array(fifo_group) FROM (
-        SELECT DISTINCT fifo_group FROM journal WHERE state = 'pending' AND fifo_group IS NOT NULL
+# From one line to the next by the index: a line may have half a million rows.
+NEXT_LINE: Final = """
+    SELECT topic, place FROM journal WHERE topic IS NOT NULL AND (topic, place) > (?, ?) ORDER BY topic, place LIMIT 1
+"""
+
+IN_LINE: Final = f"""
+    SELECT json_group_array({_PENDING}) FROM (
+        SELECT * FROM journal
+        WHERE topic IS NOT NULL AND topic = ? AND place = ? AND (due_time, schedule_id, fire_time, kind) > (?, ?, ?, ?)
+        ORDER BY due_time, schedule_id, fire_time, kind LIMIT ?
     )
 """
+
+COUNT_LINE: Final = "SELECT count(*) FROM journal WHERE topic IS NOT NULL AND topic = ?"
+
+_IN_GROUP: Final = "state = 'pending' AND fifo_group IS NOT NULL AND fifo_group > ? AND fifo_group < ?"
+
+COUNT_GROUPS: Final = f"SELECT count(*) FROM journal WHERE {_IN_GROUP}"
+
+NEXT_GROUP: Final = f"SELECT min(fifo_group) FROM journal WHERE {_IN_GROUP}"
+
+PENDING_GROUPS: Final = f"""
+    SELECT json_group_array(fifo_group) FROM (SELECT DISTINCT fifo_group FROM journal WHERE {_IN_GROUP})
+"""
+"""Of the groups whose text lies between two others. That of a group is ``TOPIC GROUP``; no topic and no group has a space."""
+
+AFTER_ALL_GROUPS: Final = "~"  # greater than any of them
+
+
+def groups_of(topic: str, after: str = "") -> tuple[str, str]:
+    """Return the bounds of the groups of *topic* greater than *after*, for the statements about groups."""
+    return f"{topic} {after}", f"{topic}!"
+
+
+def place_of(priority: int) -> int:
+    return _TOP - priority
+
+
+def priority_of(place: int) -> int:
+    return _TOP - place
+
 
 GROUP_PENDING: Final = f"""
     SELECT json_group_array({_PENDING}) FROM (
@@ -211,9 +276,10 @@ GROUP_PENDING: Final = f"""
 
 
 def pending_fire(row: list[Any]) -> PendingFire:
-    schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, next_attempt_at = row
+    schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, *rest = row
+    next_attempt_at, is_in_line = rest
     fire = Fire(schedule_id, revision_id, fire_time, due_time, Kind(kind), attempts, bool(maybe_published))
-    return PendingFire(fire, next_attempt_at)
+    return PendingFire(fire, next_attempt_at, bool(is_in_line))
 
 
 MANUAL_TIMES: Final = """
@@ -263,7 +329,7 @@ def history(wanted: JournalFilter, schedule_ids: Sequence[int] | None) -> tuple[
     if wanted.before is not None:
         where("(fire_time, journal.schedule_id, kind) < (?, ?, ?)", *wanted.before)
     sql = f"""
-        SELECT json_group_array(json_array(name, {", ".join((*_KEY, *_VALUES[:-1]))})) FROM (
+        SELECT json_group_array(json_array(name, {_LISTED})) FROM (
             SELECT name, journal.* FROM journal JOIN revision ON revision.id = journal.revision_id
             WHERE {" AND ".join(conditions) or "true"}
             ORDER BY fire_time DESC, journal.schedule_id DESC, kind DESC LIMIT ?
@@ -273,7 +339,7 @@ def history(wanted: JournalFilter, schedule_ids: Sequence[int] | None) -> tuple[
 
 
 COVERING: Final = f"""
-    SELECT json_group_array(json_array(name, {", ".join((*_KEY, *_VALUES[:-1]))})) FROM (
+    SELECT json_group_array(json_array(name, {_LISTED})) FROM (
         SELECT revision.name AS name, part.* FROM (
             SELECT * FROM (
                 SELECT * FROM journal WHERE schedule_id = ?1 AND fire_time < ?2 AND kind = 'scheduled'
@@ -312,5 +378,6 @@ def journal_row(row: list[Any]) -> JournalRow:
         last_fire_time=row[15],
         count=row[16],
         is_open=bool(row[17]),
+        is_in_line=bool(row[18]),
     )
     return JournalRow(name, entry)
