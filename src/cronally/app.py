@@ -135,6 +135,7 @@ class _Daemon:
                 engine.settler,
                 self._clock,
                 lateness,
+                engine.loop.circuits,
                 version=__version__,
                 store_name=f"sqlite:{config.store_path}",
                 stand_in=None if stand_in is None else stand_in.url,
@@ -288,6 +289,22 @@ class _Journalist(Lateness):
 
     def store_failed(self, error: StoreError) -> None:
         _log.warning("the store refuses: %s; trying again", error)
+
+    def circuit_opened(self, topic: str, error: str | None) -> None:
+        _log.warning(
+            "SNS refuses everything for %s (%s): what is due there waits, and one message at a time is tried",
+            topic,
+            error,
+            extra={"action": "circuit_opened"},
+        )
+
+    def circuit_closed(self, topic: str, opened_at: UtcMs) -> None:
+        _log.warning(
+            "SNS takes messages for %s again, for the first time since %s; what waited goes now",
+            topic,
+            format_utc(opened_at),
+            extra={"action": "circuit_closed"},
+        )
 
     def instants_moved(self, names: Sequence[str]) -> None:
         first = ", ".join(names[:_MOST_NAMES])

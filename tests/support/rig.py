@@ -115,6 +115,7 @@ async def running_engine(
         engine.settler,
         clock,
         lateness,
+        engine.loop.circuits,
         version="0",
         store_name="memory",
     )

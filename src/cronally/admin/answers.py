@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cronally.domain.model import Pause
     from cronally.engine.applying import ApplyResult
     from cronally.engine.ports import JournalRow
-    from cronally.engine.service import ScheduleView, Status
+    from cronally.engine.service import Refusing, ScheduleView, Status
     from cronally.engine.why import Why
     from cronally.engine.zone_watch import ZoneChange
 
@@ -102,7 +102,14 @@ def status_answer(status: Status) -> wire.Status:
         lateness_histogram=[{"le_us": bound, "count": count} for bound, count in status.lateness_histogram],
         stand_in=status.stand_in,
         zone_change=None if status.zone_change is None else _zone_change(status.zone_change),
+        refusing=[_refusing(one) for one in status.refusing],
+        refusing_count=status.refusing_count,
     )
+
+
+def _refusing(one: Refusing) -> dict[str, Any]:
+    since, next_probe = format_utc(one.since), format_utc(one.next_probe)
+    return {**one._asdict(), "since": since, "next_probe": next_probe}
 
 
 def _zone_change(change: ZoneChange) -> dict[str, Any]:

@@ -226,6 +226,8 @@ class Status:
     most so many microseconds late and more than the bucket before; the last bucket has no bound (null).
     zone_change: ``{"old", "new", "names", "count"}``: the schedules whose next fires another version of tzdata moved (the
     first 20 names), as found when the daemon started; None if there are none.
+    refusing: ``{"topic", "since", "error", "pending", "next_probe"}`` for each topic for which SNS refuses everything, the
+    longest first, the first 20 of refusing_count.
     """
 
     version: str
@@ -247,6 +249,8 @@ class Status:
     lateness_histogram: list[dict[str, int | None]] = field(default_factory=list)
     stand_in: str | None = None
     zone_change: dict[str, Any] | None = None
+    refusing: list[dict[str, Any]] = field(default_factory=list)
+    refusing_count: int = 0
 
 
 Answer = (

@@ -9,7 +9,7 @@ import heapq
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cronally.domain.model import Fire, JournalEntry, Kind, State
+from cronally.domain.model import Fire, FireKey, JournalEntry, Kind, State
 from cronally.engine.fifo import FifoGroups
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ class Holding:
         self._in_flight_count = 0
         self._unsettled_dues: dict[UtcMs, int] = {}
         self._due_heap: list[UtcMs] = []
+        self._resending: set[_Key] = (
+            set()
+        )  # those held that have a pending row which is not about to be replaced
         self._dropping: set[int] = set()
 
     def hold(self, fire: Fire, *, has_row: bool = False) -> bool:
@@ -70,7 +73,9 @@ class Holding:
         if key in self._held or (has_row and fire.schedule_id in self._dropping):
             return False
         self._held[key] = _Held(fire, Phase.PLANNED, has_row)
-        if not has_row and fire.kind is _SCHEDULED:
+        if has_row:
+            self._resending.add(key)
+        elif fire.kind is _SCHEDULED:
             due = fire.due_time
             if due not in self._unsettled_dues:
                 heapq.heappush(self._due_heap, due)
@@ -124,6 +129,7 @@ class Holding:
     def mark_waiting(self, fire: Fire) -> None:
         """The fire waits in its FIFO group and its pending row is on the way to the store."""
         self._held[fire.key].phase = Phase.WAITING
+        self._resending.add(fire.key)
         self._count_settled(self._held[fire.key])
 
     def mark_planned(self, fire: Fire) -> bool:
@@ -134,7 +140,20 @@ class Holding:
         if held.phase is Phase.IN_FLIGHT:
             return False
         held.phase, held.fire = Phase.PLANNED, fire
+        if held.has_row:
+            self._resending.add(fire.key)
         return True
+
+    def let_go(self, fire: Fire) -> None:
+        """A pending fire is not sent after all: who looks for it finds its row."""
+        self._release_hold(fire)
+
+    def forget_waiting(self, fires: Iterable[Fire]) -> None:
+        """*fires* wait in no group any more: the store has them."""
+        for fire in fires:
+            held = self._held.get(fire.key)
+            if held is not None and held.phase is Phase.WAITING:
+                self._release_hold(fire)
 
     def begin_manual(self, fire: Fire) -> None:
         """The row of a manual fire is being written: nobody but the writer sends it, however early he sees it."""
@@ -159,8 +178,12 @@ class Holding:
         """The outcomes are known; their rows go into the next commit."""
         all_held, dues = self._held, self._unsettled_dues
         in_flight, settled = Phase.IN_FLIGHT, Phase.SETTLED
+        resending = self._resending
         for fire in fires:
-            held = all_held[fire.schedule_id, fire.fire_time, fire.kind]
+            key = (fire.schedule_id, fire.fire_time, fire.kind)
+            held = all_held[key]
+            if resending:
+                resending.discard(key)
             if held.phase is in_flight:
                 self._in_flight_count -= 1
             held.phase = settled
@@ -192,11 +215,19 @@ class Holding:
         held = self._held.get(fire.key)
         if held is not None:
             self._count_settled(held)
+            if held.phase is not Phase.SETTLED:
+                self._resending.add(fire.key)
         return held is not None
 
     def has_row(self, fire: Fire) -> bool:
-        """Whether a fire that is held has a pending row."""
-        return self._held[fire.key].has_row
+        """Whether a fire is held and has a pending row."""
+        held = self._held.get(fire.key)
+        return held is not None and held.has_row
+
+    def resent_of(self, schedule_ids: Container[int]) -> list[FireKey]:
+        """Return the fires of some schedules that have a pending row and may be on their way: it is theirs to replace."""
+        keys = [FireKey(*key) for key in self._resending if key[0] in schedule_ids]
+        return keys + self.groups.heads_of(schedule_ids)
 
     def expect_pending(self, at: UtcMs) -> None:
         """A pending row may be tried at *at*."""
@@ -247,6 +278,7 @@ class Holding:
 
     def _release_hold(self, fire: Fire) -> None:
         self._count_settled(self._held.pop(fire.key))
+        self._resending.discard(fire.key)
 
     def _count_settled(self, held: _Held) -> None:
         if held.has_row or held.fire.kind is not Kind.SCHEDULED:

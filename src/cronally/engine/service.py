@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.model import State
     from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.circuits import Circuits
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
     from cronally.engine.lateness import Lateness
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from cronally.engine.zone_watch import ZoneChange, ZoneWatch
 
 _SLICE = 200
+_MOST_CIRCUITS = 20  # that status names
 
 
 class ScheduleView(NamedTuple):
@@ -56,13 +58,24 @@ class PutResult(NamedTuple):
     view: ScheduleView
 
 
+class Refusing(NamedTuple):
+    """A topic for which SNS refuses everything. error: what it said last. pending: fires that wait for it."""
+
+    topic: str
+    since: UtcMs
+    error: str | None
+    pending: int
+    next_probe: UtcMs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """How the daemon is.
 
     Attributes: lateness_us: p50, p99 and max of recent scheduled fires; None before the first. lateness_histogram: (upper
         bound in microseconds or None, fires since the start) for each bucket. zone_change: what
-        another version of tzdata moved when the daemon started, or None.
+        another version of tzdata moved when the daemon started, or None. refusing: the topics for which SNS refuses
+        everything, the first 20 of refusing_count.
     """
 
     version: str
@@ -83,6 +96,8 @@ class Status:
     lateness_histogram: list[tuple[int | None, int]] = field(default_factory=list)
     stand_in: str | None = None
     zone_change: ZoneChange | None = None
+    refusing: tuple[Refusing, ...] = ()
+    refusing_count: int = 0
 
 
 class Service:
@@ -100,6 +115,7 @@ class Service:
         settler: Settler,
         clock: Clock,
         lateness: Lateness,
+        circuits: Circuits,
         *,
         version: str,
         store_name: str,
@@ -113,6 +129,7 @@ class Service:
         self._settler = settler
         self._clock = clock
         self._lateness = lateness
+        self._circuits = circuits
         self._version = version
         self._store_name = store_name
         self._stand_in = stand_in
@@ -194,6 +211,22 @@ class Service:
             lateness_histogram=self._lateness.histogram(),
             stand_in=self._stand_in,
             zone_change=None if self._zone_watch is None else self._zone_watch.change,
+            refusing=await self._refusing(now),
+            refusing_count=len(self._circuits.open),
+        )
+
+    async def _refusing(self, now: UtcMs) -> tuple[Refusing, ...]:
+        some = self._circuits.summary()[:_MOST_CIRCUITS]
+        pending = await self._store.pending_counts([circuit.topic for circuit in some])
+        return tuple(
+            Refusing(
+                topic=circuit.topic,
+                since=circuit.opened_at or now,
+                error=circuit.error,
+                pending=pending[circuit.topic],
+                next_probe=UtcMs(max(circuit.probe_at, now)),
+            )
+            for circuit in some
         )
 
     @property
