@@ -221,7 +221,8 @@ class Arming:
         """Return how many more fires of a *line* in the store may be armed, up to ``SLICE``."""
         departures, publisher = self._departures, self._publisher
         topic, priority = line.topic, line.priority
-        most = min(self._attempts.room(), self.room(None, self._clock.wall()))
+        now = self._clock.wall()
+        most = min(self._attempts.room(), self.room(now, now))
         if not most or departures.is_waiting(topic, _MOST_WAITING):
             self._look_for_room_in(0.0)
             return 0

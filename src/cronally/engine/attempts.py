@@ -36,6 +36,7 @@ class Attempts:
 
     Attributes: circuits, backlog. ready: fires that may go now: the next of a FIFO group, manual ones. retrying: pending
         fires on their way. reopening: FIFO topics whose circuit has closed and whose groups are still shut.
+        are_heads_unsent: heads of groups have been settled without having been sent, and that may not be durable.
         wants_retry: set when there may be something to retry. idle: set when nothing is in flight any more, after ``stop``.
     """
 
@@ -60,6 +61,7 @@ class Attempts:
         self.ready: list[Fire] = []
         self.retrying: set[FireKey] = set()
         self.reopening: set[str] = set()
+        self.are_heads_unsent = False
         self.wants_retry = asyncio.Event()
         self.idle = asyncio.Event()
 
@@ -165,6 +167,8 @@ class Attempts:
 
     def conclude(self, fire: Fire, row: JournalEntry) -> None:
         """Settle a fire without an attempt."""
+        if row.state is not State.PENDING and self._core.groups.head_of(fire) is not None:
+            self.are_heads_unsent = True
         self._core.mark_settled((fire,))
         self._after(fire, row)
         self._settler.add([row])

@@ -217,11 +217,14 @@ class FifoGroups:
         """The store is about to be asked for the groups of *topic*; those that come up meanwhile are kept here."""
         self._shut[topic] = set()
 
-    def open(self, topic: str, busy: Iterable[GroupKey]) -> None:
-        """Let a topic's groups go on, the *busy* ones and those that came up meanwhile from the store."""
-        came_up = self._shut.pop(topic, None) or set()
-        for key in {*busy, *came_up, *(key for key in self._groups if key.topic == topic)}:
-            self.mark_busy(key)
+    def let_go_on(self, keys: Iterable[GroupKey]) -> None:
+        """Let some groups of a topic that is about to be opened go on from the store."""
+        for key in keys:
+            self._groups.setdefault(key, _Group()).has_more = True
+
+    def end_open(self, topic: str) -> None:
+        """All groups that the store had may go on: let those that came up meanwhile do so, and open the others."""
+        self.let_go_on(self._shut.pop(topic, None) or ())
 
     def heads_of(self, schedule_ids: Container[int]) -> list[FireKey]:
         """Return the heads that are fires of some schedules."""

@@ -59,6 +59,7 @@ class Holding:
         self._in_flight_count = 0
         self._unsettled_dues: dict[UtcMs, int] = {}
         self._due_heap: list[UtcMs] = []
+        self._row_first: set[_Key] = set()  # those of whom a pending row is on the way and not the last word
         self._resending: set[_Key] = (
             set()
         )  # those held that have a pending row which is not about to be replaced
@@ -126,9 +127,11 @@ class Holding:
         self._in_flight_count += len(launched)
         return True
 
-    def mark_waiting(self, fire: Fire) -> None:
-        """The fire waits in its FIFO group and its pending row is on the way to the store."""
+    def mark_waiting(self, fire: Fire, *, has_row: bool = False) -> None:
+        """The fire waits in its FIFO group. has_row: its pending row is in the store already, not on the way there."""
         self._held[fire.key].phase = Phase.WAITING
+        if not has_row:
+            self._row_first.add(fire.key)
         self._resending.add(fire.key)
         self._count_settled(self._held[fire.key])
 
@@ -199,13 +202,19 @@ class Holding:
     def mark_committed(self, entries: Iterable[JournalEntry]) -> None:
         """*entries* are durable: let go of the settled fires among them and remember when to retry the pending ones."""
         all_held, settled, pending = self._held, Phase.SETTLED, State.PENDING
+        row_first = self._row_first
         for entry in entries:
             key = (entry.schedule_id, entry.fire_time, entry.kind)
             held = all_held.get(key)
+            is_first = bool(row_first) and key in row_first
+            if is_first:
+                row_first.discard(key)
             if held is None:
                 continue
             held.has_row = True
-            if held.phase is settled:
+            if (
+                held.phase is settled and not is_first
+            ):  # else what has become of it since comes with a later entry
                 del all_held[key]
                 if entry.state is pending and entry.next_attempt_at is not None:
                     self.expect_pending(entry.next_attempt_at)

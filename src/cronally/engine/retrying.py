@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cronally.engine.settle import Settler
 
 _PAGE = 500  # pending fires sent together
+_MARKED = 2_000  # groups found busy between two turns of the event loop
 _GROUPS = 200  # read one by one before their heads are sent
 _STORE_RETRY_S = 0.2
 
@@ -159,7 +160,7 @@ class Retrying:
                 if not spec.is_fifo or self._takes_its_place(fire, spec):
                     self._attempts.ready.append(fire)
                 else:
-                    self._core.mark_waiting(fire)
+                    self._core.mark_waiting(fire, has_row=True)
                     self._attempts.circuits.feed(spec.topic, self._clock.wall())
                 self._attempts.wants_retry.set()
 
@@ -193,10 +194,15 @@ class Retrying:
         groups = self._core.groups
         groups.begin_open(topic)
         await self._settler.flush()
-        busy = [GroupKey(*pair) for pair in await self._store.pending_groups(topic)]
+        busy = await self._store.pending_groups(topic)
+        for start in range(0, len(busy), _MARKED):
+            if topic not in self._attempts.reopening:  # it refuses again
+                return
+            groups.let_go_on(GroupKey(*pair) for pair in busy[start : start + _MARKED])
+            await self._clock.sleep(0)
         if topic in self._attempts.reopening:
             self._attempts.reopening.discard(topic)
-            groups.open(topic, busy)
+            groups.end_open(topic)
 
     async def _retry_groups(self, now: UtcMs) -> None:
         groups = self._core.groups
@@ -281,13 +287,13 @@ class Retrying:
             if not self._core.may_release(fire):  # dropped meanwhile
                 continue
             spec = specs[fire.revision_id]
-            deadline_at = fire.due_time + spec.deadline
-            # Out of its group's turn a FIFO fire is here because its deadline has come.
-            is_out_of_turn = spec.is_fifo and self._core.groups.head_of(fire) is None
-            if now > deadline_at or (is_out_of_turn and now == deadline_at):
+            deadline_at = UtcMs(fire.due_time + spec.deadline)
+            if now > deadline_at:
                 self._attempts.conclude(fire, unsent_entry(fire, State.EXPIRED))
-            elif is_out_of_turn:
+            elif spec.is_fifo and self._core.groups.head_of(fire) is None:
+                # Its deadline has come, and at this very instant its group may still send it.
                 self._core.let_go(fire)
+                self._core.expect_pending(UtcMs(deadline_at + 1))
             elif self._is_superseded(fire, spec, now):
                 row = unsent_entry(fire, State.SKIPPED, reason=SkipReason.SUPERSEDED)
                 self._attempts.conclude(fire, row)
@@ -295,7 +301,18 @@ class Retrying:
                 going.append(fire)
         self._attempts.retrying.update(fire.key for fire in going)
         if going:
+            await self._make_durable()
             await self._arming.send(going, specs)
+
+    async def _make_durable(self) -> None:
+        """Where heads of groups were settled without having been sent, nothing overtakes them before that is on record."""
+        while self._attempts.are_heads_unsent:
+            self._attempts.are_heads_unsent = False
+            try:
+                await self._settler.flush()
+            except StoreError:
+                self._attempts.are_heads_unsent = True
+                await self._clock.sleep(_STORE_RETRY_S)
 
     def _is_superseded(self, fire: Fire, spec: ScheduleSpec, now: UtcMs) -> bool:
         """Design §4, ``latest``: a slot over 10 s late goes no more once a newer one is due."""
