@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SLICE = 500  # fires read, composed and armed together; no step of that takes longer than 2 ms
 PATIENCE_MS = 10_000  # design §4: a longer wait for quota is spent in the store
+_PUT_BY = 100  # fires written down between two turns of the event loop: 2 ms
 _FULL_MS = 5_000  # what has been due for so long and finds no memory will not leave within PATIENCE_MS
 _ENOUGH = 0.5  # of the budget: below this, planning goes on
 _LOOKAHEAD_S = (
@@ -132,18 +133,23 @@ class Arming:
         by_instant: dict[UtcMs, list[Entry]] = {}
         now = self._clock.wall()
         circuits = self._attempts.circuits
+        barred: list[tuple[Entry, UtcMs]] = []
         for fire in fires:
             entry = compose(specs[fire.revision_id], fire)
             due = fire.due_time
             instant = max(now, due)
             if circuits.open and self._is_barred(entry, is_planned=is_planned):
-                self._put_by(entry, instant, now)
+                barred.append((entry, instant))
                 continue
             entries = by_instant.get(instant)
             if entries is None:
                 by_instant[instant] = [entry]
             else:
                 entries.append(entry)
+        for number, (entry, instant) in enumerate(barred, start=1):
+            self._put_by(entry, instant, self._clock.wall())
+            if number % _PUT_BY == 0:
+                await self._clock.sleep(0)
         for instant in sorted(by_instant):
             batches = self._patient(pack(by_instant[instant]), instant, is_planned=is_planned)
             await self.arm(batches, instant)

@@ -144,6 +144,7 @@ class Retrying:
         self._pass = None
         self._core.expect_pending(now)
         self._core.groups.forget_instants(now)
+        self._arming.room_at = now
         self._attempts.circuits.forget_instants(now)
         self._attempts.wants_retry.set()
 
