@@ -128,12 +128,16 @@ class Attempts:
 
     def _close(self, circuit: Circuit) -> None:
         opened_at = circuit.opened_at or UtcMs(0)
+        self.forget(circuit)
+        self._hooks.circuit_closed(circuit.topic, opened_at)
+
+    def forget(self, circuit: Circuit) -> None:
+        """Close a circuit without a word: nothing waits for it, say, and the next slot may as well try."""
         self.circuits.close(circuit)
         if circuit.topic.endswith(".fifo"):
             self.reopening.add(circuit.topic)
         else:
             self.backlog.reopen(circuit.topic)
-        self._hooks.circuit_closed(circuit.topic, opened_at)
         self.wants_retry.set()
 
     def stand_in_line(self, entry: Entry, now: UtcMs) -> None:

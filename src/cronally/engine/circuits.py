@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cronally.engine.fifo import GroupKey
     from cronally.engine.ports import LinePlace
 
+FORGOTTEN_AFTER_MS = 600_000  # without anything that waits for it: its schedules may be gone
 _FAILURES = 3  # requests in a row: in a burst one of them may meet a server that is about to go
 
 
@@ -37,6 +38,7 @@ class Circuit:
         "error",
         "failed_us",
         "failures",
+        "fed_at",
         "is_starved",
         "opened_at",
         "probe",
@@ -57,6 +59,7 @@ class Circuit:
         self.probed_group: GroupKey | None = None
         self.failures = 0
         self.failed_us = 0
+        self.fed_at = UtcMs(0)
         self.succeeded_us = 0
         self.is_starved = False
 
@@ -102,7 +105,7 @@ class Circuits:
 
     def trip(self, circuit: Circuit, now: UtcMs, *, is_held: bool, jitter: float) -> None:
         """Open a circuit; its first probe goes after a backoff. jitter: uniform in [0, 1)."""
-        circuit.opened_at = now
+        circuit.opened_at = circuit.fed_at = now
         circuit.probed = circuit.probed_group = None
         circuit.is_starved = False
         self.open[circuit.topic] = circuit
@@ -167,6 +170,7 @@ class Circuits:
         circuit = self.open.get(topic)
         if circuit is None:
             return True
+        circuit.fed_at = now
         if not circuit.is_starved:
             return False
         circuit.is_starved = False
@@ -179,6 +183,7 @@ class Circuits:
         for circuit in self.open.values():
             circuit.probe_at = now
             circuit.opened_at = UtcMs(min(circuit.opened_at or now, now))
+            circuit.fed_at = now
             self._push(circuit)
         for circuit in self._all.values():
             circuit.failed_us = circuit.succeeded_us = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cronally.engine.backlog import line_place
+from cronally.engine.circuits import FORGOTTEN_AFTER_MS
 from cronally.engine.fifo import GroupKey
 from cronally.errors import StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
@@ -95,12 +96,19 @@ class Draining:
             if circuit.opened_at is None:  # it has closed meanwhile: the fire goes as others do
                 await self._send([fire] if fire else [])
             elif fire is None:
-                circuits.starve(circuit, self._clock.wall())
+                self._starve(circuit)
             else:
                 circuits.begin_probe(circuit, fire.key)
                 await self._send([fire])
                 if circuit.probe == fire.key and fire.key not in self._attempts.retrying:
                     circuits.lose_probe(circuit)  # it has expired, say: the next one
+
+    def _starve(self, circuit: Circuit) -> None:
+        now = self._clock.wall()
+        if now - circuit.fed_at > FORGOTTEN_AFTER_MS:
+            self._attempts.forget(circuit)
+        else:
+            self._attempts.circuits.starve(circuit, now)
 
     async def _first_in_line(self, circuit: Circuit) -> Fire | None:
         """Hold and return the fire in line that comes after the last probe, or else the first of all."""

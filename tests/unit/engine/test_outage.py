@@ -250,6 +250,26 @@ async def test_a_probe_goes_at_once_when_there_was_nothing_to_probe_with(clock):
         assert rig.accepted == ["next@2026-11-23T09:20:00Z"]
 
 
+async def test_a_topic_that_nothing_waits_for_is_forgotten_after_ten_minutes(clock):
+    hooks = Circuit()
+    async with running_engine(clock=clock, hooks=hooks, script=refusing(TOPIC, FIFO_TOPIC)) as rig:
+        await crowd(rig, 2)
+        await rig.add("order", "* * * * *", topic=FIFO_TOPIC)
+        await clock.advance_to(at("09:02:30"))
+        for name in ("job-000", "job-001", "order"):
+            await rig.service.remove(name, by="test", drop_pending=True)
+        await clock.advance_to(at("09:11:30"))
+        assert len(rig.engine.loop.circuits.open) == 2
+        await clock.advance_to(at("09:14:30"))
+        assert rig.engine.loop.circuits.open == {}
+        assert [said[0] for said in hooks.said] == ["opened", "opened"]
+        await heal(rig)
+        for name, topic in (("a", TOPIC), ("b", FIFO_TOPIC)):
+            await rig.add(name, "@at 2026-11-23T09:20:00Z", topic=topic)
+        await clock.advance_to(at("09:20:01"))
+        assert sorted(rig.accepted) == ["a@2026-11-23T09:20:00Z", "b@2026-11-23T09:20:00Z"]
+
+
 async def test_a_manual_fire_waits_in_line_too(clock):
     async with running_engine(clock=clock, script=refusing(TOPIC, FIFO_TOPIC)) as rig:
         await rig.add("job", "0 9 * * *")
