@@ -108,7 +108,9 @@ class Holding:
     def may_release(self, fire: Fire) -> bool:
         """Whether *fire* is still planned (a change may have withdrawn it since it was armed)."""
         held = self._held.get((fire.schedule_id, fire.fire_time, fire.kind))
-        return held is not None and held.phase is Phase.PLANNED and held.fire.revision_id == fire.revision_id
+        if held is None or held.phase is not Phase.PLANNED or held.fire.revision_id != fire.revision_id:
+            return False
+        return not held.has_row or held.fire.attempts == fire.attempts
 
     def launch(self, entries: Iterable[Entry], now: UtcMs) -> bool:
         """Mark the fires of *entries* in flight if all of them may go *now*; else change nothing and return False."""
@@ -118,6 +120,8 @@ class Holding:
             fire = entry.fire
             held = get((fire.schedule_id, fire.fire_time, fire.kind))
             if held is None or held.phase is not planned or held.fire.revision_id != fire.revision_id:
+                return False
+            if held.has_row and held.fire.attempts != fire.attempts:  # it was armed twice, and has gone once
                 return False
             if now > fire.deadline_at:
                 return False
