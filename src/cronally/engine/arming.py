@@ -86,7 +86,6 @@ class Arming:
         self._is_full = False
         self._bytes_per_fire = float(_FIRST_GUESS_BYTES)
         self._later: list[tuple[UtcMs, Fire]] = []
-        self._planned_due = MAX_UTC_MS  # of what is being made ready
         self.room_at = MAX_UTC_MS
         """When there may be room for pending fires, after there was none."""
         self.has_armed = asyncio.Event()
@@ -119,20 +118,10 @@ class Arming:
     async def send_planned(self, fires: Sequence[Fire]) -> bool:
         """Read what *fires* publish, and ``send`` them; False if the store does not say until they count as missed."""
         first = min(fire.due_time for fire in fires)
-        self._planned_due = first
-        try:
-            specs = await self.load_specs(fires, UtcMs(max(self._clock.wall(), first + MISSED_AFTER_MS)))
-            if specs is not None:
-                await self.send(fires, specs, is_planned=True)
-        finally:
-            if self._planned_due <= self._clock.wall():
-                self._attempts.wants_retry.set()  # groups may have waited for it
-            self._planned_due = MAX_UTC_MS
+        specs = await self.load_specs(fires, UtcMs(max(self._clock.wall(), first + MISSED_AFTER_MS)))
+        if specs is not None:
+            await self.send(fires, specs, is_planned=True)
         return specs is not None
-
-    def is_fifo_late(self, now: UtcMs) -> bool:
-        """Whether something that is due has been planned and not yet found out whether it is its turn in its group."""
-        return self._planned_due <= now or self._departures.is_unadmitted(now)
 
     async def send(
         self, fires: Sequence[Fire], specs: Mapping[int, ScheduleSpec], *, is_planned: bool = False

@@ -83,10 +83,6 @@ class Departures:
                 else:
                     self._due[way] = turns
 
-    def is_unadmitted(self, now: UtcMs) -> bool:
-        """Whether FIFO batches that may leave at *now* have not been admitted."""
-        return bool(self._unadmitted) or (bool(self._instants) and self._instants[0] <= now)
-
     def take_unadmitted(self, before: UtcMs | None) -> list[Departure]:
         """Take out the FIFO batches that may leave, those whose fires are all due before *before* (None: all).
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 _PAGE = 500  # pending fires sent together
 _MARKED = 2_000  # groups found busy between two turns of the event loop
-_LATE_MS = 20  # what is due and being made ready takes about as long
 _GROUPS = 200  # read one by one before their heads are sent
 _STORE_RETRY_S = 0.2
 
@@ -100,8 +99,8 @@ class Retrying:
                     await self._find_lines()
                 for topic in sorted(attempts.reopening):
                     await self._reopen(topic)
-                is_late = self._is_fifo_late(now)
-                if not is_late:
+                is_waiting_for_plan = core.is_fifo_overdue(now)
+                if not is_waiting_for_plan:
                     await self._retry_groups(now)
                     await self._draining.probe()
                 await self._retry_pending()
@@ -112,11 +111,9 @@ class Retrying:
                 core.expect_pending(now)
                 await clock.sleep(_STORE_RETRY_S)
                 continue
-            if core.is_fifo_overdue(now):
+            if is_waiting_for_plan:
                 self._wants_plan.set()
                 await clock.wait(core.next_pending, attempts.wants_retry)
-            elif is_late:
-                await clock.wait(UtcMs(now + _LATE_MS), attempts.wants_retry)
             elif not attempts.ready:
                 instants = (core.next_pending, core.groups.next_retry(), self._draining.look_again_at())
                 await clock.wait(
@@ -171,14 +168,11 @@ class Retrying:
     def _takes_its_place(self, fire: Fire, spec: ScheduleSpec) -> bool:
         """Let a manual fire into its group; whether it is the head."""
         key = GroupKey(spec.topic, spec.group_id or "")
-        if self._halt.is_on() or self._is_fifo_late(self._clock.wall()):
+        # While slots are due that are not planned yet, it is not known what comes first in the group.
+        if self._halt.is_on() or self._core.is_fifo_overdue(self._clock.wall()):
             self._core.groups.mark_busy(key)
             return False
         return self._core.groups.enter(key, place_of(fire, spec.name))
-
-    def _is_fifo_late(self, now: UtcMs) -> bool:
-        """Whether a slot may be due in a group that has not taken its place yet: what comes first there is not known."""
-        return self._core.is_fifo_overdue(now) or self._arming.is_fifo_late(now)
 
     def expect_in_group(self, fires: Iterable[Fire], spec: ScheduleSpec) -> None:
         """*fires* of a FIFO schedule are pending and nobody holds them: their group takes them when they are due."""
