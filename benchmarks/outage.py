@@ -7,6 +7,7 @@ minutes. When SNS is back, the clock runs as usual. SNS is a stub that refuses, 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -237,6 +238,7 @@ class _House:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure."""
     facts = machine()
+    gc.disable()  # as the daemon does but for quiet moments
     with scratch() as directory:
         outage = asyncio.run(_outage(directory / "outage.db", options))
     weeks = []
