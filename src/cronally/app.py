@@ -184,6 +184,7 @@ class _Daemon:
                 engine.loop.halt,
                 self._clock,
                 lateness,
+                engine.loop.circuits,
                 version=__version__,
                 store_name=f"sqlite:{config.store_path}",
                 stand_in=None if stand_in is None else stand_in.url,

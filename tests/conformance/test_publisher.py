@@ -224,6 +224,7 @@ async def test_throttling_is_retry_and_known(harness):
     outcomes = await harness.publish(batch(3))
     assert kinds(outcomes) == {OutcomeClass.RETRY: 3}
     assert all(not o.is_unknown and o.error.startswith("Throttling: ") for o in outcomes)
+    assert all(o.is_throttled for o in outcomes)
     assert harness.received() == []
 
 

@@ -11,6 +11,7 @@ from cronally.domain.model import Fire, FireKey, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document, rule_document
 from cronally.engine.ports import (
     JournalFilter,
+    Newer,
     Order,
     PendingFire,
     Pruned,
@@ -698,6 +699,139 @@ async def test_fifo_groups_are_apart_and_in_order(store):
     assert [found.fire.schedule_id for found in await store.pending_due(T + DAY_MS)] == [standard.id]
     await store.commit([entry(own)], watermark=None)
     assert await store.pending_groups() == [(FIFO, "shared")]
+
+
+def in_line(revised, fire_time=T, **fields):
+    return pending(revised, fire_time, **{"next_attempt_at": fire_time + DAY_MS, "is_in_line": True} | fields)
+
+
+def keys(found):
+    return [(one.fire.schedule_id, one.fire.fire_time) for one in found]
+
+
+async def test_lines_are_by_topic_and_priority_and_in_the_order_of_due_times(store):
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    urgent = await store.change(creation(spec("urgent", priority=9)))
+    other = await store.change(creation(spec("other", topic=TOPIC + "-2", priority=0)))
+    fifo = await store.change(creation(spec("fifo", topic=FIFO)))
+    await store.commit(
+        [
+            in_line(b, T),
+            in_line(a, T + 1),
+            in_line(a, T, due_time=T + 5),
+            in_line(b, T + 2, attempts=3),
+            pending(a, T + 3),
+            in_line(urgent, T + 9),
+            in_line(other),
+            in_line(fifo),
+        ],
+        watermark=None,
+    )
+    assert sorted(await store.lines()) == [(TOPIC, 5), (TOPIC, 9), (TOPIC + "-2", 0)]
+    whole = await store.in_line(TOPIC, 5)
+    assert keys(whole) == [(b.id, T), (a.id, T + 1), (b.id, T + 2), (a.id, T)]
+    fire = Fire(b.id, b.revision_id, T + 2, T + 2, attempts=3)
+    assert whole[2] == PendingFire(fire, T + 2 + DAY_MS, is_in_line=True)
+    after = (whole[0].fire.due_time, *whole[0].fire.key)
+    assert await store.in_line(TOPIC, 5, after=after, limit=2) == whole[1:3]
+    assert keys(await store.in_line(TOPIC, 9)) == [(urgent.id, T + 9)]
+    assert await store.in_line(TOPIC, 4) == []
+    assert await store.pending_counts([TOPIC, FIFO, "none"]) == {TOPIC: 5, FIFO: 1, "none": 0}
+
+
+async def test_a_fire_leaves_its_line_when_it_is_settled_or_gets_a_time_of_its_own(store):
+    revised = await store.change(creation(spec()))
+    await store.commit([in_line(revised, T + n) for n in range(4)], watermark=None)
+    await store.commit([entry(revised, T), pending(revised, T + 1), in_line(revised, T + 4)], watermark=None)
+    assert keys(await store.in_line(TOPIC, 5)) == [(revised.id, T + n) for n in (2, 3, 4)]
+    await store.change(
+        edit(revised, is_removal=True, drop_pending=True, kept=frozenset({(T + 3, Kind.SCHEDULED)}))
+    )
+    assert keys(await store.in_line(TOPIC, 5)) == [(revised.id, T + 3)]
+    await store.commit([in_line(revised, T + 3)._replace(state=State.EXPIRED)], watermark=None)
+    assert await store.lines() == []
+
+
+async def test_a_fifo_fire_in_line_is_found_at_its_deadline(store):
+    fifo = await store.change(creation(spec("fifo", topic=FIFO)))
+    await store.commit(
+        [in_line(fifo, T, next_attempt_at=T + 9), pending(fifo, T + 1, next_attempt_at=T + 5)], watermark=None
+    )
+    assert await store.next_pending(0) == T + 9
+    assert keys(await store.pending_due(T + 9)) == [(fifo.id, T)]
+    assert [found.is_in_line for found in await store.group_pending(FIFO, "fifo")] == [True, False]
+
+
+async def test_groups_follow_one_another_by_name(store):
+    other = FIFO.replace(".fifo", "2.fifo")
+    for number, (name, topic) in enumerate((("b", FIFO), ("a", FIFO), ("c", other), ("z~", FIFO))):
+        made = await store.change(creation(spec(f"job-{number}", topic=topic, group=name)))
+        await store.commit([pending(made)], watermark=None)
+    found, after = [], ""
+    while (after := await store.next_group(FIFO, after)) is not None:
+        found.append(after)
+    assert found == ["a", "b", "z~"]
+    assert sorted(await store.pending_groups(FIFO)) == [(FIFO, group) for group in found]
+
+
+async def test_an_entry_without_an_attempt_keeps_what_the_row_says_of_the_last_one(store):
+    revised = await store.change(creation(spec()))
+    tried = {"released_at": T + 1, "lateness_us": 1_000, "last_error": "NotFound: Topic does not exist"}
+    await store.commit([pending(revised, T + n, **tried) for n in range(3)], watermark=None)
+    await store.commit(
+        [
+            entry(revised, T, State.EXPIRED),
+            in_line(revised, T + 1),
+            entry(revised, T + 2, released_at=T + 8, lateness_us=7),
+        ],
+        watermark=None,
+    )
+    assert await entries(store) == [
+        entry(revised, T + 2, released_at=T + 8, lateness_us=7),
+        in_line(revised, T + 1, **tried),
+        entry(revised, T, State.EXPIRED, **tried),
+    ]
+
+
+async def test_a_newer_slot_supersedes_what_is_pending_of_latest_schedules(store):
+    revised = await store.change(creation(spec()))
+    bystander = await store.change(creation(spec("bystander")))
+    fifo = await store.change(creation(spec("fifo", topic=FIFO)))
+    older = await store.change(creation(spec("older", catch_up="all")))
+    latest = await store.change(edit(older, new_spec=spec("older")))
+    await store.commit(
+        [
+            in_line(revised, T, last_error="NotFound", maybe_published=True),
+            pending(revised, T + 1),
+            pending(revised, T + 2, due_time=T + 500),
+            pending(revised, T + 3, kind=Kind.MANUAL),
+            pending(revised, T + 4),
+            pending(revised, T + 10),
+            pending(bystander, T),
+            in_line(fifo, T),
+            pending(older, T),
+            pending(latest, T + 1),
+            entry(bystander, T + 1),
+        ],
+        watermark=None,
+    )
+    newer = [Newer(made.id, T + 10, T + 400) for made in (revised, fifo, latest)]
+    kept = [FireKey(revised.id, T + 4, Kind.SCHEDULED)]
+    await store.commit([pending(fifo, T + 1)], watermark=None, newer=newer, kept=kept)
+    gone = await entries(store, states=frozenset({State.SKIPPED}))
+    assert {(one.schedule_id, one.fire_time) for one in gone} == {
+        (revised.id, T),
+        (revised.id, T + 1),
+        (fifo.id, T),
+        (fifo.id, T + 1),
+        (latest.id, T + 1),
+    }
+    assert {one.reason for one in gone} == {SkipReason.SUPERSEDED}
+    first = next(one for one in gone if one.schedule_id == revised.id and one.fire_time == T)
+    assert (first.last_error, first.maybe_published, first.next_attempt_at) == ("NotFound", True, None)
+    assert await store.lines() == []
+    assert await store.pending_groups() == []
 
 
 async def test_a_pending_fire_stays_in_the_group_of_its_revision(store):

@@ -52,6 +52,25 @@ def test_a_small_burst_is_counted_and_drawn(tmp_path):
     assert "1,000 messages" in drawn.findtext("{http://www.w3.org/2000/svg}desc", "")
 
 
+def test_a_small_outage_is_counted():
+    sizes = ["--schedules", "90", "--minutes", "3", "--quota", "100", "--idle-s", "1", "--downtime", "20"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "outage", "--json", *sizes],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    outage = result["outage"]
+    assert outage["pending"] == 3 * 90 - 2 * 9  # nine of them send only the latest
+    assert (outage["superseded"], outage["expired"], outage["missed"], outage["overtaken"]) == (18, 0, 0, 0)
+    assert outage["drained"] == outage["circuit_pending"] == outage["pending"]
+    assert [row["messages"] > 0 for row in outage["by_priority"]] == [True] * 3
+    assert [week["skip_rows"] for week in result["weeks"]] == [20]
+
+
 async def post(receiver, body, count=1):
     async with aiohttp.ClientSession() as session:
         replies = []

@@ -25,8 +25,8 @@ class WatchfulStore(MemoryStore):
         self.clock = clock
         self.checked = 0
 
-    async def commit(self, entries, *, watermark, errors=()):
-        await super().commit(entries, watermark=watermark, errors=errors)
+    async def commit(self, entries, *, watermark, **further):
+        await super().commit(entries, watermark=watermark, **further)
         if watermark is None:
             return
         assert watermark <= self.clock.wall()

@@ -48,7 +48,13 @@ SLOW = (
     "settled_between",
     "flip",
     "next_at",
+    "in_line",
+    "next_group",
+    "lines",
 )
+
+
+TROUBLES = (THROTTLED, THROTTLED, TIMED_OUT, LOST_ACKNOWLEDGEMENT, REJECTED, TOPIC_GONE)
 
 
 class Simulation:
@@ -70,6 +76,7 @@ class Simulation:
         self.sent: list[Sent] = []
         self.stops: list[Stop] = []
         self.trouble = 0.0
+        self.troubles = TROUBLES
         self.is_quiet = is_calm
         self.number = 0
 
@@ -176,6 +183,8 @@ class Simulation:
             document["ends"] = format_utc(UtcMs(self.clock.wall() + 60_000 + self.random.randrange(60_000)))
         if chance() < 0.3:
             document["tz"] = "Europe/London"
+        if chance() < 0.3:
+            document["priority"] = self.random.choice((0, 7, 9))
         return document
 
     def name(self) -> str:
@@ -239,7 +248,8 @@ class Simulation:
                 failing = {self.random.choice(SLOW)}
                 self.store.fails = lambda name: name in failing
             case 3:
-                self.trouble = self.random.choice((0.2, 0.9, 1.0))
+                self.trouble = self.random.choice((0.2, 0.9, 1.0, 1.0))
+                self.troubles = self.random.choice((TROUBLES, TROUBLES, (TOPIC_GONE,), (TIMED_OUT,)))
             case 4:
                 rig.publisher.room = self.random.choice((None, 0, 1, 4))
                 rig.publisher.quota = self.random.choice((None, 0.1, 0.5, 3))
@@ -258,8 +268,8 @@ class Simulation:
     def answer(self, _entry, _attempt):
         if self.is_quiet:
             return PUBLISHED
-        kinds = [THROTTLED, THROTTLED, TIMED_OUT, LOST_ACKNOWLEDGEMENT, REJECTED, TOPIC_GONE]
-        answer = self.random.choice(kinds) if self.random.random() < self.trouble else PUBLISHED
+        is_trouble = self.random.random() < self.trouble
+        answer = self.random.choice(self.troubles) if is_trouble else PUBLISHED
         return answer._replace(delay_s=self.random.choice((0, 0, 0.02, 0.4, 3)))
 
     # --- what was so --------------------------------------------------------------------------------------------------

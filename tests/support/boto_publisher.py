@@ -198,7 +198,13 @@ class BotoPublisher:
         attempt.settle(
             [
                 Outcome(
-                    entry.fire, verdict.outcome, released_us, finished_at, verdict.error, verdict.is_unknown
+                    entry.fire,
+                    verdict.outcome,
+                    released_us,
+                    finished_at,
+                    verdict.error,
+                    verdict.is_unknown,
+                    verdict.is_throttled,
                 )
                 for entry, verdict in zip(attempt.entries, verdicts, strict=True)
             ]

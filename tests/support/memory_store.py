@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from cronally.domain.durations import DAY_MS
-from cronally.domain.model import Fire, FireKey, Kind, SkipReason, State
+from cronally.domain.model import CatchUp, Fire, FireKey, Kind, SkipReason, State
 from cronally.domain.spec import canonical_document, from_canonical, rule_document
 from cronally.engine.ports import (
     OWN_NAME,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.ports import (
         JournalFilter,
+        LinePlace,
+        Newer,
         Order,
         Reopened,
         ScheduleChange,
@@ -213,9 +215,22 @@ class MemoryStore:
         *,
         watermark: UtcMs | None,
         errors: Iterable[tuple[int, str | None]] = (),
+        newer: Sequence[Newer] = (),
+        kept: Iterable[FireKey] = (),
     ) -> None:
         for entry in entries:
             self._write(entry)
+        spared = frozenset(kept)
+        due_before = {(each.schedule_id, each.fire_time): each.due_before for each in newer}
+        for entry in [*self._pending.values()] if newer else ():
+            needless = any(
+                entry.schedule_id == id_ and entry.fire_time < fire_time and entry.due_time < before
+                for (id_, fire_time), before in due_before.items()
+            )
+            policy = self._revisions[entry.revision_id].spec.catch_up
+            is_scheduled = entry.kind is Kind.SCHEDULED
+            if needless and is_scheduled and policy is CatchUp.LATEST and entry.key not in spared:
+                self._write(entry._replace(state=State.SKIPPED, reason=SkipReason.SUPERSEDED))
         if watermark is not None:
             self._advance(watermark)
         for id_, error in errors:
@@ -234,19 +249,51 @@ class MemoryStore:
     ) -> list[PendingFire]:
         due = sorted(
             (next_attempt_at, *entry.key)
-            for next_attempt_at, entry in self._standard_pending()
+            for next_attempt_at, entry in self._pending_by_attempt()
             if next_attempt_at <= through
         )
         rest = [row for row in due if after is None or row > after]
         return [_pending_fire(self._journal[FireKey(*row[1:])]) for row in rest[:limit]]
 
     async def next_pending(self, after: UtcMs) -> UtcMs | None:
-        later = (at for at, _ in self._standard_pending() if at > after)
+        later = (at for at, _ in self._pending_by_attempt() if at > after)
         return min(later, default=None)
 
-    async def pending_groups(self) -> list[tuple[str, str]]:
+    async def lines(self) -> list[tuple[str, int]]:
+        specs = [spec for _, spec in self._lined_up()]
+        return sorted({(spec.topic, spec.priority) for spec in specs if not spec.is_fifo})
+
+    async def in_line(
+        self, topic: str, priority: int, *, after: LinePlace | None = None, limit: int = 500
+    ) -> list[PendingFire]:
+        places = sorted(
+            (entry.due_time, *entry.key)
+            for entry, spec in self._lined_up()
+            if (spec.topic, spec.priority) == (topic, priority)
+        )
+        rest = [place for place in places if after is None or place > after]
+        return [_pending_fire(self._journal[FireKey(*place[1:])]) for place in rest[:limit]]
+
+    async def pending_counts(self, topics: Sequence[str]) -> dict[str, int]:
+        counts = dict.fromkeys(topics, 0)
+        for entry in self._pending.values():
+            spec = self._revisions[entry.revision_id].spec
+            if spec.topic in counts and (spec.is_fifo or entry.is_in_line):
+                counts[spec.topic] += 1
+        return counts
+
+    def _lined_up(self) -> Iterator[tuple[JournalEntry, ScheduleSpec]]:
+        for entry in self._pending.values():
+            if entry.is_in_line:
+                yield entry, self._revisions[entry.revision_id].spec
+
+    async def pending_groups(self, topic: str | None = None) -> list[tuple[str, str]]:
         groups = (fifo_group(self._revisions[entry.revision_id].spec) for entry in self._pending.values())
-        return sorted({group for group in groups if group is not None})
+        return sorted({group for group in groups if group is not None and topic in (None, group[0])})
+
+    async def next_group(self, topic: str, after: str = "") -> str | None:
+        groups = [group for _, group in await self.pending_groups(topic)]
+        return min((group for group in groups if group > after), default=None)
 
     async def group_pending(self, topic: str, group: str, *, limit: int = 100) -> list[PendingFire]:
         members = [
@@ -572,6 +619,8 @@ class MemoryStore:
     def _write(self, entry: JournalEntry) -> None:
         there = self._journal.get(entry.key)
         if there is None or there.state is State.PENDING:
+            if there is not None and entry.state is not State.PUBLISHED:
+                entry = _with_last_attempt(entry, there)
             stored = self._journal[entry.key] = as_stored(entry)
             self._pending.pop(entry.key, None)
             if stored.state is State.PENDING:
@@ -580,9 +629,9 @@ class MemoryStore:
     def _advance(self, watermark: UtcMs) -> None:
         self._watermark = watermark if self._watermark is None else max(self._watermark, watermark)
 
-    def _standard_pending(self) -> Iterator[tuple[UtcMs, JournalEntry]]:
+    def _pending_by_attempt(self) -> Iterator[tuple[UtcMs, JournalEntry]]:
         for entry in self._pending.values():
-            if not self._revisions[entry.revision_id].spec.is_fifo:
+            if entry.is_in_line or not self._revisions[entry.revision_id].spec.is_fifo:
                 assert entry.next_attempt_at is not None
                 yield entry.next_attempt_at, entry
 
@@ -602,6 +651,15 @@ def _last_slot(entry: JournalEntry) -> UtcMs:
     return entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
 
 
+def _with_last_attempt(entry: JournalEntry, there: JournalEntry) -> JournalEntry:
+    """Return *entry* with what the row says of its last attempt, where it says nothing of one itself."""
+    return entry._replace(
+        released_at=there.released_at if entry.released_at is None else entry.released_at,
+        lateness_us=there.lateness_us if entry.lateness_us is None else entry.lateness_us,
+        last_error=there.last_error if entry.last_error is None else entry.last_error,
+    )
+
+
 def _pending_fire(entry: JournalEntry) -> PendingFire:
     assert entry.next_attempt_at is not None
     fire = Fire(
@@ -614,4 +672,4 @@ def _pending_fire(entry: JournalEntry) -> PendingFire:
         maybe_published=entry.maybe_published,
         asked_at=entry.asked_at,
     )
-    return PendingFire(fire, entry.next_attempt_at)
+    return PendingFire(fire, entry.next_attempt_at, entry.is_in_line)

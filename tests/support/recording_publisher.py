@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.errors import InternalError
+from cronally.sns.pacing import DEFAULT, Pacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ class Answer(NamedTuple):
     Fields: delay_s: seconds of the clock until the outcome is known; the entries of a batch that share a delay settle
         together. error: None takes a fitting text. is_unknown: no answer came. is_accepted: a receiver gets the message
         (None: it does if the outcome is PUBLISHED); True with RETRY and is_unknown is a lost acknowledgement.
+        is_throttled: as in ``Outcome``.
     """
 
     outcome: OutcomeClass = OutcomeClass.PUBLISHED
@@ -33,10 +35,11 @@ class Answer(NamedTuple):
     error: str | None = None
     is_unknown: bool = False
     is_accepted: bool | None = None
+    is_throttled: bool = False
 
 
 PUBLISHED = Answer()
-THROTTLED = Answer(OutcomeClass.RETRY, error="Throttling: Rate exceeded")
+THROTTLED = Answer(OutcomeClass.RETRY, error="Throttling: Rate exceeded", is_throttled=True)
 TIMED_OUT = Answer(OutcomeClass.RETRY, error="no answer within 10 s", is_unknown=True)
 LOST_ACKNOWLEDGEMENT = TIMED_OUT._replace(is_accepted=True)
 TOPIC_GONE = Answer(OutcomeClass.HOLD, error="NotFound: Topic does not exist")
@@ -83,8 +86,8 @@ class RecordedBatch:
 class RecordingPublisher:
     """A ``Publisher`` for tests of the engine; every delay runs on *clock*.
 
-    It has room for *room* messages in flight, and a quota of *quota* messages a second of each region for ``wait_s`` to speak
-    of (None: no limit); change them at any time and call ``on_room``.
+    It has room for *room* messages in flight, and a quota of *quota* messages a second of each region (None: no limit);
+    change them at any time and call ``on_room``.
 
     Attributes: script: called once per entry and attempt, in the order of release; replace it at any time.
         arrivals: every attempt. armed: every batch ever armed. is_closed.
@@ -99,7 +102,9 @@ class RecordingPublisher:
         self.is_closed = False
         self.dropped_connections = 0
         self.room: int | None = None
-        self.quota: float | None = None
+        self._quota: float | None = None
+        self._pacing: Pacing | None = None
+        self._asking: asyncio.Task[None] | None = None
         self.on_room: Callable[[], None] = lambda: None
         self._clock = clock
         self._attempts: Counter[str] = Counter()
@@ -108,6 +113,15 @@ class RecordingPublisher:
         self._batches = 0
         self._unanswered = 0
         self._arrived = asyncio.Event()
+
+    @property
+    def quota(self) -> float | None:
+        return self._quota
+
+    @quota.setter
+    def quota(self, messages_per_s: float | None) -> None:
+        self._quota = messages_per_s
+        self._pacing = None if messages_per_s is None else Pacing({DEFAULT: messages_per_s})
 
     @property
     def accepted(self) -> list[Arrival]:
@@ -132,18 +146,31 @@ class RecordingPublisher:
         return list(armed)
 
     def has_room(self, topic: str, messages: int) -> bool:
-        if self.room is None or self._unanswered + messages <= self.room:
-            return True
-        return self._unanswered == 0 and self.room > 0  # a batch that is larger than the room goes alone
+        is_larger = self._unanswered == 0 and self.room  # a batch that is larger than the room goes alone
+        if self.room is not None and self._unanswered + messages > self.room and not is_larger:
+            return False
+        wait_s = 0.0 if self._pacing is None else self._pacing.room_in_s(topic, messages, self._clock.mono())
+        if wait_s > 0 and self._asking is None and not self.is_closed:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_again_in(wait_s))
+            self._tasks.add(self._asking)
+        return wait_s <= 0
+
+    async def _ask_again_in(self, wait_s: float) -> None:
+        await self._clock.sleep(max(wait_s, 0.001))
+        self._tasks.discard(self._asking)
+        self._asking = None
+        self.on_room()
 
     def wait_s(self, topic: str, messages: int) -> float:
-        return messages / self.quota if self.quota else 0.0
+        return 0.0 if self._pacing is None else self._pacing.wait_s(topic, messages, self._clock.mono())
 
     def release(self, armed: Sequence[Armed], settle: Callable[[Sequence[Outcome]], None]) -> None:
         for one in armed:
             if not isinstance(one, RecordedBatch) or one.owner is not self or one.is_released:
                 raise InternalError(f"a batch for {one.batch.topic} was released twice or by a stranger")
             one.is_released = True
+            if self._pacing is not None:
+                self._pacing.take(one.batch.topic, len(one.batch.entries), self._clock.mono())
             self._release(one.batch, settle)
 
     def _release(self, batch: Batch, settle: Callable[[Sequence[Outcome]], None]) -> None:
@@ -210,6 +237,7 @@ class RecordingPublisher:
             self._clock.wall(),
             error,
             answer.is_unknown and not is_published,
+            answer.is_throttled and not is_published,
         )
 
     def drop_connections(self) -> None:

@@ -121,6 +121,7 @@ async def running_engine(
         engine.loop.halt,
         clock,
         lateness,
+        engine.loop.circuits,
         version="0",
         store_name="memory",
         backup_maker=backup_maker,

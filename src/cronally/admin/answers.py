@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cronally.engine.copies import Contents
     from cronally.engine.orders import Backfilled, Retried
     from cronally.engine.ports import JournalRow, StoredSchedule
-    from cronally.engine.service import ScheduleView, Status
+    from cronally.engine.service import Refusing, ScheduleView, Status
     from cronally.engine.why import Why
     from cronally.engine.zone_watch import ZoneChange
 
@@ -134,7 +134,14 @@ def status_answer(status: Status) -> wire.Status:
         journal_keep=format_duration(status.keep.keep_ms),
         journal_max_bytes=status.keep.max_bytes,
         store_warning=status.store_warning,
+        refusing=[_refusing(one) for one in status.refusing],
+        refusing_count=status.refusing_count,
     )
+
+
+def _refusing(one: Refusing) -> dict[str, Any]:
+    since, next_probe = format_utc(one.since), format_utc(one.next_probe)
+    return {**one._asdict(), "since": since, "next_probe": next_probe}
 
 
 def _zone_change(change: ZoneChange) -> dict[str, Any]:

@@ -263,6 +263,8 @@ class Status:
     at or before it may be gone; None if none were pruned. size_bytes: what the store uses. journal_keep, journal_max_bytes:
     how long (as ``30d``) and up to what size of the store the journal is kept. store_warning: what is wrong with the
     place where the store lies, or None.
+    refusing: ``{"topic", "since", "error", "pending", "next_probe"}`` for each topic for which SNS refuses everything, the
+    longest first, the first 20 of refusing_count.
     """
 
     version: str
@@ -289,6 +291,8 @@ class Status:
     journal_keep: str = ""
     journal_max_bytes: int = 0
     store_warning: str | None = None
+    refusing: list[dict[str, Any]] = field(default_factory=list)
+    refusing_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ _WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WIDEST: Final = 48  # characters of a column; --json has everything
 _SHOWN_MESSAGE: Final = 400
 _BAR_CHARS: Final = 30
+_MOST_REFUSING: Final = 5  # topics; --json names more
 _UNPRINTABLE: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
@@ -268,6 +269,7 @@ def status_text(status: Status) -> str:
         since = f"after {status.pruned_through}" if status.pruned_through else "from the beginning"
         used = f"{format_size(status.size_bytes)} of {format_size(status.journal_max_bytes)} used"
         lines.append(("journal", f"{since}, kept for {status.journal_keep}; {used}"))
+    lines += [("refused by SNS", printable(text)) for text in _refusing_lines(status)]
     if status.lateness_us:
         words = [f"{key} {late_text(status.lateness_us[key])}" for key in ("p50", "p99", "max")]
         lines.append(("lateness", f"{', '.join(words)} (last {status.lateness_us['count']:,} fires)"))
@@ -279,6 +281,18 @@ def status_text(status: Status) -> str:
         moved = f"of {change['count']:,} by tzdata {change['new']} (before: {change['old']}): {names}"
         lines.append(("moved fires", printable(moved)))
     return "\n".join(f"{key:<15}{text}".rstrip() for key, text in lines)
+
+
+def _refusing_lines(status: Status) -> list[str]:
+    """Return a line for each topic for which SNS refuses everything, up to some number."""
+    lines = [
+        f"{one['topic']} since {one['since']}: {one['error']}; {one['pending']:,} wait; "
+        f"tried again {relative_text(one['next_probe'], status.now)}"
+        for one in status.refusing[:_MOST_REFUSING]
+    ]
+    if status.refusing_count > len(lines):
+        lines.append(f"and {status.refusing_count - len(lines):,} more topics")
+    return lines
 
 
 def histogram_lines(buckets: Sequence[Mapping[str, int | None]]) -> list[str]:

@@ -88,6 +88,11 @@ class Fire(NamedTuple):
     asked_at: UtcMs | None = None
 
     @property
+    def counted_from(self) -> UtcMs:
+        """From when its deadline counts: when it is due, or was asked for again."""
+        return self.due_time if self.asked_at is None else UtcMs(max(self.due_time, self.asked_at))
+
+    @property
     def key(self) -> FireKey:
         return FireKey(self.schedule_id, self.fire_time, self.kind)
 
@@ -147,6 +152,7 @@ class JournalEntry(NamedTuple):
         due_time: of the first slot. released_at: its last attempt was written. published_at: SNS accepted it.
         lateness_us: released - due, microseconds, never negative. next_attempt_at: pending only, when to try next.
         maybe_published: an attempt ended without an answer, so that a receiver may have it although we say otherwise.
+        is_in_line: pending only: it goes when its turn comes, by priority and due time; its next attempt is its deadline.
         asked_at: see Fire.
     """
 
@@ -167,6 +173,7 @@ class JournalEntry(NamedTuple):
     last_fire_time: UtcMs | None = None
     count: int = 1  # type: ignore[assignment]  # the field hides tuple.count, which nobody wants of an entry
     is_open: bool = False
+    is_in_line: bool = False
     asked_at: UtcMs | None = None
 
     @property

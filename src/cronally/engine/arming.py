@@ -1,8 +1,8 @@
 """From fires to armed requests: their messages are read, composed, packed and armed, as far as memory and quota go.
 
-A fire that would wait for its region's quota longer than ``PATIENCE_MS`` becomes a pending row instead of a request
-(design §4): it is durable, costs no memory, and comes back when its turn is near. Not before it is due: until then a change
-may still withdraw it. So it is put by (``later``).
+A fire that would wait for its region's quota longer than ``PATIENCE_MS``, or whose topic refuses everything, becomes a
+pending row instead of a request (design §4): it is durable, costs no memory, and comes back when its turn has come. Not before
+it is due: until then a change may still withdraw it. So it is put by (``later``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from cronally.domain.batching import pack
 from cronally.domain.message import compose
-from cronally.domain.model import MISSED_AFTER_MS, State
-from cronally.engine.settle import unsent_entry
+from cronally.domain.model import MISSED_AFTER_MS
 from cronally.errors import StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
 
@@ -27,19 +26,24 @@ if TYPE_CHECKING:
     from cronally.domain.model import Fire
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.attempts import Attempts
+    from cronally.engine.backlog import Line
     from cronally.engine.core import Core
-    from cronally.engine.departures import Departures, Way
+    from cronally.engine.departures import Departures
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Publisher, Store
 
 SLICE = 500  # fires read, composed and armed together; no step of that takes longer than 2 ms
 PATIENCE_MS = 10_000  # design §4: a longer wait for quota is spent in the store
+_PUT_BY = 100  # fires written down between two turns of the event loop: 2 ms
 _FULL_MS = 5_000  # what has been due for so long and finds no memory will not leave within PATIENCE_MS
 _ENOUGH = 0.5  # of the budget: below this, planning goes on
-_LEAST_DEFER_MS = 1_000
-_MANY = 10_000  # messages, to see from what one more of them takes
+_LOOKAHEAD_S = (
+    1.0  # of quota: so much of what is pending is armed, so that a new slot waits behind no more than that
+)
+_LOOK_AGAIN_MS = 250  # for room; a quota keeps a second of what is not used
+_MOST_LOOK_AGAIN_MS = 5_000  # a rate that had fallen may have risen again
+_MOST_WAITING = 50  # batches that find no room: then nothing that is pending is armed beside them
 _MOST_LATER = 20_000  # fires put by, 350 bytes each
-_MOST_DEFER_MS = 300_000  # then the wait is estimated anew: a rate that had fallen may have risen again
 _STORE_RETRY_S = 0.2
 _BEFORE_INSTANT_MS = 8  # so close to an instant no slice is begun
 DEFAULT_BUDGET_BYTES = 32 << 20
@@ -82,9 +86,8 @@ class Arming:
         self._is_full = False
         self._bytes_per_fire = float(_FIRST_GUESS_BYTES)
         self._later: list[tuple[UtcMs, Fire]] = []
-        self._put_off_until: dict[
-            tuple[Way, int], float
-        ] = {}  # by way and priority: when the last one's turn is
+        self.room_at = MAX_UTC_MS
+        """When there may be room for pending fires, after there was none."""
         self.has_armed = asyncio.Event()
         """Set when something was armed."""
 
@@ -129,15 +132,24 @@ class Arming:
         """
         by_instant: dict[UtcMs, list[Entry]] = {}
         now = self._clock.wall()
+        circuits = self._attempts.circuits
+        barred: list[tuple[Entry, UtcMs]] = []
         for fire in fires:
             entry = compose(specs[fire.revision_id], fire)
             due = fire.due_time
             instant = max(now, due)
+            if circuits.open and self._is_barred(entry, is_planned=is_planned):
+                barred.append((entry, instant))
+                continue
             entries = by_instant.get(instant)
             if entries is None:
                 by_instant[instant] = [entry]
             else:
                 entries.append(entry)
+        for number, (entry, instant) in enumerate(barred, start=1):
+            self._put_by(entry, instant, self._clock.wall())
+            if number % _PUT_BY == 0:
+                await self._clock.sleep(0)
         for instant in sorted(by_instant):
             batches = self._patient(pack(by_instant[instant]), instant, is_planned=is_planned)
             await self.arm(batches, instant)
@@ -165,12 +177,23 @@ class Arming:
                 is_hopeless = is_full and self.is_hopeless(batch.entries[0].fire.due_time, now)
                 if leaves_at <= instant + PATIENCE_MS and not is_hopeless:
                     patient.append(batch)
-                elif instant > now:
-                    for entry in batch.entries:
-                        heapq.heappush(self._later, (instant, entry.fire))
                 else:
-                    self.defer(batch)
+                    for entry in batch.entries:
+                        self._put_by(entry, instant, now)
         return patient
+
+    def _is_barred(self, entry: Entry, *, is_planned: bool) -> bool:
+        """Whether the topic of a fire refuses everything. Planned FIFO fires have to take their place in time all the same."""
+        if is_planned and entry.deduplication is not None and not self._core.has_row(entry.fire):
+            return False
+        return self._attempts.circuits.is_barred(entry.topic, entry.fire.key)
+
+    def _put_by(self, entry: Entry, instant: UtcMs, now: UtcMs) -> None:
+        """Have a fire that may leave at *instant* wait in the store, once it is due."""
+        if instant > now:
+            heapq.heappush(self._later, (instant, entry.fire))
+        else:
+            self._attempts.stand_in_line(entry, now)
 
     def _leaves_at(self, topic: str, messages: int, now: UtcMs) -> UtcMs:
         """Return when the last of so many *messages* to *topic* will have left, by its quota."""
@@ -194,32 +217,35 @@ class Arming:
         later, self._later = self._later, []
         return [fire for _, fire in later]
 
-    def forget_instants(self) -> None:
-        """The clock was set back: nothing is put by, and nobody's turn is known."""
-        self._later.clear()
-        self._put_off_until.clear()
-
     def defer(self, batch: Batch) -> None:
-        """Write down the fires of *batch* as pending until their turn, behind those that were put off before them.
-
-        That is a second from now at least and five minutes at most.
-        """
+        """Have the fires of *batch*, which are due, wait in the store until their turn."""
         now = self._clock.wall()
-        topic, priority, count = batch.topic, batch.priority, len(batch.entries)
-        ahead = self._departures.ahead(topic, priority)
-        leaves_at = self._leaves_at(topic, ahead + count, now)
-        each_ms = (self._leaves_at(topic, ahead + count + _MANY, now) - leaves_at) / _MANY
-        line = self._departures.way(topic), priority
-        leaves_at = UtcMs(max(leaves_at, int(self._put_off_until.get(line, 0) + count * each_ms)))
-        self._put_off_until[line] = leaves_at
-        until = UtcMs(min(max(leaves_at, now + _LEAST_DEFER_MS), now + _MOST_DEFER_MS))
         for entry in batch.entries:
-            if self._core.may_release(entry.fire):
-                self._attempts.conclude(
-                    entry.fire, unsent_entry(entry.fire, State.PENDING, next_attempt_at=until)
-                )
-            else:
-                self._attempts.note_dropped(entry.fire)
+            self._attempts.stand_in_line(entry, now)
+
+    def room_for_pending(self, line: Line) -> int:
+        """Return how many more fires of a *line* in the store may be armed, up to ``SLICE``."""
+        departures, publisher = self._departures, self._publisher
+        topic, priority = line.topic, line.priority
+        now = self._clock.wall()
+        most = min(self._attempts.room(), self.room(now, now))
+        if not most or departures.is_waiting(topic, _MOST_WAITING):
+            self._look_for_room_in(0.0)
+            return 0
+        before = departures.before(topic, priority)
+        all_s = publisher.wait_s(topic, before + most)
+        if all_s <= _LOOKAHEAD_S:
+            return most
+        none_s = publisher.wait_s(topic, before)
+        each_s = (all_s - none_s) / most
+        some = int(max(0.0, _LOOKAHEAD_S - none_s) / each_s)
+        if not some:
+            self._look_for_room_in(none_s + each_s - _LOOKAHEAD_S)
+        return some
+
+    def _look_for_room_in(self, wait_s: float) -> None:
+        wait_ms = min(max(int(wait_s * 1000), _LOOK_AGAIN_MS), _MOST_LOOK_AGAIN_MS)
+        self.room_at = UtcMs(min(self.room_at, self._clock.wall() + wait_ms))
 
     async def arm(self, batches: Sequence[Batch], instant: UtcMs) -> None:
         """Arm *batches* to leave at *instant*. An entry that is withdrawn meanwhile is missed when they leave."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
+from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.batching import MAX_BATCH_ENTRIES
@@ -27,6 +29,12 @@ class Way(NamedTuple):
     is_fifo: bool
 
 
+@cache
+def way_of(topic: str) -> Way:
+    """Return the way of messages to *topic*."""
+    return Way(topic.split(":")[3], topic.endswith(".fifo"))
+
+
 class Departure(NamedTuple):
     """An armed batch. instant: when it may leave."""
 
@@ -44,7 +52,6 @@ class Departures:
         self._due: dict[Way, Turns[Departure]] = {}
         self._unadmitted: list[Departure] = []
         self._loads: dict[Way, dict[int, Counter[str]]] = {}  # messages by priority and topic
-        self._ways: dict[str, Way] = {}
 
     def add(self, armed: Armed, instant: UtcMs) -> None:
         """Take in a batch that may leave at *instant*."""
@@ -53,7 +60,7 @@ class Departures:
             ways = self._to_come[instant] = {}
             heapq.heappush(self._instants, instant)
         batch = armed.batch
-        way, priority = self.way(batch.topic), batch.priority
+        way, priority = way_of(batch.topic), batch.priority
         turns = ways.get(way)
         if turns is None:
             turns = ways[way] = Turns()
@@ -88,13 +95,13 @@ class Departures:
             (taken if before is None or max(dues) < before else kept).append(departure)
         self._unadmitted = kept
         for departure in taken:
-            self._leave(self.way(departure.armed.batch.topic), departure)
+            self._leave(way_of(departure.armed.batch.topic), departure)
         return taken
 
     def put(self, departure: Departure) -> None:
         """Let a FIFO batch that was admitted take its turn."""
         batch = departure.armed.batch
-        way = self.way(batch.topic)
+        way = way_of(batch.topic)
         self._due.setdefault(way, Turns()).add(batch.priority, batch.topic, departure)
         self.size_bytes += departure.armed.size_bytes
         self._note(way, batch.topic, batch.priority, len(batch.entries))
@@ -112,7 +119,7 @@ class Departures:
         departure = turns.pop()
         turns.end_turn()
         batch = departure.armed.batch
-        way = self.way(batch.topic)
+        way = way_of(batch.topic)
         if not turns:
             del self._due[way]
         self._leave(way, departure)
@@ -143,7 +150,7 @@ class Departures:
 
     def ahead(self, topic: str, priority: int) -> int:
         """Return how many messages leave before the next one to *topic* that comes now with *priority*."""
-        load = self._loads.get(self.way(topic), {})
+        load = self._loads.get(way_of(topic), {})
         ahead = sum(topics.total() for higher, topics in load.items() if higher > priority)
         topics = load.get(priority)
         if topics:
@@ -151,6 +158,16 @@ class Departures:
             turns = own // MAX_BATCH_ENTRIES + 1
             ahead += min(topics.total(), own + turns * others * MAX_BATCH_ENTRIES)
         return ahead
+
+    def is_waiting(self, topic: str, most: int) -> bool:
+        """Whether more than *most* batches that might have left wait on the way of *topic*."""
+        turns = self._due.get(way_of(topic))
+        return turns is not None and sum(1 for _ in islice(turns, most + 1)) > most
+
+    def before(self, topic: str, priority: int) -> int:
+        """Return how many messages there are on the way of *topic* that are at least as urgent as *priority*."""
+        load = self._loads.get(way_of(topic), {})
+        return sum(topics.total() for higher, topics in load.items() if higher >= priority)
 
     def clear(self) -> list[Departure]:
         """Take everything out."""
@@ -183,10 +200,3 @@ class Departures:
             topics[topic] = left
         else:
             del topics[topic]
-
-    def way(self, topic: str) -> Way:
-        """Return the way of messages to *topic*."""
-        way = self._ways.get(topic)
-        if way is None:
-            way = self._ways[topic] = Way(topic.split(":")[3], topic.endswith(".fifo"))
-        return way

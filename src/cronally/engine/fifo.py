@@ -6,6 +6,8 @@
    so memory holds only the first ``MAX_WAITING`` of a group; ``has_more`` says that the store has others.
 3. A pending fire that is not due yet (its schedule has a spread and was edited) keeps no group busy: the group opens for
    it when it is due.
+4. The groups of a topic that is *shut*, because SNS refuses everything, are not kept: all that is due there has a pending
+   row and nothing goes, but for the one group that is let in to try. When it is opened again, the store says which are busy.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from cronally.domain.model import Fire, FireKey, Kind
     from cronally.instants import UtcMs
@@ -59,6 +61,9 @@ class FifoGroups:
         self._heads: dict[FireKey, GroupKey] = {}
         self._retries: list[tuple[UtcMs, FireKey]] = []
         self._opening: list[tuple[UtcMs, GroupKey]] = []
+        self._shut: dict[
+            str, set[GroupKey] | None
+        ] = {}  # with what came up since they are about to be opened
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -70,6 +75,8 @@ class FifoGroups:
         """
         group = self._groups.get(key)
         if group is None:
+            if self._keep_out(key):
+                return False
             self._groups[key] = _Group(head=place)
             self._heads[place.fire.key] = key
             return True
@@ -78,6 +85,8 @@ class FifoGroups:
 
     def mark_busy(self, key: GroupKey) -> None:
         """Say that the store may have pending fires of this group, at any place: the next head comes from there."""
+        if key not in self._groups and self._keep_out(key):
+            return
         group = self._groups.setdefault(key, _Group())
         group.has_more = True
         group.waiting.clear()
@@ -94,14 +103,17 @@ class FifoGroups:
 
     def begin_refill(self, key: GroupKey) -> None:
         """The outcomes are about to be committed and the store read for *key*; fires that enter now are kept here."""
-        self._groups[key].has_more = False
+        if key in self._groups:
+            self._groups[key].has_more = False
 
     def refill(self, key: GroupKey, places: Sequence[Place], *, is_all: bool) -> Fire | None:
         """Give a group without a head its first pending fires; return the new head, None if the group is free again.
 
         is_all: the store had no others. The caller sends the head when it is due.
         """
-        group = self._groups[key]
+        group = self._groups.get(key)
+        if group is None or group.head is not None:  # shut meanwhile; or shut and let in again
+            return None
         known = {place[:4] for place in group.waiting}
         group.waiting += [place for place in places if place[:4] not in known]
         if not is_all:
@@ -127,6 +139,9 @@ class FifoGroups:
     def replace_head(self, fire: Fire, retry_at: UtcMs) -> None:
         """The head's attempt failed for now: it stays, as *fire* (one attempt more), and goes again at *retry_at*."""
         key = self._heads[fire.key]
+        if key.topic in self._shut:
+            self.give_up_head(fire)
+            return
         group = self._groups[key]
         assert group.head is not None
         group.head = group.head._replace(fire=fire)
@@ -137,6 +152,9 @@ class FifoGroups:
         key = self._heads.pop(fire.key)
         group = self._groups[key]
         group.head = None
+        if key.topic in self._shut:
+            self._go_on_from_store(key)
+            return None
         return self._promote(key, group)
 
     def give_up_head(self, fire: Fire) -> None:
@@ -144,7 +162,7 @@ class FifoGroups:
         key = self._heads.pop(fire.key, None)
         if key is not None:
             self._groups[key].head = None
-            self.mark_busy(key)
+            self._go_on_from_store(key)
 
     def restart(self, in_flight: Container[FireKey]) -> None:
         """Keep the heads that are *in_flight* and forget all else, instants too: the store says what follows."""
@@ -175,10 +193,68 @@ class FifoGroups:
         for key in list(self._heads):
             if key.schedule_id == schedule_id and (key.fire_time, key.kind) not in kept:
                 self._groups[self._heads[key]].head = None
-                self.mark_busy(self._heads.pop(key))
+                self._go_on_from_store(self._heads.pop(key))
         for group_key, group in self._groups.items():
             if any(place.fire.schedule_id == schedule_id for place in group.waiting):
                 self.mark_busy(group_key)
+
+    # --- topics that refuse everything ------------------------------------------------------------------------------
+
+    def shut(self, topic: str) -> list[Fire]:
+        """Let nothing more of *topic* go (rule 4); return what waited here. Heads that are on their way stay until answered."""
+        self._shut[topic] = None
+        waiting: list[Fire] = []
+        for key in [key for key in self._groups if key.topic == topic]:
+            group = self._groups[key]
+            waiting += [place.fire for place in group.waiting]
+            group.waiting.clear()
+            group.has_more = True
+            if group.head is None:
+                del self._groups[key]
+        return waiting
+
+    def is_shut(self, topic: str) -> bool:
+        return topic in self._shut
+
+    def let_in(self, key: GroupKey) -> bool:
+        """Let one group of a topic that is shut be read from the store and try; False if its head is on its way."""
+        if key in self._groups:
+            return False
+        self._groups[key] = _Group(has_more=True)
+        return True
+
+    def begin_open(self, topic: str) -> None:
+        """The store is about to be asked for the groups of *topic*; those that come up meanwhile are kept here."""
+        self._shut[topic] = set()
+
+    def let_go_on(self, keys: Iterable[GroupKey]) -> None:
+        """Let some groups of a topic that is about to be opened go on from the store."""
+        for key in keys:
+            self._groups.setdefault(key, _Group()).has_more = True
+
+    def end_open(self, topic: str) -> None:
+        """All groups that the store had may go on: let those that came up meanwhile do so, and open the others."""
+        self.let_go_on(self._shut.pop(topic, None) or ())
+
+    def heads_of(self, schedule_ids: Container[int]) -> list[FireKey]:
+        """Return the heads that are fires of some schedules."""
+        return [key for key in self._heads if key.schedule_id in schedule_ids]
+
+    def _keep_out(self, key: GroupKey) -> bool:
+        if key.topic not in self._shut:
+            return False
+        came_up = self._shut[key.topic]
+        if came_up is not None:
+            came_up.add(key)
+        return True
+
+    def _go_on_from_store(self, key: GroupKey) -> None:
+        """A group has lost its head, and the store says what comes next."""
+        if key.topic in self._shut:
+            del self._groups[key]
+            self._keep_out(key)
+        else:
+            self.mark_busy(key)
 
     def _wait(self, group: _Group, place: Place) -> None:
         if group.has_more and (not group.waiting or place > max(group.waiting)):
@@ -196,6 +272,7 @@ class FifoGroups:
             group.head = heapq.heappop(group.waiting)
             self._heads[group.head.fire.key] = key
             return group.head.fire
-        if not group.has_more:
+        if not group.has_more or key.topic in self._shut:
             del self._groups[key]
+            self._keep_out(key)
         return None

@@ -65,6 +65,10 @@ class Holding:
         self._in_flight_count = 0
         self._unsettled_dues: dict[UtcMs, int] = {}
         self._due_heap: list[UtcMs] = []
+        self._row_first: set[_Key] = set()  # those of whom a pending row is on the way and not the last word
+        self._resending: set[_Key] = (
+            set()
+        )  # those held that have a pending row which is not about to be replaced
         self._dropping: set[int] = set()
 
     def hold(self, fire: Fire, *, has_row: bool = False) -> bool:
@@ -79,7 +83,9 @@ class Holding:
         if not has_row and self._is_relived(fire):
             return False
         self._held[key] = _Held(fire, Phase.PLANNED, has_row)
-        if not has_row and fire.kind is _SCHEDULED:
+        if has_row:
+            self._resending.add(key)
+        elif fire.kind is _SCHEDULED:
             due = fire.due_time
             if due not in self._unsettled_dues:
                 heapq.heappush(self._due_heap, due)
@@ -115,7 +121,7 @@ class Holding:
         held = self._held.get((fire.schedule_id, fire.fire_time, fire.kind))
         if held is None or held.phase is not Phase.PLANNED or held.fire.revision_id != fire.revision_id:
             return False
-        return not held.has_row or held.fire.asked_at == fire.asked_at
+        return not held.has_row or _is_same_attempt(held.fire, fire)
 
     def launch(self, entries: Iterable[Entry], now: UtcMs) -> bool:
         """Mark the fires of *entries* in flight if all of them may go *now*; else change nothing and return False."""
@@ -126,7 +132,9 @@ class Holding:
             held = get((fire.schedule_id, fire.fire_time, fire.kind))
             if held is None or held.phase is not planned or held.fire.revision_id != fire.revision_id:
                 return False
-            if now > fire.deadline_at or (held.has_row and held.fire.asked_at != fire.asked_at):
+            if held.has_row and not _is_same_attempt(held.fire, fire):
+                return False
+            if now > fire.deadline_at:
                 return False
             launched.append(held)
         for held in launched:
@@ -134,9 +142,12 @@ class Holding:
         self._in_flight_count += len(launched)
         return True
 
-    def mark_waiting(self, fire: Fire) -> None:
-        """The fire waits in its FIFO group and its pending row is on the way to the store."""
+    def mark_waiting(self, fire: Fire, *, has_row: bool = False) -> None:
+        """The fire waits in its FIFO group. has_row: its pending row is in the store already, not on the way there."""
         self._held[fire.key].phase = Phase.WAITING
+        if not has_row:
+            self._row_first.add(fire.key)
+        self._resending.add(fire.key)
         self._count_settled(self._held[fire.key])
 
     def mark_planned(self, fire: Fire) -> bool:
@@ -147,7 +158,20 @@ class Holding:
         if held.phase is Phase.IN_FLIGHT:
             return False
         held.phase, held.fire = Phase.PLANNED, fire
+        if held.has_row:
+            self._resending.add(fire.key)
         return True
+
+    def let_go(self, fire: Fire) -> None:
+        """A pending fire is not sent after all: who looks for it finds its row."""
+        self._release_hold(fire)
+
+    def forget_waiting(self, fires: Iterable[Fire]) -> None:
+        """*fires* wait in no group any more: the store has them."""
+        for fire in fires:
+            held = self._held.get(fire.key)
+            if held is not None and held.phase is Phase.WAITING:
+                self._release_hold(fire)
 
     def begin_manual(self, fire: Fire) -> None:
         """The row of a manual fire is being written: nobody but the writer sends it, however early he sees it."""
@@ -175,8 +199,12 @@ class Holding:
         """The outcomes are known; their rows go into the next commit."""
         all_held, dues = self._held, self._unsettled_dues
         in_flight, settled = Phase.IN_FLIGHT, Phase.SETTLED
+        resending = self._resending
         for fire in fires:
-            held = all_held[fire.schedule_id, fire.fire_time, fire.kind]
+            key = (fire.schedule_id, fire.fire_time, fire.kind)
+            held = all_held[key]
+            if resending:
+                resending.discard(key)
             if held.phase is in_flight:
                 self._in_flight_count -= 1
             held.phase = settled
@@ -193,15 +221,21 @@ class Holding:
         """*entries* are durable: let go of the settled fires among them and remember when to retry the pending ones."""
         all_held, settled, pending = self._held, Phase.SETTLED, State.PENDING
         is_relived = self.relived.is_on
+        row_first = self._row_first
         for entry in entries:
             if is_relived:
                 self.relived.note(entry)
             key = (entry.schedule_id, entry.fire_time, entry.kind)
             held = all_held.get(key)
+            is_first = bool(row_first) and key in row_first
+            if is_first:
+                row_first.discard(key)
             if held is None:
                 continue
             held.has_row = True
-            if held.phase is settled:
+            if (
+                held.phase is settled and not is_first
+            ):  # else what has become of it since comes with a later entry
                 del all_held[key]
                 if entry.state is pending and entry.next_attempt_at is not None:
                     self.expect_pending(entry.next_attempt_at)
@@ -211,11 +245,19 @@ class Holding:
         held = self._held.get(fire.key)
         if held is not None:
             self._count_settled(held)
+            if held.phase is not Phase.SETTLED:
+                self._resending.add(fire.key)
         return held is not None
 
     def has_row(self, fire: Fire) -> bool:
-        """Whether a fire that is held has a pending row."""
-        return self._held[fire.key].has_row
+        """Whether a fire is held and has a pending row."""
+        held = self._held.get(fire.key)
+        return held is not None and held.has_row
+
+    def resent_of(self, schedule_ids: Container[int]) -> list[FireKey]:
+        """Return the fires of some schedules that have a pending row and may be on their way: it is theirs to replace."""
+        keys = [FireKey(*key) for key in self._resending if key[0] in schedule_ids]
+        return keys + self.groups.heads_of(schedule_ids)
 
     def expect_pending(self, at: UtcMs) -> None:
         """A pending row may be tried at *at*."""
@@ -273,7 +315,7 @@ class Holding:
             if held.phase in sent and held.fire.kind is _SCHEDULED and held.fire.fire_time > at
         ]
 
-    def let_go(self) -> None:
+    def let_all_go(self) -> None:
         """Hold only what is on its way or whose outcome is known: the store or the timetable gives the others again."""
         kept = (Phase.IN_FLIGHT, Phase.SETTLED, Phase.WITHHELD)
         for held in [held for held in self._held.values() if held.phase not in kept]:
@@ -289,6 +331,7 @@ class Holding:
 
     def _release_hold(self, fire: Fire) -> None:
         self._count_settled(self._held.pop(fire.key))
+        self._resending.discard(fire.key)
 
     def _count_settled(self, held: _Held) -> None:
         if held.has_row or held.fire.kind is not Kind.SCHEDULED:
@@ -300,3 +343,8 @@ class Holding:
             self._unsettled_dues[due] = left
         else:
             del self._unsettled_dues[due]
+
+
+def _is_same_attempt(held: Fire, fire: Fire) -> bool:
+    """Whether *fire* is what is held: not one that was armed twice and has gone once, or that was asked for again since."""
+    return held.attempts == fire.attempts and held.asked_at == fire.asked_at

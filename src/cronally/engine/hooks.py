@@ -36,6 +36,12 @@ class Hooks:
     def pruned(self, rows: int, through: UtcMs, *, for_size: bool) -> None:
         """Old journal entries are gone, of slots due up to *through*. for_size: there were too many, not too old ones."""
 
+    def circuit_opened(self, topic: str, error: str | None) -> None:
+        """SNS refuses everything for *topic*: what is due there waits, and one message at a time is tried."""
+
+    def circuit_closed(self, topic: str, opened_at: UtcMs) -> None:
+        """SNS takes messages for *topic* again, for the first time since *opened_at*."""
+
     def instants_moved(self, names: Sequence[str]) -> None:
         """A new tzdata moved the one instant of these ``@at`` schedules."""
 

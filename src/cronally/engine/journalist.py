@@ -77,6 +77,22 @@ class Journalist(Lateness):
             format_duration(self._keep.keep_ms),
         )
 
+    def circuit_opened(self, topic: str, error: str | None) -> None:
+        _log.warning(
+            "SNS refuses everything for %s (%s): what is due there waits, and one message at a time is tried",
+            topic,
+            error,
+            extra={"action": "circuit_opened"},
+        )
+
+    def circuit_closed(self, topic: str, opened_at: UtcMs) -> None:
+        _log.warning(
+            "SNS takes messages for %s again, for the first time since %s; what waited goes now",
+            topic,
+            format_utc(opened_at),
+            extra={"action": "circuit_closed"},
+        )
+
     def instants_moved(self, names: Sequence[str]) -> None:
         first = ", ".join(names[:_MOST_NAMES])
         _log.warning(

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES, SLICE, Arming
 from cronally.engine.attempts import Attempts
+from cronally.engine.backlog import Backlog
+from cronally.engine.circuits import Circuits
 from cronally.engine.departures import Departures
 from cronally.engine.halt import Halt
 from cronally.engine.releasing import Releasing
@@ -40,7 +42,7 @@ _STORE_RETRY_S = 0.2
 
 
 class Loop:
-    """Drives the core. One per engine. Attributes: retrying: for those who write pending rows. halt: why nothing leaves."""
+    """Drives the core. One per engine. Attributes: retrying: for those who write pending rows. halt: why nothing leaves. circuits."""
 
     def __init__(
         self,
@@ -74,7 +76,8 @@ class Loop:
         """Held by recovery, and by what must not meet it halfway."""
         self.halt = Halt(settler)
         self._departures = Departures()
-        self._attempts = Attempts(core, settler, jitter=jitter)
+        self.circuits = Circuits()
+        self._attempts = Attempts(core, settler, self.circuits, Backlog(), hooks, jitter=jitter)
         self._arming = Arming(
             core,
             store,
@@ -169,7 +172,7 @@ class Loop:
         """The change that drops has been made, or has failed."""
         self.replan(self._core.end_drop(schedule_id, is_done=is_done))
         if not is_done:
-            self.retrying.look_for_pending()
+            self.retrying.look_for_lines()
 
     def note_committed(self) -> None:
         """Rows became durable: some may be pending."""
@@ -330,9 +333,9 @@ class Loop:
     def _let_go(self) -> None:
         """Forget all that is planned, armed or to be retried, with every instant of a clock that has been set back."""
         self._departures.clear()
-        self._arming.forget_instants()
+        self._arming.clear_later()
         self._sooner.clear()
-        self._core.let_go()
+        self._core.let_all_go()
         self._attempts.let_go()
         self.retrying.forget_instants()
 

@@ -281,13 +281,14 @@ class Orders:
     @asynccontextmanager
     async def _letting_in(self, fires: Iterable[tuple[Fire, ScheduleSpec]]) -> AsyncIterator[None]:
         """For writing the pending rows of *fires*: their FIFO groups wait for them, and then they are sent."""
-        retrying = self._loop.retrying
+        retrying, topics = self._loop.retrying, set()
         async with self._loop.steady():
             for fire, spec in fires:
+                topics.add(spec.topic)
                 if spec.is_fifo:  # before the row is there, so that no later one slips in
                     retrying.expect_in_group((fire,), spec)
             yield
-        retrying.expect_due(self._clock.wall())
+        retrying.expect_asked(topics)
 
 
 def _left(slots: Slots, found: _Found) -> Iterator[SlotRange]:

@@ -39,7 +39,8 @@ class Outcome(NamedTuple):
 
     Fields: released_us: wall clock, microseconds, when its request began to be written. finished_at: when the answer
         (or its absence) was known. error: what SNS said, ``CODE: message``; None when published.
-        is_unknown: SNS may have accepted it although no answer says so.
+        is_unknown: SNS may have accepted it although no answer says so. is_throttled: SNS took too many messages of the
+        region to take this one; that says nothing against its topic.
     """
 
     fire: Fire
@@ -48,6 +49,7 @@ class Outcome(NamedTuple):
     finished_at: UtcMs
     error: str | None = None
     is_unknown: bool = False
+    is_throttled: bool = False
 
 
 class Armed(Protocol):
@@ -215,10 +217,23 @@ class TimetableRow(NamedTuple):
 
 
 class PendingFire(NamedTuple):
-    """A pending row: the fire, and when it may next be tried."""
+    """A pending row: the fire, and when it may next be tried. is_in_line: when its turn comes; that instant is its deadline."""
 
     fire: Fire
     next_attempt_at: UtcMs
+    is_in_line: bool = False
+
+
+LinePlace = tuple["UtcMs", int, "UtcMs", str]
+"""A pending fire's place in the line of its topic and priority: (due time, schedule id, fire time, kind)."""
+
+
+class Newer(NamedTuple):
+    """A slot of a ``latest`` schedule came due: older ones that are pending and were due before *due_before* go no more."""
+
+    schedule_id: int
+    fire_time: UtcMs
+    due_before: UtcMs
 
 
 class JournalRow(NamedTuple):
@@ -382,11 +397,15 @@ class Store(Protocol):
         *,
         watermark: UtcMs | None,
         errors: Iterable[tuple[int, str | None]] = (),
+        newer: Sequence[Newer] = (),
+        kept: Iterable[FireKey] = (),
     ) -> None:
         """Write *entries* in order, the watermark, and what SNS says against schedules, in one transaction.
 
-        An entry replaces a pending row of its key; any other row stays as it is, so journalling twice is a no-op.
-        The watermark never goes back. errors: (schedule id, error or None).
+        An entry replaces a pending row of its key; any other row stays as it is, so journalling twice is a no-op. What the
+        pending row says of its last attempt (error, when, how late) stays where the entry says nothing of one, unless it was published.
+        The watermark never goes back. errors: (schedule id, error or None). newer: after all that, the pending scheduled
+        rows of ``latest`` revisions that they make needless become ``skipped``, ``superseded``; not those in *kept*.
         """
         ...
 
@@ -402,16 +421,35 @@ class Store(Protocol):
     ) -> list[PendingFire]:
         """Return pending fires with next attempt <= *through*, ordered by (next attempt, schedule id, fire time, kind).
 
-        after: the last row of the slice before. Rows of FIFO topics are left out: ``group_pending`` gives them.
+        after: the last row of the slice before. Rows of FIFO topics are left out, ``group_pending`` gives them; but not
+        those in line: their deadline has come.
         """
         ...
 
     async def next_pending(self, after: UtcMs) -> UtcMs | None:
-        """Return the earliest next attempt later than *after* of pending fires of standard topics, or None."""
+        """Return the earliest next attempt later than *after* of the fires that ``pending_due`` gives, or None."""
         ...
 
-    async def pending_groups(self) -> list[tuple[str, str]]:
-        """Return the (FIFO topic, group) pairs that have pending fires."""
+    async def lines(self) -> list[tuple[str, int]]:
+        """Return the (standard topic, priority) pairs that have pending fires in line."""
+        ...
+
+    async def in_line(
+        self, topic: str, priority: int, *, after: LinePlace | None = None, limit: int = 500
+    ) -> list[PendingFire]:
+        """Return the first pending fires (up to 500) in the line of a standard topic and a priority, after a place, in order."""
+        ...
+
+    async def pending_counts(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return how many pending fires of each topic wait: those in line, of FIFO topics all."""
+        ...
+
+    async def pending_groups(self, topic: str | None = None) -> list[tuple[str, str]]:
+        """Return the (FIFO topic, group) pairs that have pending fires, those of *topic* or all."""
+        ...
+
+    async def next_group(self, topic: str, after: str = "") -> str | None:
+        """Return the first group of a FIFO topic, by name, greater than *after* that has pending fires, or None."""
         ...
 
     async def group_pending(self, topic: str, group: str, *, limit: int = 100) -> list[PendingFire]:

@@ -116,6 +116,7 @@ class Releasing:
         if not ways or self._tasks is None or self._is_stopping or self._halt.is_on():
             return
         publisher, departures = self._publisher, self._departures
+        circuits = self._attempts.circuits
         now = self._clock.wall()
         is_first = self._core.in_flight_count() == 0
         until = self._clock.mono() + (_FIRST_SLICE_S if is_first else _SLICE_S)
@@ -124,10 +125,14 @@ class Releasing:
             while queue := turns.queue():
                 first = queue[0]
                 batch = first.armed.batch
-                # A clock that was set back makes what was due early again.
-                if first.instant > now or not publisher.has_room(batch.topic, len(batch.entries)):
+                if first.instant > now:  # a clock that was set back makes what was due early again
                     break
-                self._release(departures.pop(turns), now)
+                if circuits.open and circuits.is_barred(batch.topic, batch.entries[0].fire.key):
+                    self._arming.defer(departures.pop(turns).armed.batch)
+                elif publisher.has_room(batch.topic, len(batch.entries)):
+                    self._release(departures.pop(turns), now)
+                else:
+                    break
                 released += 1
                 if released % _LOOK_EVERY == 0 and self._clock.mono() > until:
                     self._arming.note_left()
@@ -146,8 +151,9 @@ class Releasing:
         if not self._core.launch(entries, now):
             self._rearm([entry for entry in entries if self._may_go(entry, now)], now)
             return
-        self._publisher.release((armed,), self._attempts.settle)
-        self._hooks.released(armed.batch, self._clock.wall_us() - departure.instant * 1000)
+        batch = armed.batch
+        self._publisher.release((armed,), self._attempts.settle_for(batch.topic, batch.priority))
+        self._hooks.released(batch, self._clock.wall_us() - departure.instant * 1000)
 
     def _admit(self, departures: Sequence[Departure], now: UtcMs) -> None:
         """Let the entries of FIFO batches that have come due into their groups, in the order that groups keep (design §6)."""
@@ -180,11 +186,15 @@ class Releasing:
         key, place = GroupKey(entry.topic, entry.group or ""), place_of(fire, entry.name)
         if self._core.groups.enter(key, place):
             return True
+        if self._core.groups.is_shut(entry.topic):
+            self._attempts.stand_in_line(entry, now)
+            return False
         if self._core.groups.is_waiting(key, place):
             self._core.mark_waiting(fire)
         else:
             self._core.mark_settled((fire,))
-        self._settler.add([unsent_entry(fire, State.PENDING, next_attempt_at=fire.due_time)])
+        row = unsent_entry(fire, State.PENDING, next_attempt_at=fire.deadline_at, is_in_line=True)
+        self._settler.add([row])
         self._attempts.note_dropped(fire)
         return False
 

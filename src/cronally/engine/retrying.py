@@ -1,6 +1,7 @@
 """Pending fires, sent when their time has come.
 
-Those of standard topics go by their next attempt, those of FIFO topics as their group's turn comes.
+Those of standard topics that have failed by themselves go by their next attempt, those in line as their turn comes
+(``draining``), those of FIFO topics as their group's does.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.model import MISSED_AFTER_MS, CatchUp, Kind, SkipReason, State
+from cronally.engine.draining import Draining
 from cronally.engine.fifo import GroupKey, place_of
 from cronally.engine.settle import unsent_entry
 from cronally.errors import StoreError
+from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
     from cronally.engine.ports import Store
     from cronally.engine.recovery import Recovery
     from cronally.engine.settle import Settler
-    from cronally.instants import UtcMs
 
 _PAGE = 500  # pending fires sent together
+_MARKED = 2_000  # groups found busy between two turns of the event loop
+_GROUPS = 200  # read one by one before their heads are sent
 _STORE_RETRY_S = 0.2
 
 
@@ -68,15 +72,20 @@ class Retrying:
         self._clock = clock
         self._hooks = hooks
         self._wants_plan = wants_plan
+        self._draining = Draining(
+            core, store, arming, attempts, settler, clock, send=self._attempt, refill=self._refill
+        )
         self._wants_groups = False
+        self._wants_lines = True  # of what an earlier daemon left
         self._pass: _Pass | None = None
+        self._now = UtcMs(0)  # when the present round began: all that was due by then is planned
         self._is_stopping = False
 
     async def run(self) -> None:
         """Retry what is pending, until ``stop``."""
         core, clock, attempts = self._core, self._clock, self._attempts
         while not self._is_stopping:
-            now = clock.wall()
+            now = self._now = clock.wall()
             if self._halt.is_on():
                 self._wants_plan.set()
                 await clock.wait(None, attempts.wants_retry)
@@ -85,10 +94,17 @@ class Retrying:
                 if self._wants_groups:
                     await self._recovery.find_groups()
                     self._wants_groups = False
+                if self._wants_lines:
+                    self._wants_lines = False
+                    await self._find_lines()
+                for topic in sorted(attempts.reopening):
+                    await self._reopen(topic)
                 is_waiting_for_plan = core.is_fifo_overdue(now)
                 if not is_waiting_for_plan:
                     await self._retry_groups(now)
-                await self._retry_pending(now)
+                    await self._draining.probe()
+                await self._retry_pending()
+                await self._draining.drain()
             except StoreError as exc:
                 self._hooks.store_failed(exc)
                 self._pass = None
@@ -101,7 +117,7 @@ class Retrying:
                 self._wants_plan.set()
                 await clock.wait(next_pending, attempts.wants_retry)
             elif not attempts.ready:
-                instants = (next_pending, core.groups.next_retry())
+                instants = (next_pending, core.groups.next_retry(), self._draining.look_again_at())
                 await clock.wait(
                     min((at for at in instants if at is not None), default=None), attempts.wants_retry
                 )
@@ -119,10 +135,18 @@ class Retrying:
         self._core.expect_pending(self._clock.wall())
         self._attempts.wants_retry.set()
 
-    def forget_instants(self) -> None:
-        """The clock was set back: what is pending is looked for anew."""
-        self._pass = None
+    def look_for_lines(self) -> None:
+        """Fires in line were let go of: find those that nobody holds."""
+        self._wants_lines = True
         self.look_for_pending()
+
+    def forget_instants(self) -> None:
+        """The clock was set back, and nothing is held but what is on its way: what is pending is looked for anew."""
+        now = self._clock.wall()
+        self._pass = None
+        self._arming.room_at = now
+        self._attempts.circuits.forget_instants(now)
+        self.look_for_lines()
 
     @asynccontextmanager
     async def sending_now(self, fire: Fire, spec: ScheduleSpec) -> AsyncIterator[None]:
@@ -137,7 +161,8 @@ class Retrying:
                 if not spec.is_fifo or self._takes_its_place(fire, spec):
                     self._attempts.ready.append(fire)
                 else:
-                    self._core.mark_waiting(fire)
+                    self._core.mark_waiting(fire, has_row=True)
+                self._attempts.circuits.hurry(spec.topic, self._clock.wall())
                 self._attempts.wants_retry.set()
 
     def _takes_its_place(self, fire: Fire, spec: ScheduleSpec) -> bool:
@@ -158,25 +183,56 @@ class Retrying:
                 groups.mark_busy(key)
             else:
                 groups.open_at(key, fire.due_time)
+        self._attempts.circuits.feed(spec.topic, now)
         self._attempts.wants_retry.set()
 
-    def expect_due(self, at: UtcMs) -> None:
-        """Pending rows were written that may be tried at *at*, and nobody holds them."""
-        self._core.expect_pending(at)
+    def expect_asked(self, topics: Iterable[str]) -> None:
+        """Pending rows of fires of *topics* that somebody asked for were written, and nobody holds them."""
+        now = self._clock.wall()
+        self._core.expect_pending(now)
+        for topic in topics:
+            self._attempts.circuits.hurry(topic, now)
         self._attempts.wants_retry.set()
 
     # --- one pass ---------------------------------------------------------------------------------------------------
 
+    async def _find_lines(self) -> None:
+        try:
+            self._attempts.backlog.restart(await self._store.lines())
+        except StoreError:
+            self._wants_lines = True
+            raise
+
+    async def _reopen(self, topic: str) -> None:
+        """SNS takes messages for a FIFO topic again: let its groups go on, those first that have waited."""
+        groups = self._core.groups
+        groups.begin_open(topic)
+        await self._settler.flush()
+        busy = await self._store.pending_groups(topic)
+        for start in range(0, len(busy), _MARKED):
+            if topic not in self._attempts.reopening:  # it refuses again
+                return
+            groups.let_go_on(GroupKey(*pair) for pair in busy[start : start + _MARKED])
+            await self._clock.sleep(0)
+        if topic in self._attempts.reopening:
+            self._attempts.reopening.discard(topic)
+            groups.end_open(topic)
+
     async def _retry_groups(self, now: UtcMs) -> None:
         groups = self._core.groups
-        wanting = groups.wanting(now)
+        all_wanting = groups.wanting(now)
+        wanting = all_wanting[: min(_GROUPS, self._attempts.room())]
+        if len(wanting) < len(all_wanting) and wanting:  # the others in a moment
+            self._attempts.wants_retry.set()
         for key in wanting:
             groups.begin_refill(key)
         try:
             if wanting:
                 await self._settler.flush()
             while wanting:
-                await self._refill(wanting[-1], now)
+                head = await self._refill(wanting[-1])
+                if head is not None:
+                    groups.retry_head(*head)
                 wanting.pop()
         except StoreError:
             for key in wanting:
@@ -189,36 +245,39 @@ class Retrying:
             elif not self._core.is_in_flight(fire):
                 groups.give_up_head(fire)
         self._attempts.ready = []
-        await self._attempt(fires, now)
+        await self._attempt(fires)
 
-    async def _refill(self, key: GroupKey, now: UtcMs) -> None:
-        groups = self._core.groups
-        page = await self._store.group_pending(key.topic, key.group, limit=_PAGE)
-        specs = await self._store.specs([pending.fire.revision_id for pending in page])
-        due = [pending for pending in page if pending.fire.due_time <= now]
-        if len(due) < len(page):
-            groups.open_at(key, page[len(due)].fire.due_time)
-        places = [place_of(p.fire, specs[p.fire.revision_id].name) for p in due]
-        head = groups.refill(key, places, is_all=len(due) < _PAGE)
-        if head is not None:
-            next_attempts = {p.fire.key: p.next_attempt_at for p in due}
-            groups.retry_head(head, next_attempts.get(head.key, now))
+    async def _refill(self, key: GroupKey) -> tuple[Fire, UtcMs] | None:
+        """Read the first pending fires of a group; return its new head and when that may go."""
+        groups, now = self._core.groups, self._now
+        async with self._settler.committing:
+            page = await self._store.group_pending(key.topic, key.group, limit=_PAGE)
+            specs = await self._store.specs([pending.fire.revision_id for pending in page])
+            due = [pending for pending in page if pending.fire.due_time <= now]
+            if len(due) < len(page):
+                groups.open_at(key, page[len(due)].fire.due_time)
+            places = [place_of(p.fire, specs[p.fire.revision_id].name) for p in due]
+            head = groups.refill(key, places, is_all=len(due) < _PAGE)
+        if head is None:
+            return None
+        own_times = {p.fire.key: p.next_attempt_at for p in due if not p.is_in_line}
+        return head, own_times.get(head.key, now)
 
-    async def _retry_pending(self, now: UtcMs) -> None:
+    async def _retry_pending(self) -> None:
         """Send what is pending and due, page by page; when too many are on their way, the rest of the pass comes later."""
-        core = self._core
+        core, now = self._core, self._now
         if self._pass is None:
             if core.next_pending is None or core.next_pending > now:
                 return
             core.next_pending = None
             self._pass = _Pass(now, None)
-        while self._attempts.has_room_for(_PAGE):
+        while self._attempts.room() >= _PAGE:
             through, after = self._pass
             # During a commit a fire may seem to be pending that is settled.
             async with self._settler.committing:
                 page = await self._store.pending_due(through, after=after, limit=_PAGE)
                 fires = [p.fire for p in page if core.hold(p.fire, has_row=True)]
-            await self._attempt(fires, now)
+            await self._attempt(fires)
             if len(page) < _PAGE:
                 self._pass = None
                 following = await self._store.next_pending(through)
@@ -230,24 +289,44 @@ class Retrying:
                 through, (last.next_attempt_at, fire.schedule_id, fire.fire_time, str(fire.kind))
             )
 
-    async def _attempt(self, fires: Sequence[Fire], now: UtcMs) -> None:
-        """Send pending fires that are held, less those a newer slot makes needless."""
+    async def _attempt(self, fires: Sequence[Fire]) -> None:
+        """Send pending fires that are held, less those that are too old or that a newer slot makes needless."""
         if not fires:
             return
         specs = await self._arming.load_specs(fires)
         assert specs is not None
+        now = self._clock.wall()
         going = []
         for fire in fires:
             if not self._core.may_release(fire):  # dropped meanwhile
                 continue
-            if self._is_superseded(fire, specs[fire.revision_id], now):
+            spec = specs[fire.revision_id]
+            deadline_at = UtcMs(fire.counted_from + spec.deadline)
+            if now > deadline_at:
+                self._attempts.conclude(fire, unsent_entry(fire, State.EXPIRED))
+            elif spec.is_fifo and self._core.groups.head_of(fire) is None:
+                # Its deadline has come, and at this very instant its group may still send it.
+                self._core.let_go(fire)
+                self._core.expect_pending(UtcMs(deadline_at + 1))
+            elif self._is_superseded(fire, spec, now):
                 row = unsent_entry(fire, State.SKIPPED, reason=SkipReason.SUPERSEDED)
                 self._attempts.conclude(fire, row)
             else:
                 going.append(fire)
         self._attempts.retrying.update(fire.key for fire in going)
         if going:
+            await self._make_durable()
             await self._arming.send(going, specs)
+
+    async def _make_durable(self) -> None:
+        """Where heads of groups were settled without having been sent, nothing overtakes them before that is on record."""
+        while self._attempts.are_heads_unsent:
+            self._attempts.are_heads_unsent = False
+            try:
+                await self._settler.flush()
+            except StoreError:
+                self._attempts.are_heads_unsent = True
+                await self._clock.sleep(_STORE_RETRY_S)
 
     def _is_superseded(self, fire: Fire, spec: ScheduleSpec, now: UtcMs) -> bool:
         """Design §4, ``latest``: a slot over 10 s late goes no more once a newer one is due, unless it was asked for."""

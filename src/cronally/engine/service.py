@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.model import State
     from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.circuits import Circuits
     from cronally.engine.copies import BackupMaker, Contents
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from cronally.engine.zone_watch import ZoneChange, ZoneWatch
 
 _SLICE = 200
+_MOST_CIRCUITS = 20  # that status names
 
 
 class ScheduleView(NamedTuple):
@@ -60,6 +62,16 @@ class PutResult(NamedTuple):
     view: ScheduleView
 
 
+class Refusing(NamedTuple):
+    """A topic for which SNS refuses everything. error: what it said last. pending: fires that wait for it."""
+
+    topic: str
+    since: UtcMs
+    error: str | None
+    pending: int
+    next_probe: UtcMs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """How the daemon is.
@@ -68,7 +80,8 @@ class Status:
         bound in microseconds or None, fires since the start) for each bucket. zone_change: what
         another version of tzdata moved when the daemon started, or None. pruned_through: entries of slots due at or before
         it may be gone; None if none were pruned. size_bytes: what the store uses. keep: how much of the journal is kept.
-        store_warning: what is wrong with the place where the store lies, or None.
+        store_warning: what is wrong with the place where the store lies, or None. refusing: the topics for which SNS refuses
+        everything, the first 20 of refusing_count.
     """
 
     version: str
@@ -93,6 +106,8 @@ class Status:
     size_bytes: int = 0
     keep: Keep = field(default_factory=Keep)
     store_warning: str | None = None
+    refusing: tuple[Refusing, ...] = ()
+    refusing_count: int = 0
 
 
 class Service:
@@ -111,6 +126,7 @@ class Service:
         halt: Halt,
         clock: Clock,
         lateness: Lateness,
+        circuits: Circuits,
         *,
         version: str,
         store_name: str,
@@ -128,6 +144,7 @@ class Service:
         self._halt = halt
         self._clock = clock
         self._lateness = lateness
+        self._circuits = circuits
         self._version = version
         self._store_name = store_name
         self._stand_in = stand_in
@@ -235,6 +252,22 @@ class Service:
             size_bytes=size_bytes,
             keep=self._keep,
             store_warning=self._store_warning,
+            refusing=await self._refusing(now),
+            refusing_count=len(self._circuits.open),
+        )
+
+    async def _refusing(self, now: UtcMs) -> tuple[Refusing, ...]:
+        some = self._circuits.summary()[:_MOST_CIRCUITS]
+        pending = await self._store.pending_counts([circuit.topic for circuit in some])
+        return tuple(
+            Refusing(
+                topic=circuit.topic,
+                since=circuit.opened_at or now,
+                error=circuit.error,
+                pending=pending[circuit.topic],
+                next_probe=UtcMs(max(circuit.probe_at, now)),
+            )
+            for circuit in some
         )
 
     async def backup(self, path: str, *, replace: bool) -> Contents:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
 from cronally.domain.policy import HOLD_MS, backoff_ms
-from cronally.engine.ports import Outcome, OutcomeClass
+from cronally.engine.ports import Newer, Outcome, OutcomeClass
 from cronally.errors import StoreError
 from cronally.instants import UtcMs
 
@@ -38,7 +38,7 @@ MAX_UNCOMMITTED_S = 60.0
 
 def published_entry(outcome: Outcome) -> JournalEntry:
     """Return the journal row of a fire that was published."""
-    fire, _, released_us, finished_at, _, _ = outcome
+    fire, _, released_us, finished_at, _, _, _ = outcome
     schedule_id, revision_id, fire_time, due_time, kind, attempts, _, _, asked_at = fire
     lateness_us = released_us - due_time * 1000
     return _new(  # a burst makes a hundred thousand of these
@@ -126,12 +126,14 @@ def unsent_entry(
     *,
     reason: SkipReason | None = None,
     next_attempt_at: UtcMs | None = None,
+    is_in_line: bool = False,
+    last_error: str | None = None,
     last_fire_time: UtcMs | None = None,
     count: int = 1,
 ) -> JournalEntry:
     """Return a row about a fire that is not being attempted now: pending, skipped or expired.
 
-    last_fire_time, count: of a range row, which begins at the fire.
+    last_error: what keeps it from being attempted. last_fire_time, count: of a range row, which begins at the fire.
     """
     return JournalEntry(
         schedule_id=fire.schedule_id,
@@ -143,7 +145,9 @@ def unsent_entry(
         reason=reason,
         attempts=fire.attempts,
         maybe_published=fire.maybe_published,
+        last_error=last_error,
         next_attempt_at=next_attempt_at,
+        is_in_line=is_in_line,
         last_fire_time=last_fire_time,
         count=count,
         asked_at=fire.asked_at,
@@ -163,6 +167,7 @@ class Settler:
         self._on_committed = on_committed
         self._queue: list[JournalEntry] = []
         self._errors: dict[int, str | None] = {}
+        self._newer: list[Newer] = []
         self.committing = asyncio.Lock()
         """Held during a commit, and by whoever must not see half of one: the rows, and not yet what follows from them."""
         self._arrived = asyncio.Event()
@@ -179,6 +184,10 @@ class Settler:
         if self._queue and self._oldest_uncommitted is None:
             self._oldest_uncommitted = self._clock.mono()
         self._arrived.set()
+
+    def supersede(self, newer: Newer) -> None:
+        """With the next commit, older pending slots of a schedule go no more; but what is on its way then does."""
+        self._newer.append(newer)
 
     @property
     def is_blocked(self) -> bool:
@@ -211,6 +220,8 @@ class Settler:
                 return
             entries, self._queue = self._queue, []
             errors, self._errors = self._errors, {}
+            newer, self._newer = self._newer, []
+            kept = self._core.resent_of({one.schedule_id for one in newer}) if newer else []
             watermark = self._core.watermark(self._clock.wall())
             while entries:
                 part = entries[:_MOST_TOGETHER]
@@ -220,10 +231,13 @@ class Settler:
                         part,
                         watermark=watermark if is_last else None,
                         errors=list(errors.items()) if is_last else (),
+                        newer=newer if is_last else (),
+                        kept=kept,
                     )
                 except (StoreError, asyncio.CancelledError) as exc:
                     self._queue[:0] = entries
                     self._errors = errors | self._errors
+                    self._newer[:0] = newer
                     if isinstance(exc, StoreError):
                         self.last_error = exc
                         self._hooks.store_failed(exc)
@@ -242,5 +256,7 @@ class Settler:
                 failing.discard(entry.schedule_id)
                 self._errors[entry.schedule_id] = None
         elif entry.last_error is not None and entry.state in (State.PENDING, State.REJECTED, State.EXPIRED):
+            if entry.released_at is None and entry.schedule_id in failing:
+                return  # that its topic refuses everything is said once, not with each slot
             failing.add(entry.schedule_id)
             self._errors[entry.schedule_id] = entry.last_error

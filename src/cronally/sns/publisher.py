@@ -372,7 +372,10 @@ class SnsPublisher:
         assert call.settle is not None
         call.settle(
             [
-                _new(Outcome, (entry[0], verdict[0], released_us, finished_at, verdict[1], verdict[2]))
+                _new(
+                    Outcome,
+                    (entry[0], verdict[0], released_us, finished_at, verdict[1], verdict[2], verdict[5]),
+                )
                 for entry, verdict in zip(entries, verdicts, strict=True)
             ]
         )

@@ -47,7 +47,7 @@ def fifo_group(spec: ScheduleSpec) -> tuple[str, str] | None:
 def as_stored(entry: JournalEntry) -> JournalEntry:
     """Return *entry* as a store keeps it: a next attempt if, and only if, it is pending (at its due time by default)."""
     if entry.state is not State.PENDING:
-        return entry if entry.next_attempt_at is None else entry._replace(next_attempt_at=None)
+        return entry._replace(next_attempt_at=None, is_in_line=False)
     return entry if entry.next_attempt_at is not None else entry._replace(next_attempt_at=entry.due_time)
 
 

@@ -10,6 +10,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
+from cronally.domain.spec import ScheduleSpec
 from cronally.engine.ports import JournalRow, PendingFire
 from cronally.store.base import as_stored, last_due_time
 
@@ -45,10 +46,14 @@ _VALUES: Final = (
     "asked_at",
     "last_due",
 )
+_TOP: Final = 9  # the most urgent priority
 _ROW: Final = (
     f"({', '.join('?' * (len(_KEY) + len(_VALUES)))}, "
-    # only a pending row needs the look-up
-    "CASE WHEN ? THEN (SELECT fifo_group FROM revision WHERE id = ?) END)"
+    # only a pending row needs the first look-up, only one in line the others
+    "CASE WHEN ? THEN (SELECT fifo_group FROM revision WHERE id = ?) END, "
+    "CASE WHEN ? THEN (SELECT json_extract(document, '$.topic') FROM revision WHERE id = ?) END, "
+    f"CASE WHEN ? THEN (SELECT {_TOP} - coalesce(json_extract(document, '$.priority'), {ScheduleSpec._field_defaults['priority']}) "
+    "FROM revision WHERE id = ?) END)"
 )
 # Nearly all rows: a scheduled fire that was published, its other columns being the same for all of them. A statement of
 # these takes SQLite a third of the time of one with every column, and Python too.
@@ -64,7 +69,16 @@ _PLAIN: Final = (
     "last_due",
 )
 _PLAIN_ROW: Final = f"('scheduled', 'published', 0, 1, 0, {', '.join('?' * len(_PLAIN))})"
-_REPLACED: Final = ", ".join(f"{column} = excluded.{column}" for column in (*_VALUES, "fifo_group"))
+_DERIVED: Final = ("fifo_group", "topic", "place")
+_LISTED: Final = ", ".join((*_KEY, *_VALUES[:-1], "topic IS NOT NULL"))
+# Of the last attempt there was: an entry that tells of none leaves what the row says of it.
+_OF_ATTEMPT: Final = ("released_at", "lateness_us", "last_error")
+_REPLACED: Final = ", ".join(
+    f"{column} = coalesce(excluded.{column}, CASE WHEN excluded.state <> 'published' THEN journal.{column} END)"
+    if column in _OF_ATTEMPT
+    else f"{column} = excluded.{column}"
+    for column in (*_VALUES, *_DERIVED)
+)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -72,7 +86,7 @@ _REPLACED: Final = ", ".join(f"{column} = excluded.{column}" for column in (*_VA
 
 @lru_cache(maxsize=2 * MOST_ROWS.bit_length())
 def _upsert(rows: int, *, is_plain: bool) -> str:
-    columns: tuple[str, ...] = (*_KEY, *_VALUES, "fifo_group")
+    columns: tuple[str, ...] = (*_KEY, *_VALUES, *_DERIVED)
     row = _ROW
     if is_plain:
         columns, row = ("kind", "state", "maybe_published", "count", "is_open", *_PLAIN), _PLAIN_ROW
@@ -150,6 +164,7 @@ def _values(entry: JournalEntry) -> tuple[object, ...]:
         None if due == entry.fire_time else due,
         is_pending,
         entry.revision_id,
+        *(entry.is_in_line, entry.revision_id) * 2,
     )
 
 
@@ -167,24 +182,37 @@ FORGET_UNSENT: Final = """
 BRING_FORWARD: Final = (
     """
     UPDATE journal SET next_attempt_at = max(due_time, :at)
-    WHERE state = 'pending' AND kind = 'scheduled' AND next_attempt_at > :at
+    WHERE state = 'pending' AND kind = 'scheduled' AND next_attempt_at > :at AND topic IS NULL
     """,
     """
-    UPDATE journal SET due_time = :at, last_due = :at, next_attempt_at = :at
+    UPDATE journal SET due_time = :at, last_due = :at
     WHERE state = 'pending' AND kind <> 'scheduled' AND due_time > :at
     """,
     """
     UPDATE journal SET next_attempt_at = :at
-    WHERE state = 'pending' AND kind <> 'scheduled' AND next_attempt_at > :at
+    WHERE state = 'pending' AND kind <> 'scheduled' AND next_attempt_at > :at AND topic IS NULL
     """,
 )
-"""What is to be tried later than :at may be tried now, or once it is due; what somebody asked for was asked for by now."""
+"""What has a time of its own later than :at may be tried now, or once it is due; what somebody asked for was asked for by now."""
 
 DROP_PENDING: Final = """
     UPDATE journal INDEXED BY journal_pending_schedule
-    SET state = 'skipped', reason = 'dropped', next_attempt_at = NULL, fifo_group = NULL
+    SET state = 'skipped', reason = 'dropped', next_attempt_at = NULL, fifo_group = NULL, topic = NULL, place = NULL
     WHERE schedule_id = ? AND state = 'pending'
     AND (fire_time, kind) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
+"""
+
+# The policy is that of the older fire's revision.
+SUPERSEDE: Final = """
+    UPDATE journal INDEXED BY journal_pending_schedule
+    SET state = 'skipped', reason = 'superseded', next_attempt_at = NULL, fifo_group = NULL, topic = NULL, place = NULL
+    FROM json_each(?) AS newer
+    WHERE schedule_id = json_extract(newer.value, '$[0]') AND state = 'pending' AND kind = 'scheduled' AND asked_at IS NULL
+    AND fire_time < json_extract(newer.value, '$[1]') AND due_time < json_extract(newer.value, '$[2]')
+    AND (
+        SELECT coalesce(json_extract(document, '$.catch_up'), 'latest') FROM revision WHERE id = journal.revision_id
+    ) = 'latest'
+    AND (schedule_id, fire_time) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 """
 
 _ASKED: Final = (
@@ -237,15 +265,13 @@ SETTLED: Final = _by_last_due(
 )
 """Slices of (place, schedule id, first slot, last slot); the place, id and first slot of the last one begin the next."""
 
-_ENTRY: Final = ", ".join((*_KEY, *_VALUES[:-1]))
-
 DECIDED_BEYOND: Final = _by_last_due(
-    f"json_array('', {_ENTRY})",
+    f"json_array('', {_LISTED})",
     "state <> 'published' AND attempts = 0 AND (state = 'expired' OR reason = 'catch_up')",
 )
 
 ENTRIES_BEYOND: Final = f"""
-    SELECT json_group_array(json_array('', {_ENTRY})) FROM (
+    SELECT json_group_array(json_array('', {_LISTED})) FROM (
         SELECT * FROM journal
         WHERE schedule_id = ? AND (fire_time > ? OR last_fire_time > ?) AND kind = 'scheduled' AND NOT is_open
         ORDER BY fire_time
@@ -261,24 +287,61 @@ NEWEST_SETTLED: Final = """
     )
 """
 
-_PENDING: Final = "json_array(schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, next_attempt_at, asked_at)"
+_PENDING: Final = "json_array(schedule_id, revision_id, fire_time, due_time, kind, attempts, maybe_published, next_attempt_at, asked_at, topic IS NOT NULL)"
+_BY_ATTEMPT: Final = "state = 'pending' AND (fifo_group IS NULL OR topic IS NOT NULL)"
 
 PENDING_DUE: Final = f"""
     SELECT json_group_array({_PENDING}) FROM (
         SELECT * FROM journal
-        WHERE state = 'pending' AND fifo_group IS NULL AND next_attempt_at <= ?
+        WHERE {_BY_ATTEMPT} AND next_attempt_at <= ?
         AND (next_attempt_at, schedule_id, fire_time, kind) > (?, ?, ?, ?)
         ORDER BY next_attempt_at, schedule_id, fire_time, kind LIMIT ?
     )
 """
 
-NEXT_PENDING: Final = "SELECT min(next_attempt_at) FROM journal WHERE state = 'pending' AND fifo_group IS NULL AND next_attempt_at > ?"
+NEXT_PENDING: Final = f"SELECT min(next_attempt_at) FROM journal WHERE {_BY_ATTEMPT} AND next_attempt_at > ?"
 
-PENDING_GROUPS: Final = """
-    SELECT json_group_array(fifo_group) FROM (
-        SELECT DISTINCT fifo_group FROM journal WHERE state = 'pending' AND fifo_group IS NOT NULL
+# From one line to the next by the index: a line may have half a million rows.
+NEXT_LINE: Final = """
+    SELECT topic, place FROM journal WHERE topic IS NOT NULL AND (topic, place) > (?, ?) ORDER BY topic, place LIMIT 1
+"""
+
+IN_LINE: Final = f"""
+    SELECT json_group_array({_PENDING}) FROM (
+        SELECT * FROM journal
+        WHERE topic IS NOT NULL AND topic = ? AND place = ? AND (due_time, schedule_id, fire_time, kind) > (?, ?, ?, ?)
+        ORDER BY due_time, schedule_id, fire_time, kind LIMIT ?
     )
 """
+
+COUNT_LINE: Final = "SELECT count(*) FROM journal WHERE topic IS NOT NULL AND topic = ?"
+
+_IN_GROUP: Final = "state = 'pending' AND fifo_group IS NOT NULL AND fifo_group > ? AND fifo_group < ?"
+
+COUNT_GROUPS: Final = f"SELECT count(*) FROM journal WHERE {_IN_GROUP}"
+
+NEXT_GROUP: Final = f"SELECT min(fifo_group) FROM journal WHERE {_IN_GROUP}"
+
+PENDING_GROUPS: Final = f"""
+    SELECT json_group_array(fifo_group) FROM (SELECT DISTINCT fifo_group FROM journal WHERE {_IN_GROUP})
+"""
+"""Of the groups whose text lies between two others. That of a group is ``TOPIC GROUP``; no topic and no group has a space."""
+
+AFTER_ALL_GROUPS: Final = "~"  # greater than any of them
+
+
+def groups_of(topic: str, after: str = "") -> tuple[str, str]:
+    """Return the bounds of the groups of *topic* greater than *after*, for the statements about groups."""
+    return f"{topic} {after}", f"{topic}!"
+
+
+def place_of(priority: int) -> int:
+    return _TOP - priority
+
+
+def priority_of(place: int) -> int:
+    return _TOP - place
+
 
 GROUP_PENDING: Final = f"""
     SELECT json_group_array({_PENDING}) FROM (
@@ -300,6 +363,7 @@ def pending_fire(row: list[Any]) -> PendingFire:
         maybe_published,
         next_attempt_at,
         asked_at,
+        is_in_line,
     ) = row
     fire = Fire(
         schedule_id,
@@ -311,7 +375,7 @@ def pending_fire(row: list[Any]) -> PendingFire:
         bool(maybe_published),
         asked_at=asked_at,
     )
-    return PendingFire(fire, next_attempt_at)
+    return PendingFire(fire, next_attempt_at, bool(is_in_line))
 
 
 FIRE_TIMES: Final = """
@@ -388,7 +452,7 @@ def history(
         for index, where in branches
     )
     sql = f"""
-        SELECT json_group_array(json_array(name, {_ENTRY})) FROM (
+        SELECT json_group_array(json_array(name, {_LISTED})) FROM (
             SELECT name, journal.* FROM ({keys or "SELECT * FROM journal WHERE false"} {_NEWEST}) AS found
             CROSS JOIN journal USING (schedule_id, fire_time, kind)
             CROSS JOIN revision ON revision.id = journal.revision_id
@@ -459,7 +523,7 @@ SIZE: Final = """
 """
 
 COVERING: Final = f"""
-    SELECT json_group_array(json_array(name, {_ENTRY})) FROM (
+    SELECT json_group_array(json_array(name, {_LISTED})) FROM (
         SELECT revision.name AS name, part.* FROM (
             SELECT * FROM (
                 SELECT * FROM journal WHERE schedule_id = ?1 AND fire_time < ?2 AND kind = 'scheduled'
@@ -474,7 +538,7 @@ COVERING: Final = f"""
 
 
 ROWS: Final = f"""
-    SELECT json_group_array(json_array(name, {_ENTRY})) FROM (
+    SELECT json_group_array(json_array(name, {_LISTED})) FROM (
         SELECT revision.name AS name, journal.* FROM json_each(?) AS asked CROSS JOIN journal ON {_AT_KEY}
         JOIN revision ON revision.id = journal.revision_id
     )
@@ -503,5 +567,6 @@ def journal_row(row: list[Any]) -> JournalRow:
         count=row[16],
         is_open=bool(row[17]),
         asked_at=row[18],
+        is_in_line=bool(row[19]),
     )
     return JournalRow(name, entry)

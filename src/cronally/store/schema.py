@@ -172,5 +172,18 @@ _FOURTH = (
     "ALTER TABLE journal ADD COLUMN asked_at INTEGER",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _THIRD, _FOURTH)
+_FIFTH = (
+    # topic and place are NULL but for pending rows in line: those go by priority (place is 9 less that), then by due time.
+    # Of the FIFO topics' rows only those in line are found by their next attempt, which is their deadline.
+    "ALTER TABLE journal ADD COLUMN topic TEXT",
+    "ALTER TABLE journal ADD COLUMN place INTEGER",
+    "CREATE INDEX journal_line ON journal (topic, place, due_time) WHERE topic IS NOT NULL",
+    "DROP INDEX journal_pending",
+    """
+    CREATE INDEX journal_pending ON journal (next_attempt_at)
+    WHERE state = 'pending' AND (fifo_group IS NULL OR topic IS NOT NULL)
+    """,
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 """The statements of each version, from 1. The version of the schema is how many there are."""

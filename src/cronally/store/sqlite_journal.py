@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cronally.domain.durations import DAY_MS
-from cronally.domain.model import State
+from cronally.domain.model import Kind, State
 from cronally.engine.ports import Pruned, StoreCounts
 from cronally.errors import Conflict, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
@@ -18,8 +18,16 @@ from cronally.store.schema import PRUNED_THROUGH, REACHED, WATERMARK
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cronally.domain.model import FireKey, JournalEntry, Kind
-    from cronally.engine.ports import JournalFilter, JournalRow, Order, PendingFire, Reopened
+    from cronally.domain.model import FireKey, JournalEntry
+    from cronally.engine.ports import (
+        JournalFilter,
+        JournalRow,
+        LinePlace,
+        Newer,
+        Order,
+        PendingFire,
+        Reopened,
+    )
     from cronally.store.database import Connection, Database
 
 _MOST_ROWS: Final = schedule_sql.MOST_ROWS
@@ -52,9 +60,14 @@ class SqliteJournal:
         *,
         watermark: UtcMs | None,
         errors: Iterable[tuple[int, str | None]] = (),
+        newer: Sequence[Newer] = (),
+        kept: Iterable[FireKey] = (),
     ) -> None:
         said = [(id_, error and journal_sql.storable(error)) for id_, error in dict(errors).items()]
         statements: list[tuple[str, Sequence[object]]] = [*journal_sql.upserts(entries)]
+        if newer:
+            marked = [key[:2] for key in kept if key.kind is Kind.SCHEDULED]
+            statements.append((journal_sql.SUPERSEDE, (json.dumps(newer), json.dumps(marked))))
         if said:
             statements.append((schedule_sql.SET_ERRORS, (json.dumps(said),)))
         if watermark is not None:
@@ -96,9 +109,43 @@ class SqliteJournal:
         [[earliest]] = await self._database.reader.rows(journal_sql.NEXT_PENDING, (after,))
         return None if earliest is None else UtcMs(earliest)
 
-    async def pending_groups(self) -> list[tuple[str, str]]:
-        texts = await self._database.reader.json(journal_sql.PENDING_GROUPS)
-        return [(topic, group) for topic, _, group in (text.partition(" ") for text in texts)]
+    async def lines(self) -> list[tuple[str, int]]:
+        found: list[tuple[str, int]] = []
+        last: tuple[str, int] = ("", 0)
+        while rows := await self._database.reader.rows(journal_sql.NEXT_LINE, last):
+            topic, place = last = rows[0][0], rows[0][1]
+            if not topic.endswith(".fifo"):
+                found.append((topic, journal_sql.priority_of(place)))
+        return found
+
+    async def in_line(
+        self, topic: str, priority: int, *, after: LinePlace | None = None, limit: int = 500
+    ) -> list[PendingFire]:
+        place = journal_sql.place_of(priority)
+        values = (topic, place, *(after or (MIN_UTC_MS, 0, MIN_UTC_MS, "")), limit)
+        rows = await self._database.reader.json(journal_sql.IN_LINE, values)
+        return [journal_sql.pending_fire(row) for row in rows]
+
+    async def pending_counts(self, topics: Sequence[str]) -> dict[str, int]:
+        lister = self._database.lister
+        counts: dict[str, int] = {}
+        for topic in topics:
+            if topic.endswith(".fifo"):
+                rows = await lister.rows(journal_sql.COUNT_GROUPS, journal_sql.groups_of(topic))
+            else:
+                rows = await lister.rows(journal_sql.COUNT_LINE, (topic,))
+            [[counts[topic]]] = rows
+        return counts
+
+    async def pending_groups(self, topic: str | None = None) -> list[tuple[str, str]]:
+        bounds = ("", journal_sql.AFTER_ALL_GROUPS) if topic is None else journal_sql.groups_of(topic)
+        texts = await self._database.reader.json(journal_sql.PENDING_GROUPS, bounds)
+        return [(arn, group) for arn, _, group in (text.partition(" ") for text in texts)]
+
+    async def next_group(self, topic: str, after: str = "") -> str | None:
+        bounds = journal_sql.groups_of(topic, after)
+        [[text]] = await self._database.reader.rows(journal_sql.NEXT_GROUP, bounds)
+        return None if text is None else text.partition(" ")[2]
 
     async def group_pending(self, topic: str, group: str, *, limit: int = 100) -> list[PendingFire]:
         rows = await self._database.reader.json(journal_sql.GROUP_PENDING, (f"{topic} {group}", limit))

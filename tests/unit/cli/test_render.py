@@ -188,6 +188,29 @@ def test_status():
     assert "NOT READY: the store takes no commits" in render.status_text(broken)
 
 
+def test_status_names_the_topics_for_which_sns_refuses_everything():
+    refusing = [
+        {
+            "topic": f"arn:aws:sns:us-east-1:123456789012:t{n}",
+            "since": "2026-06-01T06:00:00Z",
+            "error": "NotFound: Topic does not exist",
+            "pending": 1_234,
+            "next_probe": "2026-06-01T06:32:00Z",
+        }
+        for n in range(20)
+    ]
+    status = Status(version="0", tzdata="a", started_at=NOW, now=NOW, is_ready=True)
+    assert "refused" not in render.status_text(status)
+    text = render.status_text(replace(status, refusing=refusing[:1], refusing_count=1))
+    assert (
+        "refused by SNS arn:aws:sns:us-east-1:123456789012:t0 since 2026-06-01T06:00:00Z: NotFound: Topic does not exist; "
+        "1,234 wait; tried again in 2m\n" in f"{text}\n"
+    )
+    text = render.status_text(replace(status, refusing=refusing, refusing_count=200))
+    assert text.count("1,234 wait") == 5
+    assert text.endswith("and 195 more topics")
+
+
 def test_status_draws_how_late_fires_left():
     bounds = (100, 250, 1_000, 2_500_000, None)
     counts = (0, 900, 0, 99, 1)

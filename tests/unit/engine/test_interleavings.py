@@ -8,7 +8,7 @@ from cronally.domain.model import State
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
-from support.recording_publisher import PUBLISHED, TIMED_OUT, TOPIC_GONE, Answer
+from support.recording_publisher import PUBLISHED, THROTTLED, TIMED_OUT, Answer
 from support.rig import FIFO_TOPIC, running_engine
 
 DAY_MS = 86_400_000
@@ -125,7 +125,7 @@ async def test_a_deadline_that_passes_during_an_open_attempt_lets_the_answer_dec
 
 
 async def test_a_failed_head_of_a_fifo_group_holds_up_its_group_until_it_is_settled_and_no_other():
-    answers = {"broken": TOPIC_GONE}
+    answers = {"broken": THROTTLED}
     async with running_engine(script=lambda e, _n: answers.get(e.name, PUBLISHED)) as rig:
         keys = {"topic": FIFO_TOPIC, "catch_up": "all"}
         await rig.add("broken", "0 9 * * *", group="one", **keys)

@@ -24,7 +24,7 @@ class Store:
         self.commits = []
         self.fails_at = None
 
-    async def commit(self, entries, *, watermark, errors):
+    async def commit(self, entries, *, watermark, errors, newer, kept):
         if len(self.commits) == self.fails_at:
             self.fails_at = None
             raise StoreError("no")
