@@ -6,6 +6,7 @@ open it again without having closed it, and it says that the stop was not clean.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -64,6 +65,12 @@ class MemoryStore:
         self._revisions: dict[int, _Revision] = {}
         self._journal: dict[FireKey, JournalEntry] = {}
         self._pending: dict[FireKey, JournalEntry] = {}  # those of the journal whose state is pending
+        self._waiting: list[tuple[UtcMs, FireKey]] = []  # of standard topics, by next attempt, sorted
+        self._of_group: dict[tuple[str, str], set[FireKey]] = {}  # of FIFO topics
+        self._by_due: list[
+            tuple[UtcMs, FireKey]
+        ] = []  # scheduled rows by their last due time, sorted; old ones too
+        self._manual: dict[int, set[UtcMs]] = {}
         self._runs: dict[str, tuple[str, UtcMs]] = {}
         self._staged: dict[str, StagedRow] = {}
         self._zones: dict[str, ZoneRecord] = {}
@@ -206,8 +213,10 @@ class MemoryStore:
 
     async def settled_after(self, watermark: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         settled: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
-        for entry in sorted(self._journal.values(), key=lambda entry: entry.key):
-            if entry.kind is Kind.SCHEDULED and not entry.is_open and last_due_time(entry) > watermark:
+        start = bisect_right(self._by_due, watermark, key=lambda row: row[0])
+        for key in sorted({key for _, key in self._by_due[start:]}):
+            entry = self._journal.get(key)
+            if entry is not None and not entry.is_open and last_due_time(entry) > watermark:
                 last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
                 settled.setdefault(entry.schedule_id, []).append((entry.fire_time, last))
         return settled
@@ -215,28 +224,19 @@ class MemoryStore:
     async def pending_due(
         self, through: UtcMs, *, after: tuple[UtcMs, int, UtcMs, str] | None = None, limit: int = 2000
     ) -> list[PendingFire]:
-        due = sorted(
-            (next_attempt_at, *entry.key)
-            for next_attempt_at, entry in self._standard_pending()
-            if next_attempt_at <= through
-        )
-        rest = [row for row in due if after is None or row > after]
-        return [_pending_fire(self._journal[FireKey(*row[1:])]) for row in rest[:limit]]
+        end = bisect_right(self._waiting, through, key=lambda row: row[0])
+        start = 0 if after is None else bisect_right(self._waiting, after, key=lambda row: (row[0], *row[1]))
+        return [_pending_fire(self._pending[key]) for _, key in self._waiting[start:end][:limit]]
 
     async def next_pending(self, after: UtcMs) -> UtcMs | None:
-        later = (at for at, _ in self._standard_pending() if at > after)
-        return min(later, default=None)
+        later = bisect_right(self._waiting, after, key=lambda row: row[0])
+        return self._waiting[later][0] if later < len(self._waiting) else None
 
     async def pending_groups(self) -> list[tuple[str, str]]:
-        groups = (fifo_group(self._revisions[entry.revision_id].spec) for entry in self._pending.values())
-        return sorted({group for group in groups if group is not None})
+        return sorted(group for group, keys in self._of_group.items() if keys)
 
     async def group_pending(self, topic: str, group: str, *, limit: int = 100) -> list[PendingFire]:
-        members = [
-            entry
-            for entry in self._pending.values()
-            if fifo_group(self._revisions[entry.revision_id].spec) == (topic, group)
-        ]
+        members = [self._pending[key] for key in self._of_group.get((topic, group), ())]
         members.sort(
             key=lambda e: (e.due_time, e.fire_time, self._revisions[e.revision_id].spec.name, e.kind)
         )
@@ -247,11 +247,7 @@ class MemoryStore:
             self._write(entry._replace(maybe_published=True))
 
     async def manual_times(self, schedule_id: int, since: UtcMs) -> set[UtcMs]:
-        return {
-            key.fire_time
-            for key in self._journal
-            if key.schedule_id == schedule_id and key.kind is Kind.MANUAL and key.fire_time >= since
-        }
+        return {at for at in self._manual.get(schedule_id, ()) if at >= since}
 
     async def remembered_run(self, key: str) -> str | None:
         return self._runs[key][0] if key in self._runs else None
@@ -439,19 +435,36 @@ class MemoryStore:
     def _write(self, entry: JournalEntry) -> None:
         there = self._journal.get(entry.key)
         if there is None or there.state is State.PENDING:
+            if there is not None:
+                self._forget_pending(there)
             stored = self._journal[entry.key] = as_stored(entry)
-            self._pending.pop(entry.key, None)
             if stored.state is State.PENDING:
-                self._pending[entry.key] = stored
+                self._expect_pending(stored)
+            if stored.kind is Kind.MANUAL:
+                self._manual.setdefault(stored.schedule_id, set()).add(stored.fire_time)
+            elif stored.kind is Kind.SCHEDULED and not stored.is_open:
+                insort(self._by_due, (last_due_time(stored), stored.key))
+
+    def _expect_pending(self, entry: JournalEntry) -> None:
+        assert entry.next_attempt_at is not None
+        self._pending[entry.key] = entry
+        group = fifo_group(self._revisions[entry.revision_id].spec)
+        if group is None:
+            insort(self._waiting, (entry.next_attempt_at, entry.key))
+        else:
+            self._of_group.setdefault(group, set()).add(entry.key)
+
+    def _forget_pending(self, entry: JournalEntry) -> None:
+        assert entry.next_attempt_at is not None
+        del self._pending[entry.key]
+        group = fifo_group(self._revisions[entry.revision_id].spec)
+        if group is None:
+            del self._waiting[bisect_left(self._waiting, (entry.next_attempt_at, entry.key))]
+        else:
+            self._of_group[group].discard(entry.key)
 
     def _advance(self, watermark: UtcMs) -> None:
         self._watermark = watermark if self._watermark is None else max(self._watermark, watermark)
-
-    def _standard_pending(self) -> Iterator[tuple[UtcMs, JournalEntry]]:
-        for entry in self._pending.values():
-            if not self._revisions[entry.revision_id].spec.is_fifo:
-                assert entry.next_attempt_at is not None
-                yield entry.next_attempt_at, entry
 
     def _single_slots(self) -> Iterator[tuple[StoredSchedule, SingleSlot]]:
         for id_ in self._names.values():

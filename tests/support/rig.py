@@ -82,6 +82,33 @@ class Rig:
         return {id_: entry.state for id_, entry in (await self.journal(name)).items()}
 
 
+def assembled(
+    clock: FakeClock,
+    store: Store,
+    publisher: RecordingPublisher,
+    *,
+    hooks: Hooks | None = None,
+    jitter: Callable[[], float] = lambda: 0.5,
+    armed_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+) -> Rig:
+    """Put an engine together. hooks: in the place of those that measure lateness."""
+    lateness = Lateness()
+    engine = Engine(
+        store, publisher, clock, hooks or lateness, jitter=jitter, armed_budget_bytes=armed_budget_bytes
+    )
+    service = Service(
+        engine.core,
+        store,
+        engine.edits,
+        engine.settler,
+        clock,
+        lateness,
+        version="0",
+        store_name="memory",
+    )
+    return Rig(clock, store, publisher, engine, service)
+
+
 @asynccontextmanager
 async def running_engine(
     *,
@@ -98,30 +125,12 @@ async def running_engine(
     clock = clock or FakeClock()
     store = cast("Store", MemoryStore() if store is None else store)
     publisher = RecordingPublisher(clock, script)
-    lateness = Lateness()
     publisher.room, publisher.quota = room, quota
-    engine = Engine(
-        store,
-        publisher,
-        clock,
-        hooks or lateness,
-        jitter=lambda: 0.5,
-        armed_budget_bytes=armed_budget_bytes,
-    )
-    service = Service(
-        engine.core,
-        store,
-        engine.edits,
-        engine.settler,
-        clock,
-        lateness,
-        version="0",
-        store_name="memory",
-    )
+    rig = assembled(clock, store, publisher, hooks=hooks, armed_budget_bytes=armed_budget_bytes)
+    engine = rig.engine
     first = await _while_time_passes(clock, engine.recover(await store.open()))
-    service.set_ready()
+    rig.service.set_ready()
     task = asyncio.create_task(engine.run(first))
-    rig = Rig(clock, store, publisher, engine, service)
     try:
         await clock.settle()
         yield rig
