@@ -17,7 +17,7 @@ from cronally.engine.core import Core, Member, member_of_row
 from cronally.engine.fifo import GroupKey
 from cronally.engine.settle import unsent_entry
 from cronally.errors import UsageError
-from cronally.instants import UtcMs
+from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,6 +50,7 @@ class Recovery:
         self._settler = settler
         self._clock = clock
         self._hooks = hooks
+        self._doubted_through = MIN_UTC_MS  # what was due by then may have been sent by a daemon that crashed
         self.parked: dict[str, str] = {}
 
     async def load(self) -> None:
@@ -108,7 +109,8 @@ class Recovery:
     async def run(self, reason: str, watermark: UtcMs, *, after_crash: bool = False) -> list[Fire]:
         """Decide every slot due in (watermark, now]; return the fires to send at once, by due time.
 
-        after_crash: an attempt may have been open, so that what is not sent now carries ``maybe_published``.
+        after_crash: an attempt may have been open, so that what is not sent now carries ``maybe_published``; also when a
+        later run decides it anew, before it was sent.
         No change may be under way. Errors: StoreError; then nothing is lost, and it is to be run again with the same
         *watermark*, which the caller holds until it succeeds.
         """
@@ -118,7 +120,9 @@ class Recovery:
             await self._settler.flush()
             now = self._clock.wall()
             core.wake_paused(now)
-            decision = _Decision(now, after_crash=after_crash)
+            if after_crash:
+                self._doubted_through = now
+            decision = _Decision(now, self._doubted_through)
             late = core.restart(now, watermark)
             settled = await self._settled(watermark)
             for entries in late:
@@ -229,13 +233,13 @@ def _by_name(row: TimetableRow, shares: tuple[tuple[int, int], ...]) -> tuple[ob
 class _Decision:
     """What recovery has decided so far."""
 
-    def __init__(self, now: UtcMs, *, after_crash: bool) -> None:
+    def __init__(self, now: UtcMs, doubted_through: UtcMs) -> None:
         self.now = now
         self.fires: list[Fire] = []
         self.to_hold: list[Fire] = []
         self.rows: list[JournalEntry] = []
         self.skipped_count = 0
-        self._after_crash = after_crash
+        self._doubted_through = doubted_through
 
     def decide(
         self,
@@ -267,7 +271,8 @@ class _Decision:
 
     def _record(self, id_: int, revision_id: int, offset_ms: int, result: CaughtUp, *, is_fifo: bool) -> None:
         def fire_at(slot: UtcMs) -> Fire:
-            return Fire(id_, revision_id, slot, UtcMs(slot + offset_ms), maybe_published=self._after_crash)
+            due = UtcMs(slot + offset_ms)
+            return Fire(id_, revision_id, slot, due, maybe_published=due <= self._doubted_through)
 
         for skipped in result.skipped:
             self.skipped_count += skipped.slots
