@@ -125,7 +125,7 @@ class Drawn:
 
     def _rule(self, tz: str, now: UtcMs) -> dict[str, object]:
         rng = self._rng
-        if rng.random() < 0.06:
+        if rng.random() < 0.1:
             return self._single(tz, now)
         most = 3 * self._per_schedule
         slots = math.exp(rng.uniform(0, math.log(most)))

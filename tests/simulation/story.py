@@ -17,6 +17,7 @@ from simulation.faults import Faults
 from simulation.mortal import Incarnation
 from simulation.witness import WitnessStore
 from support.slot_checker import faults as checked
+from support.slot_days import slots_of
 from support.slot_lives import Notes, Sent, Stop
 from support.virtual_time import JumpingClock, run_virtually
 
@@ -324,12 +325,22 @@ class Story:
 
     async def _pause(self, daemon: Incarnation) -> None:
         rng, name = self.rng, self._name()
-        second = -(-self.clock.wall() // 1000) * 1000
-        until = UtcMs(second + rng.choice((1_000, 2_000, 10_000, 60_000, self.span_s * 20)))
+        until = self._slot(name) if rng.random() < 0.5 else None
+        if until is None:
+            second = -(-self.clock.wall() // 1000) * 1000
+            until = UtcMs(second + rng.choice((1_000, 2_000, 10_000, 60_000, self.span_s * 20)))
         drop = self._drops(name)
         await daemon.rig.service.pause(
             name, by="t", until=until if rng.random() < 0.7 else None, drop_pending=drop
         )
+
+    def _slot(self, name: str) -> UtcMs | None:
+        """Return one of the next slots of a schedule: what happens at its very instant is worth a look."""
+        if self.store.id_of(name) is None:
+            return None
+        now = self.clock.wall()
+        slots = slots_of(self.store.document(name), now, UtcMs(now + self.span_s * 50), name=name)
+        return self.rng.choice(slots[:4]) if slots else None
 
     async def _resume(self, daemon: Incarnation) -> None:
         paused = [name for name in self.store.names if self.store.is_paused(name)]
