@@ -120,7 +120,10 @@ class _Judge:
             return "was not over 10 s late"
         for slot in (row.fire_time, last):
             due = UtcMs(slot + offset)
-            if not self._notes.missing.overlap(UtcMs(due - _AHEAD_MS), UtcMs(due + _MISSED_AFTER_MS)):
+            key = row._replace(fire_time=slot).key
+            # Of an attempt that was open for long a crash may have kept the outcome from the store.
+            until = written if key in self._attempts else UtcMs(due + _MISSED_AFTER_MS)
+            if not self._notes.missing.overlap(UtcMs(due - _AHEAD_MS), until):
                 return f"nothing kept {format_utc(slot)} from firing"
         policy = rule.document.get("catch_up", "latest")
         if policy == "skip":
