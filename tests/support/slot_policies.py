@@ -154,7 +154,8 @@ class _Judge:
             answered = each.arrival.released_us + round(each.arrival.answer.delay_s * 1e6)
             if each.arrival.answer.is_unknown or answered >= self._stops[each.incarnation].at * 1000:
                 return True
+        # By fire time: a slot of an old revision may be pending before it is due, and a crash puts all that is pending in doubt.
         return any(
-            stop.was_crash and stop.at <= written and row.due_time <= stop.recovered_at
+            stop.was_crash and stop.at <= written and row.fire_time <= stop.recovered_at
             for stop in self._stops
         )
