@@ -6,12 +6,14 @@ MINUTES ?= 20
 SEED ?=
 NAME ?= all
 ARGS ?=
+SEEDS ?= 1000
+SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all cov fmt lint type layers check bench faults fuzz-times fuzz-socket crash-sweep clean
+.PHONY: help setup demo test test-all cov fmt lint type layers check bench simulate simulate-short faults fuzz-times fuzz-socket crash-sweep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +37,7 @@ demo: setup ## Run the main job for FOR seconds: daemon, local SNS and SQS, thre
 test: setup ## Run the tests, two at a time
 	@$(BIN)/pytest -q --numprocesses 2 tests
 
-test-all: test ## The tests and, once they exist, the longer campaigns
+test-all: test simulate ## The tests and the longer campaigns
 
 cov: setup ## Run the tests and show what they do not reach
 	@$(BIN)/pytest -q tests --cov --cov-report=term-missing:skip-covered
@@ -65,6 +67,11 @@ faults: setup ## Kill, freeze and stop a daemon and disturb its receiver for MIN
 fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
 	@CASES=$(CASES) $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/property/test_recurrence_oracle.py
 
+simulate: setup ## Run the engine through SEEDS days of seeded faults, or only through SEED, and check every slot
+	@PYTHONPATH=tests $(BIN)/python -m simulation.campaign $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+simulate-short: ## The same with 200 seeds, in a minute and a half
+	@$(MAKE) --no-print-directory simulate SEEDS=200 SEED=
 crash-sweep: setup ## Stop the store at every write and sync of a run, and fail every one of them (some minutes)
 	@CRASH_SWEEP=1 $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/faults/test_crash_sweep.py
 

@@ -27,7 +27,7 @@ from support.fake_sns import Fault
 from support.process_checker import Disturbance, Incarnation, Received, Record, Verdict, judge
 from support.processes import Installation
 from support.receiver import start_receiver
-from support.slot_checker import spread_offset
+from support.slot_lives import spread_offset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ class FakeClock:
         self._wall_us = (parse_rfc3339(start) if isinstance(start, str) else start) * 1000
         self._mono_us = 7_654_321_000
         self._boot_us = 9_876_543_000
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[int, int, asyncio.Future[bool]]] = []
         self._order = itertools.count()
 
     def wall(self) -> UtcMs:
@@ -54,17 +54,15 @@ class FakeClock:
             return WaitResult.WOKEN
         if until is not None and self.wall() >= until:
             return WaitResult.DUE
-        remaining_us = MAX_WAIT_S * 1e6 if until is None else until * 1000 - self._wall_us
-        capped_us = min(round(remaining_us), round(MAX_WAIT_S * 1e6))
-        timer = self._new_waiter(self._mono_us + capped_us)
-        waking = asyncio.ensure_future(wake.wait())
-        waking.add_done_callback(lambda _: timer.cancel())
+        timer = self._new_timer(until)
+        waiters = wake._waiters  # one future serves both: a task for each wait is slow
+        waiters.append(timer)
         try:
-            await asyncio.wait((timer,))
+            is_woken = await timer
         finally:
+            waiters.remove(timer)
             timer.cancel()
-            waking.cancel()
-        if waking.done() and not waking.cancelled():
+        if is_woken:
             wake.clear()
             return WaitResult.WOKEN
         return WaitResult.DUE if until is not None and self.wall() >= until else WaitResult.RECHECK
@@ -78,7 +76,7 @@ class FakeClock:
             if waiter.done():
                 continue
             self._move(at - self._mono_us)
-            waiter.set_result(None)
+            waiter.set_result(False)
             await self.settle()
         self._move(target - self._mono_us)
         await self.settle()
@@ -113,7 +111,14 @@ class FakeClock:
             self._mono_us += delta_us
             self._boot_us += delta_us
 
-    def _new_waiter(self, mono_us: int) -> asyncio.Future[None]:
+    def _new_timer(self, until: UtcMs | None) -> asyncio.Future[bool]:
+        """Return a future that is done when a wait for *until* ends by itself; an event that is set makes it True."""
+        capped_us = round(MAX_WAIT_S * 1e6)
+        if until is not None:
+            capped_us = min(until * 1000 - self._wall_us, capped_us)
+        return self._new_waiter(self._mono_us + capped_us)
+
+    def _new_waiter(self, mono_us: int) -> asyncio.Future[bool]:
         waiter = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (mono_us, next(self._order), waiter))
         return waiter

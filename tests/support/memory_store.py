@@ -6,6 +6,7 @@ open it again without having closed it, and it says that the stop was not clean.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -76,6 +77,15 @@ class MemoryStore:
         self._revisions: dict[int, _Revision] = {}
         self._journal: dict[FireKey, JournalEntry] = {}
         self._pending: dict[FireKey, JournalEntry] = {}  # those of the journal whose state is pending
+        self._waiting: list[tuple[UtcMs, FireKey]] = []  # of standard topics, by next attempt, sorted
+        self._of_group: dict[tuple[str, str], set[FireKey]] = {}  # of FIFO topics
+        self._by_due: list[
+            tuple[UtcMs, FireKey]
+        ] = []  # scheduled rows by their last due time, sorted; old ones too
+        self._times: dict[tuple[int, Kind], set[UtcMs]] = {}
+        self._lines: dict[
+            tuple[str, int], list[LinePlace]
+        ] = {}  # by topic and priority: what is in line, sorted
         self._runs: dict[str, tuple[str, UtcMs]] = {}
         self._staged: dict[str, StagedRow] = {}
         self._zones: dict[str, ZoneRecord] = {}
@@ -239,40 +249,36 @@ class MemoryStore:
 
     async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         settled: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
-        for entry in sorted(self._closed(), key=lambda entry: entry.key):
-            if after < last_due_time(entry) <= through:
+        start = bisect_right(self._by_due, after, key=lambda row: row[0])
+        end = bisect_right(self._by_due, through, key=lambda row: row[0])
+        for key in sorted({key for _, key in self._by_due[start:end]}):
+            entry = self._journal.get(key)
+            if entry is not None and not entry.is_open and after < last_due_time(entry) <= through:
                 settled.setdefault(entry.schedule_id, []).append((entry.fire_time, _last_slot(entry)))
         return settled
 
     async def pending_due(
         self, through: UtcMs, *, after: tuple[UtcMs, int, UtcMs, str] | None = None, limit: int = 2000
     ) -> list[PendingFire]:
-        due = sorted(
-            (next_attempt_at, *entry.key)
-            for next_attempt_at, entry in self._pending_by_attempt()
-            if next_attempt_at <= through
-        )
-        rest = [row for row in due if after is None or row > after]
-        return [_pending_fire(self._journal[FireKey(*row[1:])]) for row in rest[:limit]]
+        end = bisect_right(self._waiting, through, key=lambda row: row[0])
+        start = 0 if after is None else bisect_right(self._waiting, after, key=lambda row: (row[0], *row[1]))
+        return [_pending_fire(self._pending[key]) for _, key in self._waiting[start:end][:limit]]
 
     async def next_pending(self, after: UtcMs) -> UtcMs | None:
-        later = (at for at, _ in self._pending_by_attempt() if at > after)
-        return min(later, default=None)
+        later = bisect_right(self._waiting, after, key=lambda row: row[0])
+        return self._waiting[later][0] if later < len(self._waiting) else None
 
     async def lines(self) -> list[tuple[str, int]]:
-        specs = [spec for _, spec in self._lined_up()]
-        return sorted({(spec.topic, spec.priority) for spec in specs if not spec.is_fifo})
+        return sorted(
+            line for line, places in self._lines.items() if places and not line[0].endswith(".fifo")
+        )
 
     async def in_line(
         self, topic: str, priority: int, *, after: LinePlace | None = None, limit: int = 500
     ) -> list[PendingFire]:
-        places = sorted(
-            (entry.due_time, *entry.key)
-            for entry, spec in self._lined_up()
-            if (spec.topic, spec.priority) == (topic, priority)
-        )
-        rest = [place for place in places if after is None or place > after]
-        return [_pending_fire(self._journal[FireKey(*place[1:])]) for place in rest[:limit]]
+        places = self._lines.get((topic, priority), [])
+        start = 0 if after is None else bisect_right(places, after)
+        return [_pending_fire(self._journal[_key_of(place)]) for place in places[start : start + limit]]
 
     async def pending_counts(self, topics: Sequence[str]) -> dict[str, int]:
         counts = dict.fromkeys(topics, 0)
@@ -282,25 +288,15 @@ class MemoryStore:
                 counts[spec.topic] += 1
         return counts
 
-    def _lined_up(self) -> Iterator[tuple[JournalEntry, ScheduleSpec]]:
-        for entry in self._pending.values():
-            if entry.is_in_line:
-                yield entry, self._revisions[entry.revision_id].spec
-
     async def pending_groups(self, topic: str | None = None) -> list[tuple[str, str]]:
-        groups = (fifo_group(self._revisions[entry.revision_id].spec) for entry in self._pending.values())
-        return sorted({group for group in groups if group is not None and topic in (None, group[0])})
+        return sorted(group for group, keys in self._of_group.items() if keys and topic in (None, group[0]))
 
     async def next_group(self, topic: str, after: str = "") -> str | None:
         groups = [group for _, group in await self.pending_groups(topic)]
         return min((group for group in groups if group > after), default=None)
 
     async def group_pending(self, topic: str, group: str, *, limit: int = 100) -> list[PendingFire]:
-        members = [
-            entry
-            for entry in self._pending.values()
-            if fifo_group(self._revisions[entry.revision_id].spec) == (topic, group)
-        ]
+        members = [self._pending[key] for key in self._of_group.get((topic, group), ())]
         members.sort(
             key=lambda e: (e.due_time, e.fire_time, self._revisions[e.revision_id].spec.name, e.kind)
         )
@@ -311,11 +307,8 @@ class MemoryStore:
             self._write(entry._replace(maybe_published=True))
 
     async def fire_times(self, schedule_id: int, kind: Kind, first: UtcMs, last: UtcMs) -> set[UtcMs]:
-        return {
-            key.fire_time
-            for key in self._journal
-            if key.schedule_id == schedule_id and key.kind is kind and first <= key.fire_time <= last
-        }
+        times = self._times.get((schedule_id, kind), ())
+        return {at for at in times if first <= at <= last and FireKey(schedule_id, at, kind) in self._journal}
 
     async def remembered_run(self, key: str) -> str | None:
         return self._runs[key][0] if key in self._runs else None
@@ -619,21 +612,44 @@ class MemoryStore:
     def _write(self, entry: JournalEntry) -> None:
         there = self._journal.get(entry.key)
         if there is None or there.state is State.PENDING:
-            if there is not None and entry.state is not State.PUBLISHED:
-                entry = _with_last_attempt(entry, there)
+            if there is not None:
+                if entry.state is not State.PUBLISHED:
+                    entry = _with_last_attempt(entry, there)
+                self._forget_pending(there)
             stored = self._journal[entry.key] = as_stored(entry)
-            self._pending.pop(entry.key, None)
             if stored.state is State.PENDING:
-                self._pending[entry.key] = stored
+                self._expect_pending(stored)
+            self._times.setdefault((stored.schedule_id, stored.kind), set()).add(stored.fire_time)
+            if stored.kind is Kind.SCHEDULED and not stored.is_open:
+                insort(self._by_due, (last_due_time(stored), stored.key))
+
+    def _expect_pending(self, entry: JournalEntry) -> None:
+        assert entry.next_attempt_at is not None
+        self._pending[entry.key] = entry
+        spec = self._revisions[entry.revision_id].spec
+        group = fifo_group(spec)
+        if group is None or entry.is_in_line:
+            insort(self._waiting, (entry.next_attempt_at, entry.key))
+        if group is not None:
+            self._of_group.setdefault(group, set()).add(entry.key)
+        if entry.is_in_line:
+            insort(self._lines.setdefault((spec.topic, spec.priority), []), _place_in_line(entry))
+
+    def _forget_pending(self, entry: JournalEntry) -> None:
+        assert entry.next_attempt_at is not None
+        del self._pending[entry.key]
+        spec = self._revisions[entry.revision_id].spec
+        group = fifo_group(spec)
+        if group is None or entry.is_in_line:
+            del self._waiting[bisect_left(self._waiting, (entry.next_attempt_at, entry.key))]
+        if group is not None:
+            self._of_group[group].discard(entry.key)
+        if entry.is_in_line:
+            places = self._lines[spec.topic, spec.priority]
+            del places[bisect_left(places, _place_in_line(entry))]
 
     def _advance(self, watermark: UtcMs) -> None:
         self._watermark = watermark if self._watermark is None else max(self._watermark, watermark)
-
-    def _pending_by_attempt(self) -> Iterator[tuple[UtcMs, JournalEntry]]:
-        for entry in self._pending.values():
-            if entry.is_in_line or not self._revisions[entry.revision_id].spec.is_fifo:
-                assert entry.next_attempt_at is not None
-                yield entry.next_attempt_at, entry
 
     def _single_slots(self) -> Iterator[tuple[StoredSchedule, SingleSlot]]:
         for id_ in self._names.values():
@@ -673,3 +689,12 @@ def _pending_fire(entry: JournalEntry) -> PendingFire:
         asked_at=entry.asked_at,
     )
     return PendingFire(fire, entry.next_attempt_at, entry.is_in_line)
+
+
+def _place_in_line(entry: JournalEntry) -> LinePlace:
+    return (entry.due_time, *entry.key)
+
+
+def _key_of(place: LinePlace) -> FireKey:
+    _, schedule_id, fire_time, kind = place
+    return FireKey(schedule_id, fire_time, Kind(kind))

@@ -26,7 +26,8 @@ from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from cronally.store.sqlite import SqliteStore
 from support import slot_checker
 from support.recording_publisher import PUBLISHED, TIMED_OUT
-from support.slot_checker import Life, Rest, Rule, Sent, Stop, spread_offset
+from support.slot_checker import Life, Rest, Rule, Sent, Stop
+from support.slot_lives import spread_offset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -84,6 +84,44 @@ class Rig:
         return {id_: entry.state for id_, entry in (await self.journal(name)).items()}
 
 
+def assembled(
+    clock: FakeClock,
+    store: Store,
+    publisher: RecordingPublisher,
+    *,
+    hooks: Hooks | None = None,
+    jitter: Callable[[], float] = lambda: 0.5,
+    armed_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+    watch: ClockWatch | None = None,
+    backup_maker: BackupMaker | None = None,
+) -> Rig:
+    """Put an engine together. hooks: in the place of those that measure lateness."""
+    lateness = Lateness()
+    engine = Engine(
+        store,
+        publisher,
+        clock,
+        hooks or lateness,
+        watch=watch,
+        jitter=jitter,
+        armed_budget_bytes=armed_budget_bytes,
+    )
+    service = Service(
+        engine.core,
+        store,
+        engine.edits,
+        engine.orders,
+        engine.loop.halt,
+        clock,
+        lateness,
+        engine.loop.circuits,
+        version="0",
+        store_name="memory",
+        backup_maker=backup_maker,
+    )
+    return Rig(clock, store, publisher, engine, service)
+
+
 @asynccontextmanager
 async def running_engine(
     *,
@@ -102,34 +140,20 @@ async def running_engine(
     clock = clock or FakeClock()
     store = cast("Store", MemoryStore() if store is None else store)
     publisher = RecordingPublisher(clock, script)
-    lateness = Lateness()
     publisher.room, publisher.quota = room, quota
-    engine = Engine(
+    rig = assembled(
+        clock,
         store,
         publisher,
-        clock,
-        hooks or lateness,
-        watch=watch,
-        jitter=lambda: 0.5,
+        hooks=hooks,
         armed_budget_bytes=armed_budget_bytes,
-    )
-    service = Service(
-        engine.core,
-        store,
-        engine.edits,
-        engine.orders,
-        engine.loop.halt,
-        clock,
-        lateness,
-        engine.loop.circuits,
-        version="0",
-        store_name="memory",
+        watch=watch,
         backup_maker=backup_maker,
     )
+    engine = rig.engine
     first = await _while_time_passes(clock, engine.recover(await store.open()))
-    service.set_ready()
+    rig.service.set_ready()
     task = asyncio.create_task(engine.run(first))
-    rig = Rig(clock, store, publisher, engine, service)
     try:
         await clock.settle()
         yield rig

@@ -35,7 +35,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _values(text: str, low: int, high: int, *, is_weekday: bool = False) -> set[int]:
+def numbers(text: str, low: int, high: int, *, is_weekday: bool = False) -> set[int]:
     values: set[int] = set()
     for item in text.split(","):
         span, _, step_text = item.partition("/")
@@ -110,14 +110,14 @@ class NaiveCrontab:
     def per_day(self) -> int:
         """How many times a matching day has."""
         minute, hour, *_ = self.text.split()
-        return len(_values(minute, 0, 59)) * len(_values(hour, 0, 23)) * len(self.seconds)
+        return len(numbers(minute, 0, 59)) * len(numbers(hour, 0, 23)) * len(self.seconds)
 
     def matches_day(self, day: date) -> bool:
         _, _, days, months, weekdays = self.text.split()
-        if day.month not in _values(months, 1, 12):
+        if day.month not in numbers(months, 1, 12):
             return False
-        by_date = day.day in _values(days, 1, 31) or _is_special_day(days, day)
-        by_weekday = (day.weekday() + 1) % 7 in _values(weekdays, 0, 6, is_weekday=True)
+        by_date = day.day in numbers(days, 1, 31) or _is_special_day(days, day)
+        by_weekday = (day.weekday() + 1) % 7 in numbers(weekdays, 0, 6, is_weekday=True)
         by_weekday = by_weekday or _is_special_day(weekdays, day)
         if days.startswith(("*", "?")) or weekdays.startswith(("*", "?")):
             return by_date and by_weekday
@@ -126,7 +126,7 @@ class NaiveCrontab:
     def local_times(self, first: date, last: date) -> list[datetime]:
         """Return every matching wall-clock time from the first day to the last, both included, naive."""
         minute, hour, *_ = self.text.split()
-        minutes, hours = _values(minute, 0, 59), _values(hour, 0, 23)
+        minutes, hours = numbers(minute, 0, 59), numbers(hour, 0, 23)
         clock = [
             timedelta(hours=h, minutes=m, seconds=s)
             for h in range(24)

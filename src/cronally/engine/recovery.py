@@ -18,7 +18,7 @@ from cronally.engine.core import Core, Member, member_of_row
 from cronally.engine.fifo import GroupKey
 from cronally.engine.settle import unsent_entry
 from cronally.errors import UsageError
-from cronally.instants import UtcMs
+from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,6 +51,7 @@ class Recovery:
         self._settler = settler
         self._clock = clock
         self._hooks = hooks
+        self._doubted_through = MIN_UTC_MS  # what was due by then may have been sent by a daemon that crashed
         self.parked: dict[str, str] = {}
 
     async def load(self) -> None:
@@ -109,7 +110,8 @@ class Recovery:
     async def run(self, reason: str, watermark: UtcMs, *, after_crash: bool = False) -> list[Fire]:
         """Decide every slot due in (watermark, now]; return the fires to send at once, by due time.
 
-        after_crash: an attempt may have been open, so that what is not sent now carries ``maybe_published``.
+        after_crash: an attempt may have been open, so that what is not sent now carries ``maybe_published``; also when a
+        later run decides it anew, before it was sent.
         No change may be under way. Errors: StoreError; then nothing is lost, and it is to be run again with the same
         *watermark*, which the caller holds until it succeeds.
         """
@@ -120,7 +122,9 @@ class Recovery:
             now = self._clock.wall()
             watermark = max(watermark, core.pruned_through)
             core.wake_paused(now)
-            decision = _Decision(now, after_crash=after_crash)
+            if after_crash:
+                self._doubted_through = now
+            decision = _Decision(now, self._doubted_through)
             late = core.restart(now, watermark)
             settled = await self._settled(watermark, now)
             for entries in late:
@@ -231,13 +235,13 @@ def _by_name(row: TimetableRow, shares: tuple[tuple[int, int], ...]) -> tuple[ob
 class _Decision:
     """What recovery has decided so far."""
 
-    def __init__(self, now: UtcMs, *, after_crash: bool) -> None:
+    def __init__(self, now: UtcMs, doubted_through: UtcMs) -> None:
         self.now = now
         self.fires: list[Fire] = []
         self.to_hold: list[Fire] = []
         self.rows: list[JournalEntry] = []
         self.skipped_count = 0
-        self._after_crash = after_crash
+        self._doubted_through = doubted_through
 
     def decide(
         self,
@@ -269,7 +273,8 @@ class _Decision:
 
     def _record(self, id_: int, revision_id: int, offset_ms: int, result: CaughtUp, *, is_fifo: bool) -> None:
         def fire_at(slot: UtcMs) -> Fire:
-            return Fire(id_, revision_id, slot, UtcMs(slot + offset_ms), maybe_published=self._after_crash)
+            due = UtcMs(slot + offset_ms)
+            return Fire(id_, revision_id, slot, due, maybe_published=due <= self._doubted_through)
 
         for skipped in result.skipped:
             self.skipped_count += skipped.slots

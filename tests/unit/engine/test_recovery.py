@@ -692,3 +692,20 @@ async def test_a_pause_that_ended_while_the_planner_was_busy_is_recoverys():
             for a in rig.publisher.arrivals[1:]
             if a.entry.name == "job"
         )
+
+
+async def test_what_is_in_doubt_after_a_crash_stays_so_when_recovery_decides_anew():
+    clock, store = FakeClock(), MemoryStore()
+    async with running_engine(clock=clock, store=store, crash=True) as rig:
+        await rig.add("job", "* * * * *", catch_up="skip")
+        await clock.advance_to("2026-11-23T09:00:00Z")
+        assert rig.accepted == ["job@2026-11-23T09:00:00Z"]  # and not committed yet
+    async with running_engine(clock=clock, store=store, room=0) as rig:
+        await clock.suspend(130)  # before it has left again
+        journal = await rig.journal()
+        first = journal["job@2026-11-23T09:00:00Z"]
+        assert (first.state, first.reason, first.maybe_published) == (
+            State.SKIPPED,
+            SkipReason.CATCH_UP,
+            True,
+        )

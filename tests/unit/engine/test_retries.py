@@ -166,7 +166,7 @@ async def test_many_pending_fires_are_sent_a_few_at_a_time():
 
 async def test_a_manual_run_is_durable_before_it_returns_and_goes_at_once():
     clock, inner = FakeClock(), MemoryStore()
-    async with running_engine(clock=clock, store=inner, crash=True) as rig:
+    async with running_engine(clock=clock, store=inner, crash=True, room=0) as rig:
         await rig.add("job", "0 12 * * *", message="<cronally.fire-id>")
         fire_id = await rig.service.run("job", by="t")
         assert fire_id == "job@2026-11-23T08:59:30Z+manual"
