@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from simulation.mortal import Incarnation
     from support.virtual_time import JumpingClock
 
-CLOCK_GOES_BACK = False  # until the engine moves its watermark back with it (design §9)
+CLOCK_GOES_BACK = True
 
 WRITES = frozenset(
     {"open", "change", "commit", "flip", "stage", "stage_begin", "unstage", "add_manual", "mark_unclean"}

@@ -78,6 +78,8 @@ class WitnessStore(MemoryStore):
         after, pause = schedule.effective_from, schedule.pause
         self._latest = max(self._latest, self._clock.wall())
         assert after <= self._latest, f"{life.name} is in effect from {after}, which is to come"
+        # A clock that was set back makes a rule take effect earlier than its change said.
+        life.rules = [rule._replace(after=min(rule.after, after)) for rule in life.rules]
         if not life.rules or life.rules[-1].revision_id != schedule.revision_id:
             life.rules.append(Rule(after, schedule.revision_id, to_document(schedule.spec)))
         if pause is None:

@@ -58,6 +58,8 @@ class _Judge:
         for row in rows:
             if row.is_open or row.reason is SkipReason.PAUSED or row.state is State.PENDING:
                 continue
+            if self._notes.came_twice(row.fire_time) or self._notes.came_twice(row.due_time):
+                continue  # it was decided, or sent, at a time that has been taken back since
             rule = self._life.rule(row.revision_id)
             written = self._written.get(row.key)
             if rule is None or written is None:

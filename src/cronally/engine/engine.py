@@ -85,7 +85,9 @@ class Engine:
         if reached > now:  # the clock was set back while nobody looked, or before all of that was seen to
             watermark = UtcMs(min(watermark, now))
             watermark, _ = await self.set_back.run(now, watermark=watermark, reached=reached)
-        fires = await self.recovery.run("start", watermark, after_crash=not opened.was_clean)
+        fires = await self.recovery.run(
+            "start", watermark, doubted_through=MIN_UTC_MS if opened.was_clean else self._clock.wall()
+        )
         self.set_back.done()
         return fires
 

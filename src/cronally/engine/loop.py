@@ -22,7 +22,7 @@ from cronally.engine.halt import Halt
 from cronally.engine.releasing import Releasing
 from cronally.engine.retrying import Retrying
 from cronally.errors import NotReady, StoreError
-from cronally.instants import UtcMs
+from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -308,14 +308,14 @@ class Loop:
                 else:
                     self._let_go()
                 try:
-                    since, after_crash = watermark, False
+                    since, doubted_through = watermark, MIN_UTC_MS
                     if reached is not None:
                         await self._settler.flush()
                         now = UtcMs(max(self._clock.wall(), watermark))
-                        since, after_crash = await self._set_back.run(
+                        since, doubted_through = await self._set_back.run(
                             now, watermark=watermark, reached=reached
                         )
-                    fires = await self._recovery.run(reason, since, after_crash=after_crash)
+                    fires = await self._recovery.run(reason, since, doubted_through=doubted_through)
                 except StoreError as exc:
                     self.halt.is_half_recovered = True
                     self._hooks.store_failed(exc)

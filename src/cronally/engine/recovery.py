@@ -107,7 +107,7 @@ class Recovery:
         self._core.load(member)
         return member
 
-    async def run(self, reason: str, watermark: UtcMs, *, after_crash: bool = False) -> list[Fire]:
+    async def run(self, reason: str, watermark: UtcMs, *, doubted_through: UtcMs = MIN_UTC_MS) -> list[Fire]:
         """Decide every slot due in (watermark, now]; return the fires to send at once, by due time.
 
         after_crash: an attempt may have been open, so that what is not sent now carries ``maybe_published``; also when a
@@ -122,8 +122,7 @@ class Recovery:
             now = self._clock.wall()
             watermark = max(watermark, core.pruned_through)
             core.wake_paused(now)
-            if after_crash:
-                self._doubted_through = now
+            self._doubted_through = UtcMs(max(self._doubted_through, doubted_through))
             decision = _Decision(now, self._doubted_through)
             late = core.restart(now, watermark)
             settled = await self._settled(watermark, now)

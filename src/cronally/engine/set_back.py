@@ -32,10 +32,10 @@ _SLICE = 200  # rows or schedules between two yields to the event loop
 
 
 class TakenBack(NamedTuple):
-    """From which watermark the slots are to be decided anew, and whether an entry said ``maybe_published``."""
+    """From which watermark the slots are to be decided anew, and up to which due time an entry said ``maybe_published``."""
 
     watermark: UtcMs
-    after_crash: bool
+    doubted_through: UtcMs
 
 
 class SetBack:
@@ -54,13 +54,13 @@ class SetBack:
         Errors: StoreError; then it is to be run again. The watermark stays back until ``done``.
         """
         # What an earlier run that failed has taken back is not to be found any more.
-        taken = self._floor[1] if self._floor else TakenBack(watermark, after_crash=False)
+        taken = self._floor[1] if self._floor else TakenBack(watermark, MIN_UTC_MS)
         taken = taken._replace(watermark=UtcMs(min(taken.watermark, watermark)))
         async for page in self._decided_beyond(now):
             anew = [entry for entry in page if self._is_decided_anew(entry)]
             taken = TakenBack(
                 UtcMs(min([taken.watermark, *(entry.due_time - 1 for entry in anew)])),
-                after_crash=taken.after_crash or any(entry.maybe_published for entry in anew),
+                max([taken.doubted_through, *(_last_due(entry) for entry in anew if entry.maybe_published)]),
             )
         self._hold(taken)  # before the rows go: without them their slots are to be decided anew
         await self._store.set_back(at=now, watermark=taken.watermark, reached=reached)
@@ -110,8 +110,7 @@ class SetBack:
         place: tuple[UtcMs, int, UtcMs] | None = None
         while page := await self._store.decided_beyond(now, after=place, limit=_SLICE):
             last = page[-1]
-            last_due = UtcMs(_last_slot(last) + last.due_time - last.fire_time)
-            place = (last_due, last.schedule_id, last.fire_time)
+            place = (_last_due(last), last.schedule_id, last.fire_time)
             yield page
             await self._clock.sleep(0)
 
@@ -171,3 +170,7 @@ def cut_row(entry: JournalEntry, slots: Slots, through: UtcMs) -> JournalEntry:
 
 def _last_slot(entry: JournalEntry) -> UtcMs:
     return entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
+
+
+def _last_due(entry: JournalEntry) -> UtcMs:
+    return UtcMs(_last_slot(entry) + entry.due_time - entry.fire_time)
