@@ -76,7 +76,7 @@ async def test_what_recovery_decided_beyond_an_instant_is_found_in_slices_and_ta
     await store.commit(
         [tried, paused, late, long, single, early, entry(revised, T + 10 * MINUTE)], watermark=None
     )
-    assert await store.decided_beyond(T) == [long, late, single]
+    assert await store.decided_beyond(T) == [long, late, single, paused]
     assert await store.decided_beyond(T, limit=1) == [long]
     assert await store.decided_beyond(T, after=(T + 3 * MINUTE, revised.id, T - MINUTE), limit=1) == [late]
     cut = long._replace(last_fire_time=T, count=2)
@@ -93,7 +93,7 @@ async def test_what_recovery_decided_beyond_an_instant_is_found_in_slices_and_ta
     assert T + 4 * MINUTE not in left
     assert left[T + 7 * MINUTE] == tried  # it was attempted
     assert T + 10 * MINUTE in left
-    assert await store.decided_beyond(T) == [single]
+    assert await store.decided_beyond(T) == [single, paused]
 
 
 async def test_the_entries_of_one_schedule_beyond_an_instant(store):
@@ -105,7 +105,7 @@ async def test_the_entries_of_one_schedule_beyond_an_instant(store):
     assert await store.entries_beyond(revised.id, T) == rows[1:]
 
 
-async def test_schedules_changed_beyond_an_instant_but_not_those_whose_pause_ended_by_itself(store):
+async def test_schedules_changed_beyond_an_instant_and_whether_their_pause_ended_by_itself(store):
     await store.change(creation(spec("old"), at=T))
     await store.change(creation(spec("made"), at=T + DAY_MS))
     paused = await store.change(creation(spec("paused"), at=T))
@@ -116,9 +116,10 @@ async def test_schedules_changed_beyond_an_instant_but_not_those_whose_pause_end
     await store.change(end.__class__(**{**_fields(end), "by": OWN_NAME}))
     removed = await store.change(creation(spec("removed"), at=T + DAY_MS))
     await store.change(edit(removed, action="rm", is_removal=True))
-    assert [each.spec.name for each in await store.changed_beyond(T)] == ["made", "paused"]
-    assert [each.spec.name for each in await store.changed_beyond(T, limit=1)] == ["made"]
-    assert [each.spec.name for each in await store.changed_beyond(T, after="made")] == ["paused"]
+    found = [(each.spec.name, is_rested) for each, is_rested in await store.changed_beyond(T)]
+    assert found == [("made", False), ("paused", False), ("rested", True)]
+    assert [each.spec.name for each, _ in await store.changed_beyond(T, limit=1)] == ["made"]
+    assert [each.spec.name for each, _ in await store.changed_beyond(T, after="made")] == ["paused", "rested"]
     assert await store.changed_beyond(T + DAY_MS) == []
 
 

@@ -59,6 +59,12 @@ class WitnessStore(MemoryStore):
             self._note(row.id)
         return rows
 
+    async def set_back(self, *, at: UtcMs, watermark: UtcMs, reached: UtcMs) -> None:
+        await super().set_back(at=at, watermark=watermark, reached=reached)
+        for id_, life in self.lives.items():
+            if self._names.get(life.name) != id_:  # removed; that is so from now on
+                life.removed_at = min(life.removed_at, at)
+
     def _write(self, entry: JournalEntry) -> None:
         before = self._journal.get(entry.key)
         super()._write(entry)

@@ -410,7 +410,7 @@ class MemoryStore:
             ((last_due_time(entry), entry.schedule_id, entry.fire_time), entry)
             for entry in self._closed()
             if entry.attempts == 0
-            and (entry.state is State.EXPIRED or entry.reason is SkipReason.CATCH_UP)
+            and (entry.state is State.EXPIRED or entry.reason in (SkipReason.CATCH_UP, SkipReason.PAUSED))
             and last_due_time(entry) > at
         ]
         found.sort(key=lambda each: each[0])
@@ -422,12 +422,13 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda entry: entry.fire_time)
 
-    async def changed_beyond(self, at: UtcMs, *, after: str = "", limit: int = 500) -> list[StoredSchedule]:
+    async def changed_beyond(
+        self, at: UtcMs, *, after: str = "", limit: int = 500
+    ) -> list[tuple[StoredSchedule, bool]]:
         found = [
-            stored
+            (stored, stored.pause is None and self._rested.get(stored.id) == stored.effective_from)
             for stored in await self.schedules(after=after, limit=1_000_000)
-            if (stored.pause is not None and stored.pause.since > at)
-            or (stored.effective_from > at and self._rested.get(stored.id) != stored.effective_from)
+            if stored.effective_from > at or (stored.pause is not None and stored.pause.since > at)
         ]
         return found[:limit]
 

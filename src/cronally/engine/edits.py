@@ -330,6 +330,7 @@ class Edits:
                     pause, opened = await self._set_back.begin_pause(future, pause)
                 elif stored.pause:
                     closed = (*closed, *await self._set_back.cut_pauses(stored.id, at))
+                    self._core.relived.forget_pauses(stored.id)
             revised = await self._store.change(
                 ScheduleChange(
                     at=at,

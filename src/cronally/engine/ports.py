@@ -525,9 +525,9 @@ class Store(Protocol):
     async def decided_beyond(
         self, at: UtcMs, *, after: tuple[UtcMs, int, UtcMs] | None = None, limit: int = 500
     ) -> list[JournalEntry]:
-        """Return scheduled entries that recovery wrote without an attempt and that reach beyond the due time *at*.
+        """Return scheduled entries that were written without an attempt and that reach beyond the due time *at*.
 
-        Those are skipped (``catch_up``) and expired ones. By (when the last slot is due, schedule id, fire time); after:
+        Those are skipped (``catch_up``) and expired ones, and the rows of pauses that are over. By (when the last slot is due, schedule id, fire time); after:
         those of the last row of the slice before.
         """
         ...
@@ -536,11 +536,12 @@ class Store(Protocol):
         """Return the scheduled entries of a schedule with a slot later than *at*, by fire time; open ones are left out."""
         ...
 
-    async def changed_beyond(self, at: UtcMs, *, after: str = "", limit: int = 500) -> list[StoredSchedule]:
+    async def changed_beyond(
+        self, at: UtcMs, *, after: str = "", limit: int = 500
+    ) -> list[tuple[StoredSchedule, bool]]:
         """Return living schedules that are effective, or paused, from an instant later than *at* on, by name.
 
-        Only names greater than *after*. But not those that are awake because their pause ended by itself: until then they
-        have no slots on purpose.
+        Only names greater than *after*. With each: whether it is awake because its pause ended by itself.
         """
         ...
 

@@ -37,6 +37,7 @@ class Relived:
         self.read_through = MIN_UTC_MS
         self._slots: set[_Slot] = set()
         self._ranges: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
+        self._paused: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
         self._read: list[tuple[UtcMs, int, list[_Slot]]] = []  # a heap: when they were due, and which
         self._numbers = count()
         self._spread_ms = 0
@@ -57,6 +58,18 @@ class Relived:
         self._slots.clear()
         self._ranges.clear()
         self._read.clear()
+
+    def keep_pause(self, entry: JournalEntry) -> None:
+        """A pause that is over has a row for slots that are still to come: they stay paused."""
+        last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
+        self._paused.setdefault(entry.schedule_id, []).append((entry.fire_time, last))
+
+    def forget_pauses(self, schedule_id: int | None = None) -> None:
+        """The rows of pauses of a schedule (None: of all) are cut, or about to be read anew."""
+        if schedule_id is None:
+            self._paused.clear()
+        else:
+            self._paused.pop(schedule_id, None)
 
     def wants(self, through: UtcMs) -> tuple[UtcMs, UtcMs] | None:
         """Return the (after, through) of due times to be read before slots due by *through* are planned, or None."""
@@ -86,8 +99,11 @@ class Relived:
         """Whether the slot is settled."""
         if (schedule_id, fire_time) in self._slots:
             return True
-        ranges = self._ranges.get(schedule_id, ())
-        return any(first <= fire_time <= last for first, last in ranges)
+        return any(
+            first <= fire_time <= last
+            for ranges in (self._ranges, self._paused)
+            for first, last in ranges.get(schedule_id, ())
+        )
 
     def pass_by(self, now: UtcMs) -> None:
         """Time has gone on to *now*: forget what no one can plan any more."""
@@ -95,6 +111,8 @@ class Relived:
             self._slots.difference_update(heapq.heappop(self._read)[2])
         if not self._read:
             self._ranges.clear()
+            if self.read_through >= self.through:
+                self._paused.clear()
 
     def _keep(self, due: UtcMs, slots: list[_Slot]) -> None:
         self._slots.update(slots)

@@ -69,17 +69,23 @@ class SetBack:
             await self._store.amend([self._amended(entry, specs[entry.revision_id], now) for entry in page])
         name = ""
         while changed := await self._store.changed_beyond(now, after=name, limit=_SLICE):
-            for stored in changed:
-                await self._bring_forward(stored, now)
-            name = changed[-1].spec.name
+            for stored, is_rested in changed:
+                await self._bring_forward(stored, now, is_rested=is_rested)
+            name = changed[-1][0].spec.name
             await self._clock.sleep(0)
         self._core.relived.begin(reached)
+        self._core.relived.forget_pauses()
+        async for page in self._decided_beyond(now):
+            for entry in page:
+                self._core.relived.keep_pause(entry)
         self._core.expect_pending(now)
         return taken
 
     def _is_decided_anew(self, entry: JournalEntry) -> bool:
         """Whether recovery would decide all slots of *entry*: the rule they are of is in force, and has been since."""
         id_, table = entry.schedule_id, self._core.timetable
+        if entry.reason is SkipReason.PAUSED:
+            return False
         if id_ not in table or table.revision_id(id_) != entry.revision_id:
             return False
         return table.effective_from(id_) < entry.fire_time and entry.due_time > self._core.pruned_through
@@ -88,6 +94,8 @@ class SetBack:
         """Return what is left of an entry that reaches beyond *now*."""
         if self._is_decided_anew(entry):
             return entry._replace(count=0)
+        if entry.reason is SkipReason.PAUSED or (entry.maybe_published and entry.count == 1):
+            return entry  # it stays paused; somebody may have got it
         try:
             slots = spec.recurrence().slots
         except UsageError:  # its zone has left tzdata, say: it has no slots to come
@@ -114,8 +122,8 @@ class SetBack:
             yield page
             await self._clock.sleep(0)
 
-    async def _bring_forward(self, stored: StoredSchedule, now: UtcMs) -> None:
-        """Let a schedule be as it is, but from *now* on."""
+    async def _bring_forward(self, stored: StoredSchedule, now: UtcMs, *, is_rested: bool) -> None:
+        """Let a schedule be as it is, but from *now* on. is_rested: its pause ended by itself: what that covers stays paused."""
         effective_from = UtcMs(min(stored.effective_from, now))
         pause = stored.pause and replace(stored.pause, since=UtcMs(min(stored.pause.since, now)))
         closed: Sequence[JournalEntry] = ()
@@ -123,7 +131,7 @@ class SetBack:
         member = None
         with suppress(UsageError):  # its zone has left tzdata, say: it has no slots
             member = member_of(stored.id, stored.revision_id, stored.spec, effective_from, pause)
-        if member is not None and stored.pause is None:
+        if member is not None and stored.pause is None and not is_rested:
             closed = await self.cut_pauses(stored.id, now)
         elif member is not None and stored.pause is not None and pause is not None and pause != stored.pause:
             old = member_of(stored.id, stored.revision_id, stored.spec, stored.effective_from, stored.pause)

@@ -267,7 +267,7 @@ SETTLED: Final = _by_last_due(
 
 DECIDED_BEYOND: Final = _by_last_due(
     f"json_array('', {_LISTED})",
-    "state <> 'published' AND attempts = 0 AND (state = 'expired' OR reason = 'catch_up')",
+    "state <> 'published' AND attempts = 0 AND (state = 'expired' OR reason IN ('catch_up', 'paused'))",
 )
 
 ENTRIES_BEYOND: Final = f"""

@@ -124,12 +124,14 @@ SCHEDULES: Final = _slice(
 )
 
 CHANGED_BEYOND: Final = _slice(
-    _STORED_COLUMNS,
     f"""
-    {_STORED_SOURCE} WHERE removed_at IS NULL AND (effective_from > ?1 OR paused_since > ?1) AND schedule.name > ?2 AND NOT EXISTS (
-        SELECT 1 FROM action WHERE action.schedule_id = schedule.id AND action.action = 'resume'
-        AND done_by = '{OWN_NAME}' AND done_at = effective_from AND paused_since IS NULL
+    {_STORED_COLUMNS}, paused_since IS NULL AND EXISTS (
+        SELECT 1 FROM action WHERE action.schedule_id = part.id AND action.action = 'resume' AND done_by = '{OWN_NAME}'
+        AND done_at = effective_from
     )
+    """,
+    f"""
+    {_STORED_SOURCE} WHERE removed_at IS NULL AND (effective_from > ?1 OR paused_since > ?1) AND schedule.name > ?2
     """,
     "name",
 )

@@ -141,9 +141,11 @@ class SqliteStore(SqliteJournal):
             last = found[-1].spec.name
         return found
 
-    async def changed_beyond(self, at: UtcMs, *, after: str = "", limit: int = 500) -> list[StoredSchedule]:
+    async def changed_beyond(
+        self, at: UtcMs, *, after: str = "", limit: int = 500
+    ) -> list[tuple[StoredSchedule, bool]]:
         rows = await self._database.lister.json(schedule_sql.CHANGED_BEYOND, (at, after, limit))
-        return [schedule_sql.stored_schedule(row) for row in rows]
+        return [(schedule_sql.stored_schedule(row[:-1]), bool(row[-1])) for row in rows]
 
     async def nearest_name(self, name: str) -> str | None:
         names = await self._database.lister.json(schedule_sql.ALIKE, (name,))
