@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from simulation.mortal import Incarnation
     from support.virtual_time import JumpingClock
 
-CLOCK_GOES_BACK = True
 
+_PROBED_MS = 300_000  # the longest time between two probes of a topic that refuses everything
 WRITES = frozenset(
     {"open", "change", "commit", "flip", "stage", "stage_begin", "unstage", "add_manual", "mark_unclean"}
 )
@@ -153,7 +153,13 @@ class Faults:
     def troubles(self) -> tuple[Troubles, Troubles]:
         """Return what may keep a slot from firing, and what may make one late."""
         spans = self._spans + [Trouble(fault.kind, fault.since, MAX_UTC_MS) for fault in self._present]
-        return Troubles(span for span in spans if span.kind in _MISSING), Troubles(spans)
+        # SNS is well again, and a circuit is open until its next probe.
+        probed = [
+            Trouble("circuit", span.until, UtcMs(span.until + _PROBED_MS))
+            for span in spans
+            if span.kind == "sns"
+        ]
+        return Troubles(span for span in spans if span.kind in _MISSING), Troubles([*spans, *probed])
 
     def _begin(self, kind: str, name: str, undo: Callable[[], None], most_s: float = math.inf) -> None:
         self._end([fault for fault in self._present if fault.kind == kind])
@@ -259,7 +265,7 @@ class Faults:
 
     def _step(self) -> None:
         before = self._clock.wall()
-        if CLOCK_GOES_BACK and self._rng.random() < 0.5:
+        if self._rng.random() < 0.5:
             self.counts["clock back"] += 1
             self._clock.step_wall(-self._leap() * 1000)
             self.back_steps.append(BackStep(before, self._clock.wall()))

@@ -63,7 +63,7 @@ def faults(
     for key, of_fire in attempts.items():
         wrong += _attempt_faults(of_fire, stops, notes)
         life = lives[key.schedule_id]
-        if key not in known:
+        if key not in known and not notes.came_twice(key.fire_time):
             wrong.append(f"{of_fire[0].arrival.entry.fire_id} was sent and has no entry")
         wrong += _deadline_faults(life, of_fire)
     ids = {fire_id(lives[row.schedule_id].name, row.fire_time, row.kind) for row in journal}
@@ -185,8 +185,14 @@ def _order_faults(sent: Iterable[Sent], notes: Notes) -> list[str]:
     wrong = []
     newest: dict[tuple[object, ...], tuple[UtcMs, str]] = {}
     seen = set()
+    latest_us = 0
     for incarnation, arrival in sent:
         entry = arrival.entry
+        if (
+            arrival.released_us < latest_us
+        ):  # the clock was set back: what was decided by a false one is decided anew
+            newest.clear()
+        latest_us = arrival.released_us
         if entry.deduplication is None or notes.came_twice(entry.fire.due_time):
             continue
         keys: list[tuple[object, ...]] = [(entry.topic, entry.group, incarnation)]

@@ -87,6 +87,8 @@ class _Judge:
             drops = self._notes.drops.get(row.schedule_id, ())
             return None if any(at <= written for at in drops) else "nobody wanted it dropped"
         if row.reason is SkipReason.SUPERSEDED:
+            if any(step.after <= self._life.removed_at <= step.before for step in self._notes.back_steps):
+                return None  # it was removed later than that, by a clock that was set back since
             return self._superseded_fault(row, rule, written)
         return self._catch_up_fault(row, rule, written)
 
