@@ -159,7 +159,7 @@ def _attempt_faults(attempts: Sequence[Sent], stops: Sequence[Stop], notes: Note
         answered_us = earlier.arrival.released_us + round(earlier.arrival.answer.delay_s * 1e6)
         stop = stops[earlier.incarnation]
         is_same = earlier.incarnation == later.incarnation
-        if notes.came_twice(earlier.arrival.released_us // 1000):
+        if notes.is_set_back(earlier.arrival.released_us // 1000, answered_us // 1000):
             continue  # what the wall clock says of the two does not say which was first
         if is_same and later.arrival.released_us < answered_us:
             wrong.append(f"{id_} was sent again while its attempt was open")

@@ -13,7 +13,7 @@ from support.slot_days import name_number, slots_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cronally.domain.model import FireKey
+    from cronally.domain.model import FireKey, JournalEntry
     from support.recording_publisher import Arrival
 
 
@@ -145,6 +145,17 @@ class Notes:
     def came_twice(self, instant: int) -> bool:
         """Whether the wall clock showed *instant* more than once."""
         return any(step.covers(instant) for step in self.back_steps)
+
+    def is_of_two_times(self, row: JournalEntry, written: UtcMs | None) -> bool:
+        """Whether the clock was set back to before *row* was written, from after its slot was due: who knows what it went by."""
+        last = row.due_time if written is None else max(row.due_time, written)
+        return any(
+            step.after <= last and max(row.fire_time, row.due_time) <= step.before for step in self.back_steps
+        )
+
+    def is_set_back(self, since: int, until: int) -> bool:
+        """Whether the clock was set back between two instants that it showed."""
+        return any(since <= step.before and step.after <= until for step in self.back_steps)
 
 
 def deadline_ms(document: Mapping[str, object]) -> int:

@@ -58,10 +58,10 @@ class _Judge:
         for row in rows:
             if row.is_open or row.reason is SkipReason.PAUSED or row.state is State.PENDING:
                 continue
-            if self._notes.came_twice(row.fire_time) or self._notes.came_twice(row.due_time):
-                continue  # it was decided, or sent, at a time that has been taken back since
             rule = self._life.rule(row.revision_id)
             written = self._written.get(row.key)
+            if self._notes.is_of_two_times(row, written):
+                continue  # it was decided, or sent, at a time that has been taken back since
             if rule is None or written is None:
                 yield f"{self._name(row)} has a revision or a time that nobody knows"
                 continue
@@ -87,7 +87,7 @@ class _Judge:
             drops = self._notes.drops.get(row.schedule_id, ())
             return None if any(at <= written for at in drops) else "nobody wanted it dropped"
         if row.reason is SkipReason.SUPERSEDED:
-            if any(step.after <= self._life.removed_at <= step.before for step in self._notes.back_steps):
+            if self._notes.came_twice(self._life.removed_at):
                 return None  # it was removed later than that, by a clock that was set back since
             return self._superseded_fault(row, rule, written)
         return self._catch_up_fault(row, rule, written)

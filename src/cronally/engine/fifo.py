@@ -73,6 +73,7 @@ class FifoGroups:
 
         False: it waits, and needs a pending row. It may not be kept in memory (see ``is_waiting``).
         """
+        self._open(place.due_time)
         group = self._groups.get(key)
         if group is None:
             if self._keep_out(key):
@@ -97,8 +98,7 @@ class FifoGroups:
 
     def wanting(self, now: UtcMs) -> list[GroupKey]:
         """Return the groups without a head that must be refilled from the store."""
-        while self._opening and self._opening[0][0] <= now:
-            self.mark_busy(heapq.heappop(self._opening)[1])
+        self._open(now)
         return [key for key, group in self._groups.items() if group.head is None]
 
     def begin_refill(self, key: GroupKey) -> None:
@@ -239,6 +239,11 @@ class FifoGroups:
     def heads_of(self, schedule_ids: Container[int]) -> list[FireKey]:
         """Return the heads that are fires of some schedules."""
         return [key for key in self._heads if key.schedule_id in schedule_ids]
+
+    def _open(self, now: UtcMs) -> None:
+        """Let the groups be busy that have pending fires due by *now*, before anything else enters them."""
+        while self._opening and self._opening[0][0] <= now:
+            self.mark_busy(heapq.heappop(self._opening)[1])
 
     def _keep_out(self, key: GroupKey) -> bool:
         if key.topic not in self._shut:

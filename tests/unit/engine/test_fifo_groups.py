@@ -132,3 +132,13 @@ def test_one_that_was_read_from_the_store_does_not_enter_a_second_time():
     assert not groups.enter(KEY, dated)
     assert groups.is_waiting(KEY, dated)
     assert drained(groups, head) == [1, 2]
+
+
+def test_a_pending_fire_that_has_come_due_keeps_its_place_though_nobody_has_looked_yet():
+    groups = FifoGroups()
+    groups.open_at(KEY, 5)
+    assert groups.enter(KEY, place(4))
+    groups.finish(fire(4))
+    groups.open_at(KEY, 5)
+    assert not groups.enter(KEY, place(6))
+    assert groups.wanting(6) == [KEY]
