@@ -21,6 +21,11 @@ def test_every_promise_is_kept_among_faults(first):
         assert verdict.slots > 100
 
 
+@pytest.mark.parametrize("seed", [50, 127])
+def test_a_seed_that_found_something_once_finds_nothing_more(seed):
+    assert not Story(seed).run().wrong
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_without_faults_every_fire_leaves_once_and_at_its_very_instant(seed):
     story = Story(seed, is_calm=True)

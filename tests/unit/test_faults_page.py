@@ -36,6 +36,11 @@ def test_every_fault_has_its_row_in_order():
     assert all(len(cells) == 4 and all(cells) for cells in rows())
 
 
+def test_all_tests_that_the_page_names_exist():
+    named = NAMED.findall(PAGE.read_text(encoding="utf-8"))
+    assert [f"{path}::{name}" for path, name in named if name not in defined_in(path)] == []
+
+
 @pytest.mark.parametrize("cells", rows(), ids=lambda cells: cells[0])
 def test_the_tests_a_row_names_exist(cells):
     *_, shown_by = cells

@@ -106,6 +106,11 @@ class FifoGroups:
         if key in self._groups:
             self._groups[key].has_more = False
 
+    def latest_waiting(self, key: GroupKey) -> UtcMs | None:
+        """Return when the last of those that wait here is due: whatever is due before that comes before it."""
+        group = self._groups.get(key)
+        return max((place.due_time for place in group.waiting), default=None) if group else None
+
     def refill(self, key: GroupKey, places: Sequence[Place], *, is_all: bool) -> Fire | None:
         """Give a group without a head its first pending fires; return the new head, None if the group is free again.
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 HORIZON_MS = 2_000
 _STORE_RETRY_S = 0.2
+_MOST_STORE_RETRY_S = 2.0
 
 
 class Loop:
@@ -301,6 +302,7 @@ class Loop:
         watermark = self._core.watermark(self._clock.wall())
         floor = self._core.hold_watermark(watermark)
         pending: list[Fire] = []
+        retry_s = _STORE_RETRY_S
         while True:
             async with self.recovering:
                 if reached is None:
@@ -324,7 +326,8 @@ class Loop:
                     self._set_back.done()
                     self._sooner += fires + pending
                     break
-            await self._clock.sleep(_STORE_RETRY_S)
+            await self._clock.sleep(retry_s)
+            retry_s = min(2 * retry_s, _MOST_STORE_RETRY_S)  # each time walks the whole timetable
         self._core.let_watermark(floor)
         self.halt.reason = None
         self._releasing.wants_release.set()

@@ -253,7 +253,9 @@ class Retrying:
         async with self._settler.committing:
             page = await self._store.group_pending(key.topic, key.group, limit=_PAGE)
             specs = await self._store.specs([pending.fire.revision_id for pending in page])
-            due = [pending for pending in page if pending.fire.due_time <= now]
+            # What has entered meanwhile was due, and all that is due before it has been planned.
+            through = max(now, groups.latest_waiting(key) or now)
+            due = [pending for pending in page if pending.fire.due_time <= through]
             if len(due) < len(page):
                 groups.open_at(key, page[len(due)].fire.due_time)
             places = [place_of(p.fire, specs[p.fire.revision_id].name) for p in due]
