@@ -22,7 +22,8 @@ from cronally.clock import SystemClock, WaitResult
 from cronally.domain.model import SkipReason, State
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
-from cronally.engine.ports import JournalFilter, Outcome, OutcomeClass
+from cronally.engine.ports import Outcome, OutcomeClass
+from cronally.engine.records import JournalFilter
 from cronally.engine.service import Service
 from cronally.instants import UtcMs
 from cronally.sns.pacing import DEFAULT, Pacing

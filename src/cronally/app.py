@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.model import Fire
     from cronally.engine.copies import Contents
-    from cronally.engine.ports import Opened, Publisher
+    from cronally.engine.ports import Publisher
+    from cronally.engine.records import Opened
 
 _STAND_IN_CALLS = 8  # more at once make moto's server slower
 

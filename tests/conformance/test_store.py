@@ -9,7 +9,7 @@ import pytest
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Fire, FireKey, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document, rule_document
-from cronally.engine.ports import (
+from cronally.engine.records import (
     JournalFilter,
     Newer,
     Order,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Kind, Pause, SkipReason, State
-from cronally.engine.ports import OWN_NAME
+from cronally.engine.records import OWN_NAME
 from cronally.instants import MAX_UTC_MS
 from support.stores import (
     FIFO,

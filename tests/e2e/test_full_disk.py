@@ -32,14 +32,6 @@ def free_disk(pid):
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
-def read_log_until(installation, words):
-    for line in installation.daemon.stderr:
-        installation.log.append(line)
-        if words in line:
-            return line
-    raise AssertionError(f"the daemon's log ended without {words!r}: {''.join(installation.log)}")
-
-
 def seconds(fires):
     """Every second that the entries cover, each once."""
     found = []
@@ -69,8 +61,9 @@ def test_fires_go_on_while_the_disk_is_full_and_while_another_program_holds_the_
     queue = Queue(installation.endpoint_url, "tick")
     messages = queue.receive(2)
 
+    said = len(installation.log)
     fill_disk(daemon.pid)
-    assert "no space is left" in read_log_until(installation, "the store refuses")
+    assert "no space is left" in installation.wait_for("the store refuses", since=said)
     refused = installation.run(*ADD)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "no space is left" in refused.stderr
@@ -81,7 +74,7 @@ def test_fires_go_on_while_the_disk_is_full_and_while_another_program_holds_the_
     before = {fire["fire_id"] for fire in installation.json("history", "tick")["fires"]}
     assert messages[-1].fire_id not in before, "it has left, and could not be written down"
     free_disk(daemon.pid)
-    read_log_until(installation, "takes commits again")
+    installation.wait_for("takes commits again", since=said)
     assert installation.run(*ADD).returncode == 0
     messages += queue.receive(2)
     check_all_on_record(installation, messages)
@@ -92,14 +85,15 @@ def test_fires_go_on_while_the_disk_is_full_and_while_another_program_holds_the_
     )
     try:
         assert holder.stdout.readline() == "held\n"
-        assert "busy" in read_log_until(installation, "the store refuses")
+        said = len(installation.log)
+        assert "busy" in installation.wait_for("the store refuses", since=said)
         refused = installation.run("rm", "other")
         assert refused.returncode == 1
         assert "another program keeps the store" in refused.stderr
         messages += queue.receive(2)
     finally:
         holder.communicate("done\n", timeout=20)
-    read_log_until(installation, "takes commits again")
+    installation.wait_for("takes commits again", since=said)
     assert installation.run("rm", "other").returncode == 0
     messages += queue.receive(2)
     check_all_on_record(installation, messages)

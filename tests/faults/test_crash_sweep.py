@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.errors import StoreError
 from cronally.store import database
 from cronally.store.schema import MIGRATIONS

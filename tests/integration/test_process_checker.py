@@ -6,7 +6,7 @@ import pytest
 
 from cronally.domain.model import JournalEntry, SkipReason, State
 from cronally.domain.spec import from_document
-from cronally.engine.ports import ScheduleChange
+from cronally.engine.records import ScheduleChange
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from cronally.store.sqlite import SqliteStore
 from support.process_checker import Change, Disturbance, Incarnation, Received, Record, judge

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cronally.cli.main import main
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.errors import BackupUnusable, SchemaMismatch, StoreError, StoreLocked, UsageError
 from cronally.store import restoring
 from cronally.store.sqlite import SqliteStore

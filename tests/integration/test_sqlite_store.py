@@ -16,10 +16,10 @@ import pytest
 
 from cronally.domain.model import JournalEntry, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document
-from cronally.engine.ports import JournalFilter, Order, Reopened, ScheduleChange, StagedRow
+from cronally.engine.records import JournalFilter, Order, Reopened, ScheduleChange, StagedRow
 from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from cronally.instants import MAX_UTC_MS
-from cronally.store import database, faults, journal_sql, schedule_sql
+from cronally.store import database, faults, history_sql, journal_sql, orders_sql, schedule_sql
 from cronally.store.schema import MIGRATIONS
 from cronally.store.sqlite import SqliteStore
 from support.store_files import unprivileged
@@ -478,32 +478,32 @@ async def test_writers_take_turns(store):
         (journal_sql.MARK_UNCLEAN, "INDEX journal_pending"),
         (journal_sql.OLDEST_PENDING, "INDEX journal_pending"),
         (journal_sql.FIRE_TIMES, "PRIMARY KEY (schedule_id=? AND fire_time>? AND fire_time<?)"),
-        (journal_sql.COUNT_AS_ASKED, "journal USING PRIMARY KEY (schedule_id=? AND fire_time=? AND kind=?)"),
-        (journal_sql.COUNT_THERE, "COVERING INDEX journal_time (fire_time=? AND schedule_id=? AND kind=?)"),
-        (journal_sql.REOPEN, "COVERING INDEX journal_time (fire_time=? AND schedule_id=? AND kind=?)"),
-        (journal_sql.ROWS, "journal USING PRIMARY KEY (schedule_id=? AND fire_time=? AND kind=?)"),
+        (orders_sql.COUNT_AS_ASKED, "journal USING PRIMARY KEY (schedule_id=? AND fire_time=? AND kind=?)"),
+        (orders_sql.COUNT_THERE, "COVERING INDEX journal_time (fire_time=? AND schedule_id=? AND kind=?)"),
+        (orders_sql.REOPEN, "COVERING INDEX journal_time (fire_time=? AND schedule_id=? AND kind=?)"),
+        (orders_sql.ROWS, "journal USING PRIMARY KEY (schedule_id=? AND fire_time=? AND kind=?)"),
         (journal_sql.SETTLED[0], "INDEX journal_time ("),
         (journal_sql.SETTLED[1], "INDEX journal_due ("),
-        (journal_sql.history(JournalFilter(), None)[0], "INDEX journal_time"),
-        (journal_sql.history(JournalFilter(), [1])[0], "PRIMARY KEY (schedule_id=?)"),
+        (history_sql.history(JournalFilter(), None)[0], "INDEX journal_time"),
+        (history_sql.history(JournalFilter(), [1])[0], "PRIMARY KEY (schedule_id=?)"),
         (
-            journal_sql.history(JournalFilter(before=(T, 1, "manual")), None)[0],
+            history_sql.history(JournalFilter(before=(T, 1, "manual")), None)[0],
             "INDEX journal_time ((fire_time,",
         ),
         (
-            journal_sql.history(JournalFilter(states=frozenset({State.REJECTED}), since=T), [1])[0],
+            history_sql.history(JournalFilter(states=frozenset({State.REJECTED}), since=T), [1])[0],
             "COVERING INDEX journal_unpublished (state=? AND fire_time>?)",
         ),
         (
-            journal_sql.history(JournalFilter(reasons=frozenset({SkipReason.PAUSED})), None)[0],
+            history_sql.history(JournalFilter(reasons=frozenset({SkipReason.PAUSED})), None)[0],
             "COVERING INDEX journal_unpublished (state=?)",
         ),
         (
-            journal_sql.history(JournalFilter(since=T), [1], reaching=True)[0],
+            history_sql.history(JournalFilter(since=T), [1], reaching=True)[0],
             "COVERING INDEX journal_range (last_fire_time>?)",
         ),
         (
-            journal_sql.history(JournalFilter(since=T), None, reaching=True)[0],
+            history_sql.history(JournalFilter(since=T), None, reaching=True)[0],
             "INDEX journal_open (fire_time<?)",
         ),
         (journal_sql.PRUNABLE, "INDEX journal_time ((fire_time,schedule_id,kind)>(?,?,?) AND fire_time<?)"),

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from cronally.domain.model import Pause
 from cronally.domain.spec import canonical_document, from_document, rule_document
-from cronally.engine.core import Core, member_of
+from cronally.engine.core import Core
 from cronally.engine.hooks import Hooks
-from cronally.engine.ports import ScheduleChange, TimetableRow
+from cronally.engine.member import member_of
+from cronally.engine.records import ScheduleChange, TimetableRow
 from cronally.engine.recovery import Recovery
 from support.fake_clock import FakeClock
 from support.memory_store import MemoryStore

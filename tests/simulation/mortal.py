@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from cronally.domain.message import Entry
-    from cronally.engine.ports import Armed, Outcome, Store, TimetableRow
+    from cronally.engine.ports import Armed, Outcome, Store
+    from cronally.engine.records import TimetableRow
     from cronally.instants import UtcMs
     from simulation.witness import WitnessStore
     from support.recording_publisher import Answer

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cronally.domain.model import FireKey, JournalEntry
-    from cronally.engine.ports import Revised, ScheduleChange, TimetableRow
+    from cronally.engine.records import Revised, ScheduleChange, TimetableRow
     from cronally.instants import UtcMs
     from support.fake_clock import FakeClock
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from cronally.clock import Clock
-    from cronally.engine.ports import TimetableRow
+    from cronally.engine.records import TimetableRow
 
 
 class FaultyStore:

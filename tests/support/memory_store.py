@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import CatchUp, Fire, FireKey, Kind, SkipReason, State
 from cronally.domain.spec import canonical_document, from_canonical, rule_document
-from cronally.engine.ports import (
+from cronally.engine.records import (
     OWN_NAME,
     JournalRow,
     Opened,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.ports import (
+    from cronally.engine.records import (
         JournalFilter,
         LinePlace,
         Newer,

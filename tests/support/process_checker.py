@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from cronally.domain.durations import parse_duration
 from cronally.domain.model import Fire, Kind, SkipReason, State
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from cronally.store.sqlite import SqliteStore
 from support import slot_checker

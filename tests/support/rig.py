@@ -12,7 +12,7 @@ from cronally.domain.model import JournalEntry, State, fire_id
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.engine.service import Service
 from support.fake_clock import FakeClock
 from support.memory_store import MemoryStore

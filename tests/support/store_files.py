@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cronally.domain.model import JournalEntry, State
 from cronally.domain.spec import from_document
-from cronally.engine.ports import ScheduleChange
+from cronally.engine.records import ScheduleChange
 from cronally.instants import UtcMs
 from support.rig import TOPIC
 

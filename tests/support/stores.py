@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cronally.domain.model import JournalEntry, SkipReason, State
 from cronally.domain.spec import from_document
-from cronally.engine.ports import JournalFilter, ScheduleChange
+from cronally.engine.records import JournalFilter, ScheduleChange
 from cronally.errors import StoreError
 from cronally.instants import UtcMs, parse_rfc3339
 from cronally.store.sqlite import SqliteStore
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.ports import Opened, Revised, Store
+    from cronally.engine.ports import Store
+    from cronally.engine.records import Opened, Revised
 
 T = parse_rfc3339("2026-11-23T09:00:00Z")
 MINUTE = 60_000

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cronally.engine.applying import ApplyResult
     from cronally.engine.copies import Contents
     from cronally.engine.orders import Backfilled, Retried
-    from cronally.engine.ports import JournalRow, StoredSchedule
-    from cronally.engine.service import Refusing, ScheduleView, Status
+    from cronally.engine.records import JournalRow, StoredSchedule
+    from cronally.engine.views import Refusing, ScheduleView, Status
     from cronally.engine.why import Why
     from cronally.engine.zone_watch import ZoneChange
 

@@ -52,7 +52,7 @@ from cronally.admin.requests import (
 from cronally.admin.unix_socket import bind_socket, inode_of, peer_uid, remove_socket, user_name
 from cronally.domain.model import SkipReason, State
 from cronally.domain.spec import parse_note
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.errors import FieldError, NotReady, UsageError
 from cronally.instants import format_utc
 

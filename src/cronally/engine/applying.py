@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.documents import DuplicateKey, load_json
 from cronally.domain.spec import canonical_document, from_document, parse_paused
-from cronally.engine.ports import StagedRow
+from cronally.engine.records import StagedRow
 from cronally.errors import FieldError, UsageError, printable
 from cronally.instants import UtcMs, format_utc
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
-    from cronally.engine.ports import StagedChange, Store
+    from cronally.engine.ports import Store
+    from cronally.engine.records import StagedChange
 
 MAX_LINE_BYTES = 1_048_576
 MAX_PROBLEMS = 1_000  # reported; the others are counted

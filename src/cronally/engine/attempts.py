@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cronally.domain.model import MISSED_AFTER_MS, CatchUp, Kind, State
-from cronally.engine.ports import Newer, OutcomeClass
+from cronally.engine.ports import OutcomeClass
+from cronally.engine.records import Newer
 from cronally.engine.settle import entry_for, published_entry, unsent_entry
 from cronally.instants import UtcMs
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.model import Fire
     from cronally.engine.departures import Way
-    from cronally.engine.ports import LinePlace, PendingFire
+    from cronally.engine.records import LinePlace, PendingFire
 
 _PRIORITIES = range(9, -1, -1)
 

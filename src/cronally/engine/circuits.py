@@ -20,7 +20,7 @@ from cronally.instants import UtcMs
 if TYPE_CHECKING:
     from cronally.domain.model import FireKey
     from cronally.engine.fifo import GroupKey
-    from cronally.engine.ports import LinePlace
+    from cronally.engine.records import LinePlace
 
 FORGOTTEN_AFTER_MS = 600_000  # without anything that waits for it: its schedules may be gone
 _FAILURES = 3  # requests in a row: in a burst one of them may meet a server that is about to go

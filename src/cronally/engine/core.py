@@ -11,12 +11,12 @@
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from cronally.domain.model import MISSED_AFTER_MS, Fire, FireKey, Kind, Pause
-from cronally.domain.policy import Window, clip, slot_window
-from cronally.domain.spec import from_canonical
+from cronally.domain.model import MISSED_AFTER_MS, Fire, FireKey, Kind
+from cronally.domain.policy import clip, slot_window
 from cronally.engine.holding import Holding, Phase
+from cronally.engine.member import Member, awakened
 from cronally.engine.takings import Takings
 from cronally.engine.timetable import Timetable
 from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs
@@ -24,65 +24,7 @@ from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from cronally.domain.slots import Slots
-    from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.ports import TimetableRow
     from cronally.engine.timetable import TimetableEntry
-
-
-class Member(NamedTuple):
-    """A schedule as the core needs it."""
-
-    id: int
-    revision_id: int
-    effective_from: UtcMs
-    recurrence: Slots
-    offset_ms: int
-    topic: str
-    priority: int
-    starts: UtcMs | None
-    ends: UtcMs | None
-    paused_since: UtcMs | None = None
-    paused_until: UtcMs | None = None
-
-    @property
-    def window(self) -> Window:
-        return slot_window(self.effective_from, self.starts, self.ends)
-
-
-def member_of(
-    id_: int, revision_id: int, spec: ScheduleSpec, effective_from: UtcMs, pause: Pause | None
-) -> Member:
-    """Return the member that a stored schedule makes. Errors: WhenError, ZoneError (tzdata lost a zone)."""
-    return Member(
-        id=id_,
-        revision_id=revision_id,
-        effective_from=effective_from,
-        recurrence=spec.recurrence().slots,
-        offset_ms=spec.offset_ms(),
-        topic=spec.topic,
-        priority=spec.priority,
-        starts=spec.starts,
-        ends=spec.ends,
-        paused_since=pause.since if pause else None,
-        paused_until=pause.until if pause else None,
-    )
-
-
-def member_of_row(row: TimetableRow) -> Member:
-    """Return the member that a row of the store's timetable makes. Errors: WhenError, ZoneError (tzdata lost a zone)."""
-    pause = None if row.paused_since is None else Pause(since=row.paused_since, until=row.paused_until)
-    return member_of(row.id, row.revision_id, from_canonical(row.name, row.rule), row.effective_from, pause)
-
-
-def _awake(member: Member) -> Member:
-    """Return a paused member as it is once its pause has ended by itself: the slot at the end instant fires."""
-    assert member.paused_until is not None
-    return member._replace(
-        effective_from=UtcMs(max(member.paused_until - 1, member.effective_from)),
-        paused_since=None,
-        paused_until=None,
-    )
 
 
 class Core(Holding):
@@ -308,7 +250,7 @@ class Core(Holding):
             id_ = heapq.heappop(self._pause_ends)[1]
             if id_ not in self._changing:
                 self._ending.add(id_)
-                member = _awake(self._paused[id_])
+                member = awakened(self._paused[id_])
                 awake.append(member)
                 if member.recurrence.at_ms is None:
                     self._seat(member, taken_through=self.planned_through)
@@ -323,7 +265,7 @@ class Core(Holding):
             fire
             for id_ in self._ending
             if self._paused[id_].recurrence.at_ms is not None
-            for fire in self._untaken_slots(_awake(self._paused[id_]), MIN_UTC_MS, MAX_UTC_MS)
+            for fire in self._untaken_slots(awakened(self._paused[id_]), MIN_UTC_MS, MAX_UTC_MS)
             if after < fire.due_time <= through
         ]
 

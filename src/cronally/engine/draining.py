@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from cronally.engine.attempts import Attempts
     from cronally.engine.circuits import Circuit
     from cronally.engine.core import Core
-    from cronally.engine.ports import LinePlace, Store
+    from cronally.engine.ports import Store
+    from cronally.engine.records import LinePlace
     from cronally.engine.settle import Settler
 
 _MOST_TRIED = 10  # groups, or fires in line, that are looked at for one probe

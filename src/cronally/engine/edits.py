@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.model import JournalEntry, Pause, SkipReason, State
 from cronally.engine import pause_rows
-from cronally.engine.core import Member, member_of, member_of_row
-from cronally.engine.ports import OWN_NAME, ScheduleChange
+from cronally.engine.member import Member, member_of, member_of_row
+from cronally.engine.records import OWN_NAME, ScheduleChange
 from cronally.engine.settle import unsent_entry
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import StoreError, UsageError
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from cronally.engine.core import Core
     from cronally.engine.hooks import Hooks
     from cronally.engine.loop import Loop
-    from cronally.engine.ports import Revised, StagedChange, Store, StoredSchedule
+    from cronally.engine.ports import Store
+    from cronally.engine.records import Revised, StagedChange, StoredSchedule
     from cronally.engine.set_back import SetBack
 
 _SLICE = 200  # schedules taken in between two yields to the event loop

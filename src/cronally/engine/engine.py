@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.domain.model import Fire
-    from cronally.engine.ports import Opened, Publisher, Store
+    from cronally.engine.ports import Publisher, Store
+    from cronally.engine.records import Opened
 
 
 class Engine:

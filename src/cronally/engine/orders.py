@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cronally.domain.model import Fire, FireName, Kind, State, fire_id, parse_fire_id
 from cronally.domain.policy import SlotRange, Window, clip, next_slot, range_in, slot_window, without
-from cronally.engine.ports import JournalRow, Order, Reopened
+from cronally.engine.records import JournalRow, Order, Reopened
 from cronally.engine.settle import unsent_entry
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import Conflict, FireNotFound, UsageError
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from cronally.domain.slots import Slots
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.loop import Loop
-    from cronally.engine.ports import Store, StoredSchedule
+    from cronally.engine.ports import Store
+    from cronally.engine.records import StoredSchedule
 
 MOST_RETRIED: Final = 1_000  # fires of one transaction
 MOST_BACKFILLED: Final = 1_000  # unless the command says otherwise

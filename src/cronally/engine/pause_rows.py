@@ -12,7 +12,7 @@ from cronally.instants import MAX_UTC_MS, UtcMs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cronally.engine.core import Member
+    from cronally.engine.member import Member
 
 Rows = tuple[JournalEntry, ...]
 

@@ -6,16 +6,34 @@ implementation passes (tests/conformance/). Instants are UTC milliseconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from cronally.domain.batching import Batch
-    from cronally.domain.model import Fire, FireKey, JournalEntry, Kind, Pause, SkipReason, State
+    from cronally.domain.model import Fire, FireKey, JournalEntry, Kind
     from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.records import (
+        JournalFilter,
+        JournalRow,
+        LinePlace,
+        Newer,
+        Opened,
+        Order,
+        PendingFire,
+        Pruned,
+        Reopened,
+        Revised,
+        ScheduleChange,
+        StagedChange,
+        StagedRow,
+        StoreCounts,
+        StoredSchedule,
+        TimetableRow,
+        ZoneRecord,
+    )
     from cronally.instants import UtcMs
 
 
@@ -111,227 +129,7 @@ class TopicMaker(Protocol):
         ...
 
 
-OWN_NAME: Final = "cronally"
-"""Who made a change that nobody asked for, in the audit log: the end of a pause, say."""
-
-
 # --- store ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """What the store knew when it was opened.
-
-    watermark: every slot due at or before it is journalled; None in a new store. was_clean: the last daemon stopped
-    in order (also True for a new store). pruned_through: slots due at or before it count as settled, although their
-    rows may be gone; None if nothing was pruned yet. reached: the latest instant the wall clock had shown when it was set
-    back; None if it never was. failing: ids of the schedules that have an error.
-    """
-
-    watermark: UtcMs | None
-    was_clean: bool
-    pruned_through: UtcMs | None = None
-    reached: UtcMs | None = None
-    failing: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSchedule:
-    """A schedule as the store has it: its current revision and its state.
-
-    Fields: id: never reused. revision: the revision's number, from 1. revision_id: unique among all revisions.
-        effective_from: it has no slots at or before it. error: what SNS last said against it, None when all is well.
-        pending: its pending fires. owner: who applied it.
-    """
-
-    id: int
-    spec: ScheduleSpec
-    revision: int
-    revision_id: int
-    effective_from: UtcMs
-    created_at: UtcMs
-    changed_at: UtcMs
-    pause: Pause | None = None
-    error: str | None = None
-    owner: str = "default"
-    pending: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleChange:
-    """One change of one schedule, made whole or not at all, together with the journal rows it entails.
-
-    Fields: id: None to create one. expected_revision_id: the revision it replaces, None to create; the store refuses
-        with RevisionConflict if another is current. new_spec: None keeps the revision (pause, resume).
-        effective_from: None keeps it. pause: the pause from now on, None for none. is_removal: the schedule goes,
-        its name becomes free, and its journal stays. by: who asked, for the audit log. action: what they did.
-        unsettled: pending rows for slots of the old revision at or before the change; a row that is there already
-        (published meanwhile, say) stays as it is. closed: range rows of a pause, open or not, now with their ends (count 0
-        removes the row). opened: the range row a pause opens; a schedule id or revision id of 0 in it stands for the
-        one this change makes. drop_pending: skip all pending fires of it (reason ``dropped``) but those in *kept*,
-        (fire time, kind). *unsettled* may hold skipped rows then.
-    """
-
-    at: UtcMs
-    by: str
-    action: str
-    id: int | None = None
-    expected_revision_id: int | None = None
-    name: str | None = None
-    new_spec: ScheduleSpec | None = None
-    effective_from: UtcMs | None = None
-    pause: Pause | None = None
-    owner: str | None = None
-    is_removal: bool = False
-    unsettled: tuple[JournalEntry, ...] = ()
-    closed: tuple[JournalEntry, ...] = ()
-    opened: tuple[JournalEntry, ...] = ()
-    drop_pending: bool = False
-    kept: frozenset[tuple[UtcMs, Kind]] = frozenset()
-
-
-class Revised(NamedTuple):
-    """The ids a change gave or kept. pending: pending fires of the schedule after the change."""
-
-    id: int
-    revision: int
-    revision_id: int
-    pending: int
-
-
-class TimetableRow(NamedTuple):
-    """What the timetable needs of one schedule at start.
-
-    rule: canonical JSON of the spec, the message left out (``domain.spec.rule_document``): the same text for all
-    schedules that differ in nothing else, so that it is read once. slot_time: the one slot of an ``@at`` rule as it was computed when it was written; None for other rules.
-    """
-
-    id: int
-    revision_id: int
-    name: str
-    rule: str
-    effective_from: UtcMs
-    paused_since: UtcMs | None
-    paused_until: UtcMs | None
-    slot_time: UtcMs | None = None
-
-
-class PendingFire(NamedTuple):
-    """A pending row: the fire, and when it may next be tried. is_in_line: when its turn comes; that instant is its deadline."""
-
-    fire: Fire
-    next_attempt_at: UtcMs
-    is_in_line: bool = False
-
-
-LinePlace = tuple["UtcMs", int, "UtcMs", str]
-"""A pending fire's place in the line of its topic and priority: (due time, schedule id, fire time, kind)."""
-
-
-class Newer(NamedTuple):
-    """A slot of a ``latest`` schedule came due: older ones that are pending and were due before *due_before* go no more."""
-
-    schedule_id: int
-    fire_time: UtcMs
-    due_before: UtcMs
-
-
-class JournalRow(NamedTuple):
-    """A journal entry with its name (the revision's) for listings."""
-
-    name: str
-    entry: JournalEntry
-
-
-class Reopened(NamedTuple):
-    """A journal row that is final, and what takes its place: pending rows, and what is left of a range.
-
-    The first of *new* stands at the key of *old*.
-    """
-
-    old: JournalEntry
-    new: tuple[JournalEntry, ...]
-
-
-class Order(NamedTuple):
-    """Fires of one schedule that somebody asked for, for the audit log: how many, the ids of the first and the last."""
-
-    schedule_id: int
-    revision_id: int
-    fires: int
-    first: str
-    last: str
-
-
-class StagedRow(NamedTuple):
-    """A line of ``apply``, checked. at_due: due time of an ``@at`` rule, None for every other."""
-
-    name: str
-    document: str
-    at_due: UtcMs | None = None
-
-
-class StagedChange(NamedTuple):
-    """A staged line that differs from what is stored. id and revision_id are None for a new schedule."""
-
-    name: str
-    id: int | None
-    revision_id: int | None
-    document: str
-
-
-class ZoneRecord(NamedTuple):
-    """A time zone as it was under one version of tzdata.
-
-    Fields: starts, offsets: of its segments, as in ``domain.zones.Zone``: UTC seconds at which each begins, and seconds to
-        add to UTC there.
-    """
-
-    name: str
-    tzdata: str
-    starts: tuple[int, ...]
-    offsets: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalFilter:
-    """Which journal entries a listing wants, newest first. Bounds are fire times, *since* <= t < *until*.
-
-    A row of several slots is wanted if it reaches into that time: its first slot before *until*, its last at or after
-    *since*; an open row has no last slot yet and reaches as far as you like. before: keyset of the last row of the page before: (fire time, schedule id, kind).
-    """
-
-    schedule: str | None = None
-    states: frozenset[State] = frozenset()
-    reasons: frozenset[SkipReason] = frozenset()
-    since: UtcMs | None = None
-    until: UtcMs | None = None
-    before: tuple[UtcMs, int, str] | None = None
-    limit: int = 100
-
-
-class Pruned(NamedTuple):
-    """What one step of pruning did.
-
-    Fields: rows: deleted. through: pruned through, as it is now; None if nothing was ever pruned. after: the key of the
-        last row looked at, where the next step goes on; None before the first. is_end: no more rows are that old.
-    """
-
-    rows: int
-    through: UtcMs | None
-    after: tuple[UtcMs, int, str] | None
-    is_end: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreCounts:
-    """How much there is. journal: entries per state, counting each slot of a range row."""
-
-    schedules: int
-    paused: int
-    failing: int
-    journal: dict[State, int] = field(default_factory=dict)
-    oldest_pending_due: UtcMs | None = None
 
 
 class Store(Protocol):

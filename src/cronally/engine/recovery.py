@@ -14,8 +14,8 @@ from cronally.domain.crontab import name_hash
 from cronally.domain.model import Fire, JournalEntry, SkipReason, State
 from cronally.domain.policy import CaughtUp, catch_up, clip, slot_window
 from cronally.domain.spec import from_canonical
-from cronally.engine.core import Core, Member, member_of_row
 from cronally.engine.fifo import GroupKey
+from cronally.engine.member import Member, member_of_row
 from cronally.engine.settle import unsent_entry
 from cronally.errors import UsageError
 from cronally.instants import MIN_UTC_MS, UtcMs
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.slots import Slots
     from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.core import Core
     from cronally.engine.hooks import Hooks
-    from cronally.engine.ports import Store, TimetableRow
+    from cronally.engine.ports import Store
+    from cronally.engine.records import TimetableRow
     from cronally.engine.settle import Settler
     from cronally.engine.timetable import TimetableEntry
 

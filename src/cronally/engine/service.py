@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from cronally.domain.matching import read_instant
 from cronally.domain.model import Pause
-from cronally.domain.policy import clip, next_slot, range_in, slot_window
-from cronally.domain.spec import PauseWish, from_document, parse_paused
+from cronally.domain.policy import clip, range_in
+from cronally.domain.spec import from_document, parse_paused
 from cronally.domain.zones import tzdata_version
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
 from cronally.engine.orders import MOST_BACKFILLED, Backfilled
-from cronally.engine.ports import JournalFilter, JournalRow, StoredSchedule
+from cronally.engine.records import JournalFilter, JournalRow, StoredSchedule
 from cronally.engine.retention import Keep
+from cronally.engine.views import (
+    PutResult,
+    Refusing,
+    ScheduleView,
+    Status,
+    is_same_pause,
+    next_slots,
+    warnings_of,
+    wished_pause,
+)
 from cronally.engine.why import Why, why
 from cronally.errors import (
     Conflict,
@@ -31,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from cronally.clock import Clock
-    from cronally.domain.model import State
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.circuits import Circuits
     from cronally.engine.copies import BackupMaker, Contents
@@ -41,73 +49,10 @@ if TYPE_CHECKING:
     from cronally.engine.lateness import Lateness
     from cronally.engine.orders import Orders, Retried
     from cronally.engine.ports import Store, TopicMaker
-    from cronally.engine.zone_watch import ZoneChange, ZoneWatch
+    from cronally.engine.zone_watch import ZoneWatch
 
 _SLICE = 200
 _MOST_CIRCUITS = 20  # that status names
-
-
-class ScheduleView(NamedTuple):
-    """A schedule with what follows from it. next_fires: the next slots, at most as many as asked for; empty if none or paused."""
-
-    stored: StoredSchedule
-    next_fires: tuple[UtcMs, ...]
-    warnings: tuple[str, ...] = ()
-
-
-class PutResult(NamedTuple):
-    """The outcome of a change, and the schedule as it is now."""
-
-    outcome: Literal["created", "changed", "unchanged"]
-    view: ScheduleView
-
-
-class Refusing(NamedTuple):
-    """A topic for which SNS refuses everything. error: what it said last. pending: fires that wait for it."""
-
-    topic: str
-    since: UtcMs
-    error: str | None
-    pending: int
-    next_probe: UtcMs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """How the daemon is.
-
-    Attributes: lateness_us: p50, p99 and max of recent scheduled fires; None before the first. lateness_histogram: (upper
-        bound in microseconds or None, fires since the start) for each bucket. zone_change: what
-        another version of tzdata moved when the daemon started, or None. pruned_through: entries of slots due at or before
-        it may be gone; None if none were pruned. size_bytes: what the store uses. keep: how much of the journal is kept.
-        store_warning: what is wrong with the place where the store lies, or None. refusing: the topics for which SNS refuses
-        everything, the first 20 of refusing_count.
-    """
-
-    version: str
-    tzdata: str
-    started_at: UtcMs
-    now: UtcMs
-    is_ready: bool
-    not_ready_because: str | None
-    store: str
-    schedules: int
-    paused: int
-    failing: int
-    journal: dict[State, int] = field(default_factory=dict)
-    watermark: UtcMs | None = None
-    next_fire: UtcMs | None = None
-    in_flight: int = 0
-    lateness_us: dict[str, int] | None = None
-    lateness_histogram: list[tuple[int | None, int]] = field(default_factory=list)
-    stand_in: str | None = None
-    zone_change: ZoneChange | None = None
-    pruned_through: UtcMs | None = None
-    size_bytes: int = 0
-    keep: Keep = field(default_factory=Keep)
-    store_warning: str | None = None
-    refusing: tuple[Refusing, ...] = ()
-    refusing_count: int = 0
 
 
 class Service:
@@ -322,8 +267,8 @@ class Service:
         stored = await self._store.schedule(name)
         if if_revision is not None:
             _check_revision(name, stored, if_revision)
-        pause = _wished_pause(parse_paused(document.get("paused")), stored, self._clock.wall())
-        if stored is not None and stored.spec == spec and _same_pause(stored.pause, pause):
+        pause = wished_pause(parse_paused(document.get("paused")), stored, self._clock.wall())
+        if stored is not None and stored.spec == spec and is_same_pause(stored.pause, pause):
             return PutResult("unchanged", self._view(stored, fires=3))
         if stored is not None and create_only:
             raise Conflict(
@@ -473,11 +418,11 @@ class Service:
 
     def _view(self, stored: StoredSchedule, *, fires: int) -> ScheduleView:
         if stored.pause is not None and stored.pause.until is None:
-            return ScheduleView(stored, (), _warnings(stored.spec))
+            return ScheduleView(stored, (), warnings_of(stored.spec))
         after = UtcMs(max(self._clock.wall(), stored.effective_from))
         if stored.pause is not None and stored.pause.until is not None:
             after = UtcMs(max(after, stored.pause.until - 1))
-        return ScheduleView(stored, tuple(next_slots(stored.spec, after, fires)), _warnings(stored.spec))
+        return ScheduleView(stored, tuple(next_slots(stored.spec, after, fires)), warnings_of(stored.spec))
 
     def _measured(self, row: JournalRow, now: UtcMs) -> JournalRow:
         """An open row with its last slot and count as of now."""
@@ -493,45 +438,7 @@ class Service:
         return row._replace(entry=entry._replace(last_fire_time=so_far.last, count=so_far.slots))
 
 
-def next_slots(spec: ScheduleSpec, after: UtcMs, count: int) -> list[UtcMs]:
-    """Return the next *count* slots of a schedule later than *after*, within its bounds; none if its rule is parked."""
-    try:
-        recurrence = spec.recurrence().slots
-    except UsageError:
-        return []
-    window = slot_window(MIN_UTC_MS, spec.starts, spec.ends)
-    slots: list[UtcMs] = []
-    slot = next_slot(recurrence, window, after)
-    while slot is not None and len(slots) < count:
-        slots.append(slot)
-        slot = next_slot(recurrence, window, slot)
-    return slots
-
-
-def _warnings(spec: ScheduleSpec) -> tuple[str, ...]:
-    try:
-        return spec.recurrence().warnings
-    except UsageError as exc:
-        return (str(exc),)
-
-
 def _check_revision(name: str, stored: StoredSchedule | None, expected: int) -> None:
     found = stored.revision if stored else 0
     if found != expected:
         raise RevisionConflict(name, expected=expected, found=found)
-
-
-def _wished_pause(wish: PauseWish, stored: StoredSchedule | None, now: UtcMs) -> Pause | None:
-    """Return the pause a schedule shall have; its ``since`` is the change's to fill in. One that is over is none."""
-    present = stored.pause if stored else None
-    if wish.is_paused is None:
-        return present
-    if not wish.is_paused or (wish.until is not None and wish.until <= now):
-        return None
-    return Pause(since=present.since if present else UtcMs(0), until=wish.until, note=wish.note)
-
-
-def _same_pause(present: Pause | None, wished: Pause | None) -> bool:
-    if present is None or wished is None:
-        return present is wished
-    return (present.until, present.note) == (wished.until, wished.note)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from cronally.domain.model import JournalEntry, Pause, SkipReason
 from cronally.domain.policy import Window, range_in
 from cronally.engine import pause_rows
-from cronally.engine.core import member_of
-from cronally.engine.ports import OWN_NAME, ScheduleChange
+from cronally.engine.member import member_of
+from cronally.engine.records import OWN_NAME, ScheduleChange
 from cronally.errors import UsageError
 from cronally.instants import MIN_UTC_MS, UtcMs
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.slots import Slots
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.core import Core, Member
-    from cronally.engine.ports import Store, StoredSchedule
+    from cronally.engine.core import Core
+    from cronally.engine.member import Member
+    from cronally.engine.ports import Store
+    from cronally.engine.records import StoredSchedule
 
 _SLICE = 200  # rows or schedules between two yields to the event loop
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
 from cronally.domain.policy import HOLD_MS, backoff_ms
-from cronally.engine.ports import Newer, Outcome, OutcomeClass
+from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.errors import StoreError
 from cronally.instants import UtcMs
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cronally.engine.core import Core
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Store
+    from cronally.engine.records import Newer
 
 _PUBLISHED = State.PUBLISHED  # to look it up in the enum takes ten times as long
 _PUBLISHED_REST = tuple(  # the fields after lateness_us, but for asked_at, the last

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.ports import JournalRow, StoredSchedule
+    from cronally.engine.records import JournalRow, StoredSchedule
     from cronally.engine.retention import Keep
 
 Fate = Literal[

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.zones import Zone, tzdata_version
-from cronally.engine.ports import ZoneRecord
+from cronally.engine.records import ZoneRecord
 from cronally.errors import StoreError
 from cronally.instants import UtcMs
 

@@ -11,7 +11,7 @@ from cronally.instants import UtcMs
 if TYPE_CHECKING:
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.ports import StagedRow
+    from cronally.engine.records import StagedRow
 
 
 class SingleSlot(NamedTuple):

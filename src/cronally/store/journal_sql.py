@@ -4,20 +4,18 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
 from cronally.domain.spec import ScheduleSpec
-from cronally.engine.ports import JournalRow, PendingFire
+from cronally.engine.records import JournalRow, PendingFire
 from cronally.store.base import as_stored, last_due_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from cronally.engine.ports import JournalFilter
 
 MOST_ROWS: Final = (
     512  # a statement; a power of two. 512 × 21 values take SQLite ~1.5 ms, and binding them 0.3 ms
@@ -70,7 +68,7 @@ _PLAIN: Final = (
 )
 _PLAIN_ROW: Final = f"('scheduled', 'published', 0, 1, 0, {', '.join('?' * len(_PLAIN))})"
 _DERIVED: Final = ("fifo_group", "topic", "place")
-_LISTED: Final = ", ".join((*_KEY, *_VALUES[:-1], "topic IS NOT NULL"))
+LISTED: Final = ", ".join((*_KEY, *_VALUES[:-1], "topic IS NOT NULL"))
 # Of the last attempt there was: an entry that tells of none leaves what the row says of it.
 _OF_ATTEMPT: Final = ("released_at", "lateness_us", "last_error")
 _REPLACED: Final = ", ".join(
@@ -215,27 +213,6 @@ SUPERSEDE: Final = """
     AND (schedule_id, fire_time) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 """
 
-_ASKED: Final = (
-    "json_extract(asked.value, '$[0]'), json_extract(asked.value, '$[1]'), json_extract(asked.value, '$[2]')"
-)
-_AT_KEY: Final = f"(journal.schedule_id, journal.fire_time, journal.kind) = ({_ASKED})"
-
-COUNT_AS_ASKED: Final = f"""
-    SELECT count(*) FROM json_each(?) AS asked CROSS JOIN journal ON {_AT_KEY}
-    WHERE journal.state = json_extract(asked.value, '$[3]') AND journal.count = json_extract(asked.value, '$[4]')
-"""
-"""How many of the rows in a JSON array of (key, state, count) are there."""
-
-COUNT_THERE: Final = f"SELECT count(*) FROM json_each(?) AS asked CROSS JOIN journal ON {_AT_KEY}"
-
-REOPEN: Final = f"UPDATE journal SET state = 'pending' FROM json_each(?) AS asked WHERE {_AT_KEY}"
-"""Lets the entries that follow in the same transaction replace these rows, as they replace pending ones."""
-
-
-def keys_json(keys: Iterable[Sequence[object]]) -> str:
-    """Return *keys*, each perhaps with more behind it, as the statements above take them."""
-    return json.dumps([[int(key[0]), int(key[1]), str(key[2]), *key[3:]] for key in keys])  # type: ignore[call-overload]
-
 
 MARK_UNCLEAN: Final = "UPDATE journal SET maybe_published = 1 WHERE state = 'pending' AND NOT maybe_published"
 
@@ -266,12 +243,12 @@ SETTLED: Final = _by_last_due(
 """Slices of (place, schedule id, first slot, last slot); the place, id and first slot of the last one begin the next."""
 
 DECIDED_BEYOND: Final = _by_last_due(
-    f"json_array('', {_LISTED})",
+    f"json_array('', {LISTED})",
     "state <> 'published' AND attempts = 0 AND (state = 'expired' OR reason IN ('catch_up', 'paused'))",
 )
 
 ENTRIES_BEYOND: Final = f"""
-    SELECT json_group_array(json_array('', {_LISTED})) FROM (
+    SELECT json_group_array(json_array('', {LISTED})) FROM (
         SELECT * FROM journal
         WHERE schedule_id = ? AND (fire_time > ? OR last_fire_time > ?) AND kind = 'scheduled' AND NOT is_open
         ORDER BY fire_time
@@ -401,97 +378,6 @@ SCHEDULES_NAMED: Final = """
 """
 
 
-_NEWEST: Final = "ORDER BY fire_time DESC, schedule_id DESC, kind DESC LIMIT ?"
-_MOST_BRANCHES: Final = 100  # of a statement; SQLite takes 500
-
-
-def history(
-    wanted: JournalFilter, schedule_ids: Sequence[int] | None, *, reaching: bool = False
-) -> tuple[str, list[object]]:
-    """Return the statement that lists what *wanted* wants, of *schedule_ids* (None: of all), and its values.
-
-    reaching: not the rows that begin at ``since`` or later, but the older ones that reach there: ranges and open rows.
-
-    First the keys, newest first, each branch from one index as far as the limit goes; then the rows that they name.
-    """
-    conditions = _Conditions()
-    conditions.among("schedule_id", schedule_ids)
-    if wanted.since is not None:
-        conditions.add(f"fire_time {'<' if reaching else '>='} ?", wanted.since)
-    if wanted.until is not None:
-        conditions.add("fire_time < ?", wanted.until)
-    if wanted.before is not None:
-        conditions.add("(fire_time, schedule_id, kind) < (?, ?, ?)", *wanted.before)
-    conditions.among("reason", sorted(wanted.reasons) if wanted.reasons else None)
-    states = sorted(wanted.states)
-    if wanted.reasons:  # only skipped ones have one
-        states = [State.SKIPPED] if State.SKIPPED in (states or State) else []
-    branches: list[tuple[str, _Conditions]] = []
-    if reaching:
-        conditions.among("state", states or None)
-        branches.append(
-            (
-                "INDEXED BY journal_range",
-                conditions.and_("last_fire_time >= ? AND last_fire_time IS NOT NULL", wanted.since),
-            )
-        )
-        branches.append(("INDEXED BY journal_open", conditions.and_("is_open")))
-    elif wanted.reasons or (states and State.PUBLISHED not in states):
-        branches += [
-            ("INDEXED BY journal_unpublished", conditions.and_("state <> 'published' AND state = ?", state))
-            for state in states
-        ]
-    else:
-        conditions.among("state", states or None)
-        if schedule_ids is not None and 1 < len(schedule_ids) <= _MOST_BRANCHES:
-            branches += [("", conditions.and_("schedule_id = ?", id_)) for id_ in schedule_ids]
-        else:
-            branches.append(("", conditions))
-    keys = " UNION ".join(
-        f"SELECT * FROM (SELECT schedule_id, fire_time, kind FROM journal {index} WHERE {where.text} {_NEWEST})"
-        for index, where in branches
-    )
-    sql = f"""
-        SELECT json_group_array(json_array(name, {_LISTED})) FROM (
-            SELECT name, journal.* FROM ({keys or "SELECT * FROM journal WHERE false"} {_NEWEST}) AS found
-            CROSS JOIN journal USING (schedule_id, fire_time, kind)
-            CROSS JOIN revision ON revision.id = journal.revision_id
-            ORDER BY fire_time DESC, journal.schedule_id DESC, kind DESC
-        )
-    """
-    values = [value for _, where in branches for value in (*where.values, wanted.limit)]
-    return sql, [*values, wanted.limit]
-
-
-class _Conditions:
-    """What a statement asks of a row, all of it, and the values for the question marks."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = ["true"]
-        self.values: list[object] = []
-
-    @property
-    def text(self) -> str:
-        return " AND ".join(self._texts)
-
-    def add(self, condition: str, *values: object) -> None:
-        self._texts.append(condition)
-        self.values += values
-
-    def among(self, column: str, values: Sequence[object] | None) -> None:
-        """Ask that *column* has one of *values*; None asks nothing."""
-        if values is not None:
-            marks = "= ?" if len(values) == 1 else f"IN ({', '.join('?' * len(values))})"
-            self.add(f"{column} {marks}", *values)
-
-    def and_(self, condition: str, *values: object) -> _Conditions:
-        """Return these and one more."""
-        more = _Conditions()
-        more._texts = [*self._texts, condition]
-        more.values = [*self.values, *values]
-        return more
-
-
 _IS_OVER: Final = """
     state <> 'pending' AND NOT is_open
     AND max(coalesce(last_due, fire_time), coalesce(released_at, fire_time)) <= min(?1, (SELECT value FROM meta WHERE key = 'watermark'))
@@ -523,7 +409,7 @@ SIZE: Final = """
 """
 
 COVERING: Final = f"""
-    SELECT json_group_array(json_array(name, {_LISTED})) FROM (
+    SELECT json_group_array(json_array(name, {LISTED})) FROM (
         SELECT revision.name AS name, part.* FROM (
             SELECT * FROM (
                 SELECT * FROM journal WHERE schedule_id = ?1 AND fire_time < ?2 AND kind = 'scheduled'
@@ -535,14 +421,6 @@ COVERING: Final = f"""
     )
 """
 """A range never spans a slot with a row of its own, so only the scheduled row before an instant can reach it."""
-
-
-ROWS: Final = f"""
-    SELECT json_group_array(json_array(name, {_LISTED})) FROM (
-        SELECT revision.name AS name, journal.* FROM json_each(?) AS asked CROSS JOIN journal ON {_AT_KEY}
-        JOIN revision ON revision.id = journal.revision_id
-    )
-"""
 
 
 def journal_row(row: list[Any]) -> JournalRow:

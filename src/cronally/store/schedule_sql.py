@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain.model import Pause
 from cronally.domain.spec import MESSAGE_KEYS, from_canonical
-from cronally.engine.ports import OWN_NAME, StoredSchedule
+from cronally.engine.records import OWN_NAME, StoredSchedule
 from cronally.store.base import fifo_group, staged_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.ports import StagedRow
+    from cronally.engine.records import StagedRow
 
 MOST_ROWS: Final = 1_000  # of a slice: reading them takes Python 2 ms
 MOST_BYTES: Final = 4 << 20  # of a slice's documents; the first always comes

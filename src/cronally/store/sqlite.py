@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cronally.domain.model import Fire
 from cronally.domain.spec import canonical_document, from_canonical
-from cronally.engine.ports import Opened, Revised, StagedChange, TimetableRow, ZoneRecord
+from cronally.engine.records import Opened, Revised, StagedChange, TimetableRow, ZoneRecord
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
 from cronally.instants import UtcMs
 from cronally.store import journal_sql, schedule_sql
@@ -31,11 +31,7 @@ if TYPE_CHECKING:
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.copies import Contents
-    from cronally.engine.ports import (
-        ScheduleChange,
-        StagedRow,
-        StoredSchedule,
-    )
+    from cronally.engine.records import ScheduleChange, StagedRow, StoredSchedule
     from cronally.store.database import Connection
 
 _MOST_ROWS = schedule_sql.MOST_ROWS

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Kind, State
-from cronally.engine.ports import Pruned, StoreCounts
+from cronally.engine.records import Pruned, StoreCounts
 from cronally.errors import Conflict, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
-from cronally.store import journal_sql, schedule_sql
+from cronally.store import history_sql, journal_sql, orders_sql, schedule_sql
 from cronally.store.base import last_due_time
 from cronally.store.schema import PRUNED_THROUGH, REACHED, WATERMARK
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cronally.domain.model import FireKey, JournalEntry
-    from cronally.engine.ports import (
+    from cronally.engine.records import (
         JournalFilter,
         JournalRow,
         LinePlace,
@@ -192,19 +192,19 @@ class SqliteJournal:
     async def add_backfill(
         self, entries: Sequence[JournalEntry], *, at: UtcMs, by: str, order: Order
     ) -> None:
-        keys = journal_sql.keys_json(entry.key for entry in entries)
+        keys = orders_sql.keys_json(entry.key for entry in entries)
         async with self._database.transaction() as writer:
-            if await writer.rows(journal_sql.COUNT_THERE, (keys,)) != [(0,)]:
+            if await writer.rows(orders_sql.COUNT_THERE, (keys,)) != [(0,)]:
                 raise Conflict(f"a fire from {order.first} to {order.last} is there already")
             await write_entries(writer, entries)
             await _note(writer, "backfill", (order,), at=at, by=by)
 
     async def retry(self, rows: Sequence[Reopened], *, at: UtcMs, by: str, orders: Sequence[Order]) -> None:
-        keys = journal_sql.keys_json((*row.old.key, str(row.old.state), row.old.count) for row in rows)
+        keys = orders_sql.keys_json((*row.old.key, str(row.old.state), row.old.count) for row in rows)
         async with self._database.transaction() as writer:
-            if await writer.rows(journal_sql.COUNT_AS_ASKED, (keys,)) != [(len(rows),)]:
+            if await writer.rows(orders_sql.COUNT_AS_ASKED, (keys,)) != [(len(rows),)]:
                 raise Conflict("somebody else has just retried one of these fires; look at them again")
-            await writer.rows(journal_sql.REOPEN, (keys,))
+            await writer.rows(orders_sql.REOPEN, (keys,))
             await write_entries(writer, [entry for row in rows for entry in row.new])
             await _note(writer, "retry", orders, at=at, by=by)
 
@@ -215,10 +215,8 @@ class SqliteJournal:
     async def rows(self, keys: Sequence[FireKey]) -> list[JournalRow]:
         found: list[JournalRow] = []
         for start in range(0, len(keys), _MOST_ROWS):
-            asked = journal_sql.keys_json(keys[start : start + _MOST_ROWS])
-            found += map(
-                journal_sql.journal_row, await self._database.reader.json(journal_sql.ROWS, (asked,))
-            )
+            asked = orders_sql.keys_json(keys[start : start + _MOST_ROWS])
+            found += map(journal_sql.journal_row, await self._database.reader.json(orders_sql.ROWS, (asked,)))
         return found
 
     async def history(self, wanted: JournalFilter) -> list[JournalRow]:
@@ -230,7 +228,7 @@ class SqliteJournal:
         found: list[JournalRow] = []
         for reaching in (False, True) if wanted.since is not None else (False,):
             while (most := min(wanted.limit - len(found), _MOST_ROWS)) > 0:
-                statement = journal_sql.history(replace(wanted, limit=most), ids, reaching=reaching)
+                statement = history_sql.history(replace(wanted, limit=most), ids, reaching=reaching)
                 rows = await lister.json(*statement)
                 found += map(journal_sql.journal_row, rows)
                 if len(rows) < most:

@@ -6,7 +6,7 @@ import pytest
 
 from cronally.domain.model import SkipReason, State
 from cronally.engine import applying
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.errors import StoreBusy
 from cronally.instants import parse_rfc3339
 from support.fake_clock import FakeClock

@@ -6,7 +6,7 @@ import pytest
 
 from cronally.domain.model import Kind, SkipReason, State, fire_id
 from cronally.engine.orders import MOST_RETRIED
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.errors import Conflict, FireNotFound, StoreBusy, UsageError
 from cronally.instants import format_utc, parse_rfc3339
 from support.fake_clock import FakeClock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cronally.domain.model import SkipReason, State
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.errors import FieldError
 from cronally.instants import parse_rfc3339
 from support.fake_clock import FakeClock

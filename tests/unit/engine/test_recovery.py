@@ -10,7 +10,7 @@ import pytest
 from cronally.domain.model import Kind, Pause, SkipReason, State
 from cronally.engine.engine import Engine
 from cronally.engine.hooks import Hooks
-from cronally.engine.ports import ScheduleChange
+from cronally.engine.records import ScheduleChange
 from cronally.instants import format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore

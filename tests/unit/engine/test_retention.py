@@ -10,7 +10,7 @@ from cronally.domain.durations import DAY_MS, HOUR_MS
 from cronally.domain.model import JournalEntry, State
 from cronally.engine import retention as module
 from cronally.engine.hooks import Hooks
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.engine.retention import AFTER_STEP_S, INTERVAL_S, Keep, Retention
 from cronally.errors import StoreBusy
 from cronally.instants import parse_rfc3339

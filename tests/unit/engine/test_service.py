@@ -6,7 +6,7 @@ import pytest
 
 from cronally.domain.model import SkipReason, State
 from cronally.engine.lateness import Lateness
-from cronally.engine.ports import JournalFilter
+from cronally.engine.records import JournalFilter
 from cronally.errors import ScheduleNotFound
 from cronally.instants import parse_rfc3339
 from support.recording_publisher import TOPIC_GONE, Answer

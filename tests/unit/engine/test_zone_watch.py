@@ -5,7 +5,7 @@ import pytest
 from cronally.domain.recurrence import Recurrence
 from cronally.domain.zones import Zone, load_zone
 from cronally.engine.hooks import Hooks
-from cronally.engine.ports import ZoneRecord
+from cronally.engine.records import ZoneRecord
 from cronally.engine.zone_watch import MOST_NAMES, ZoneWatch, differing, has_moved
 from cronally.errors import StoreBusy
 from cronally.instants import format_utc, parse_rfc3339
