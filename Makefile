@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all cov fmt lint type layers check bench simulate simulate-short faults fuzz-times fuzz-socket crash-sweep clean
+.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench simulate simulate-short faults fuzz-times fuzz-socket crash-sweep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,10 +34,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Run the main job for FOR seconds: daemon, local SNS and SQS, three schedules, a live table
 	@$(BIN)/cronally demo --for $(FOR)
 
-test: setup ## Run the tests, two at a time
-	@$(BIN)/pytest -q --numprocesses 2 tests
+test: setup ## Run the tests, two at a time; those of whole processes that take long are test-long's
+	@$(BIN)/pytest -q --numprocesses 2 -m "not long" tests
 
-test-all: test simulate ## The tests and the longer campaigns
+test-long: setup ## Run the tests that kill, freeze, fill and attack a daemon, and set its clock
+	@$(BIN)/pytest -q --numprocesses 2 -m long tests
+
+test-all: test test-long simulate-short ## All of that, and two hundred simulated days
 
 cov: setup ## Run the tests and show what they do not reach
 	@$(BIN)/pytest -q tests --cov --cov-report=term-missing:skip-covered

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
+import pytest
+
 from support.queues import TOPIC_PREFIX, Queue
 from support.store_files import damage
+
+pytestmark = pytest.mark.long
 
 COUNT = 20  # a second; moto's server takes some more
 

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from datetime import datetime
 
+import pytest
+
 from support.queues import TOPIC_PREFIX, Queue
+
+pytestmark = pytest.mark.long
 
 ADD = ("add", "other", "@daily", "--topic", f"{TOPIC_PREFIX}other")
 

@@ -13,6 +13,8 @@ import pytest
 from benchmarks._attack import ATTACKS, _attack, run
 from benchmarks._harness import Daemon, Receiver, fresh_home, line
 
+pytestmark = pytest.mark.long
+
 NAMES = "tick-{:03d}"
 SCHEDULES = 10
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 TOPIC = "arn:aws:sns:us-east-1:123456789012:burst"
 COUNT = 10_000
 

@@ -9,6 +9,8 @@ import pytest
 
 from support.campaign import Campaign, report
 
+pytestmark = pytest.mark.long
+
 SEED = 3
 
 

@@ -22,6 +22,7 @@ WITHIN_S = (
 )
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.timeout(180),
     pytest.mark.skipif(
         LIBRARY is None, reason="faketime is not installed (Debian: apt-get install faketime)"
@@ -168,11 +169,11 @@ def test_a_clock_set_back_and_right_again_fires_nothing_twice(installation, rece
         client.put("other", {"when": "@every 2s", "topic": TOPIC})
     more(receiver)
     step(installation, clock, HOUR_S)
-    more(receiver, 4)
+    more(receiver, 6)  # five slots of each are less than ten seconds late
     assert installation.stop() == 0
     messages = receiver.take()
     assert_none_early_and_none_twice(messages, clock)
-    assert {message["fire_id"].partition("@")[0] for message in messages[-2:]} == {"beat", "other"}
+    assert {message["fire_id"].partition("@")[0] for message in messages[-6:]} == {"beat", "other"}
 
 
 def test_a_restart_while_the_clock_is_back_fires_nothing_twice(installation, receiver, clock):

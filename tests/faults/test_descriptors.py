@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 TOPIC = "arn:aws:sns:us-east-1:123456789012:beats"
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -834,7 +833,7 @@ def test_serve_hands_over_what_is_given(alone, monkeypatch, words, flags, config
         served.append((given, config_file))
         return 0
 
-    monkeypatch.setitem(sys.modules, "cronally.app", SimpleNamespace(serve=serve))
+    monkeypatch.setattr("cronally.app.serve", serve)
     assert alone.ok("serve", *words) == ""
     nothing = dict.fromkeys(("store", "socket", "local", "local_port", "trust_clock"))
     assert served == [(nothing | flags, config)]
