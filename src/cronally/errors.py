@@ -7,10 +7,7 @@ Fields first: the message is built from them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from cronally.instants import UtcMs
+from typing import ClassVar
 
 
 def printable(text: str) -> str:
@@ -233,14 +230,6 @@ class NotReady(CronallyError):  # noqa: N818 - says the state
     """The daemon is starting, stopping or cannot commit; the change was not made."""
 
     is_retryable = True
-
-
-class ClockNotBelieved(CronallyError):  # noqa: N818 - says the state
-    """The wall clock cannot be right. Attributes: now, reason."""
-
-    def __init__(self, now: UtcMs, reason: str) -> None:
-        self.now, self.reason = now, reason
-        super().__init__(f"the clock is not believed: {reason}; set it, or start with --trust-clock")
 
 
 class InternalError(CronallyError):

@@ -144,7 +144,10 @@ class Recovery:
     async def _settled(self, watermark: UtcMs, now: UtcMs) -> _Settled:
         # Before the read: what is committed during it may be in neither afterwards.
         held = self._core.held_slots()
-        settled = await self._store.settled_between(watermark, now)
+        # In a time that comes again a slot may have a row of another revision, by which it was due earlier.
+        is_relived = self._core.relived.through > watermark
+        earlier_ms = self._core.timetable.longest_offset_ms() if is_relived else 0
+        settled = await self._store.settled_between(UtcMs(watermark - earlier_ms), now)
         for schedule_id, slots in held.items():
             settled[schedule_id] = sorted([*settled.get(schedule_id, ()), *slots])
         return settled

@@ -45,7 +45,12 @@ class Relived:
     @property
     def is_on(self) -> bool:
         """Whether a slot that is to come may be settled."""
-        return self.read_through < self.through or bool(self._read)
+        return self.read_through < self._end or bool(self._read)
+
+    @property
+    def _end(self) -> UtcMs:
+        """When the last slot is due that may have a row: one that had come before, and whose spread had not passed."""
+        return UtcMs(self.through + self._spread_ms)
 
     def begin(self, through: UtcMs) -> None:
         """Say that the wall clock has shown every instant up to *through* before."""
@@ -73,7 +78,7 @@ class Relived:
 
     def wants(self, through: UtcMs) -> tuple[UtcMs, UtcMs] | None:
         """Return the (after, through) of due times to be read before slots due by *through* are planned, or None."""
-        if self.read_through >= min(through, self.through):
+        if self.read_through >= min(through, self._end):
             return None
         return self.read_through, through
 
@@ -111,7 +116,7 @@ class Relived:
             self._slots.difference_update(heapq.heappop(self._read)[2])
         if not self._read:
             self._ranges.clear()
-            if self.read_through >= self.through:
+            if self.read_through >= self._end:
                 self._paused.clear()
 
     def _keep(self, due: UtcMs, slots: list[_Slot]) -> None:
