@@ -159,6 +159,11 @@ class Circuits:
         self._forget_probe(circuit)
         self._push(circuit)
 
+    def postpone(self, circuit: Circuit, at: UtcMs) -> None:
+        """No probe can be sent before *at*."""
+        circuit.probe_at = at
+        self._push(circuit)
+
     def starve(self, circuit: Circuit, now: UtcMs) -> None:
         """There is nothing to probe with: look again when there may be."""
         circuit.is_starved = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from cronally.engine.backlog import line_place
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cronally.engine.records import LinePlace
     from cronally.engine.settle import Settler
 
+_NO_ROOM_MS = 1_000
 _MOST_TRIED = 10  # groups, or fires in line, that are looked at for one probe
 
 
@@ -86,6 +88,7 @@ class Draining:
     async def probe(self) -> None:
         """Send the probes that are due. Errors: StoreError."""
         circuits = self._attempts.circuits
+        tried: Counter[str] = Counter()
         while (circuit := circuits.take_due(self._clock.wall())) is not None:
             try:
                 await self._settler.flush()
@@ -101,8 +104,13 @@ class Draining:
             else:
                 circuits.begin_probe(circuit, fire.key)
                 await self._send([fire])
-                if circuit.probe == fire.key and fire.key not in self._attempts.retrying:
+                if fire.key in self._attempts.retrying:
+                    continue
+                if circuit.probe == fire.key:
                     circuits.lose_probe(circuit)  # it has expired, say: the next one
+                tried[circuit.topic] += 1
+                if tried[circuit.topic] >= _MOST_TRIED:  # there may be no room for any, by the quota
+                    circuits.postpone(circuit, UtcMs(self._clock.wall() + _NO_ROOM_MS))
 
     def _starve(self, circuit: Circuit) -> None:
         now = self._clock.wall()

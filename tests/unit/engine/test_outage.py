@@ -361,3 +361,20 @@ async def test_a_clock_set_back_delays_neither_probe_nor_backlog(clock):
         await heal(rig)
         await clock.advance(1)
         assert len(rig.accepted) == 3
+
+
+async def test_a_probe_that_the_quota_leaves_no_room_for_is_tried_again_a_second_later(clock):
+    async with running_engine(clock=clock, script=refusing(TOPIC)) as rig:
+        for n in range(4):
+            await rig.add(f"job-{n}", "* * * * *", catch_up="all")
+        await clock.advance_to(at("09:02:30"))
+        rig.publisher.room = 0
+        rig.publisher.quota = 0.001
+        for _ in range(30):  # takes all that the quota has kept
+            rig.publisher._pacing.take(TOPIC, 100, clock.mono())
+        await clock.advance_to(at("09:12:00"))  # would spin
+        await heal(rig)
+        rig.publisher.room = rig.publisher.quota = None
+        rig.publisher.on_room()
+        await clock.advance(400)
+        assert set((await rig.states()).values()) == {State.PUBLISHED}
