@@ -12,10 +12,9 @@ from __future__ import annotations
 import json
 import math
 from difflib import get_close_matches
-from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from cronally.domain.documents import load_json
+from cronally.domain.documents import load_json, read_string
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,7 +266,7 @@ class _JsonFile:
             if self._peek() != '"':
                 raise json.JSONDecodeError("a key in double quotes is missing", self._text, self._at)
             line = self._line()
-            key, self._at = scanstring(self._text, self._at + 1, True)
+            key, self._at = read_string(self._text, self._at + 1)
             self._take(":", "':'")
             yield line, key
             if self._peek() == "}":
