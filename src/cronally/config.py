@@ -174,25 +174,22 @@ def _seconds(key: str, value: object, source: str) -> float:
 
 
 def _keep(key: str, value: object, source: str) -> int:
-    key = _written_in_files(key)
-    try:
-        keep_ms = parse_duration(_text(key, value, source))
-    except ValueError as exc:
-        raise ConfigError(key, source, str(exc)) from None
-    if keep_ms < _LEAST_KEEP_MS:
-        raise ConfigError(key, source, f"{value!r} must be {format_duration(_LEAST_KEEP_MS)} or more")
-    return keep_ms
+    return _at_least(format_duration(_LEAST_KEEP_MS), parse_duration, key, value, source)
 
 
 def _size(key: str, value: object, source: str) -> int:
+    return _at_least(format_size(_LEAST_SIZE_BYTES), parse_size, key, value, source)
+
+
+def _at_least(least: str, parse: Callable[[str], int], key: str, value: object, source: str) -> int:
     key = _written_in_files(key)
     try:
-        size_bytes = parse_size(_text(key, value, source))
+        read = parse(_text(key, value, source))
     except ValueError as exc:
         raise ConfigError(key, source, str(exc)) from None
-    if size_bytes < _LEAST_SIZE_BYTES:
-        raise ConfigError(key, source, f"{value!r} must be {format_size(_LEAST_SIZE_BYTES)} or more")
-    return size_bytes
+    if read < parse(least):
+        raise ConfigError(key, source, f"{value!r} must be {least} or more")
+    return read
 
 
 _REGION = re.compile(r"default|[a-z]{2,}(-[a-z]+)+-\d", re.ASCII)
