@@ -23,19 +23,10 @@ MANY = 20_000
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "state" / "cronally.db"
-
-
-@pytest.fixture
-async def store(path):
-    store = SqliteStore(path)
-    await store.open()
+async def store(store):
     await store.change(creation("nightly"))
     await store.commit([published(T + n) for n in range(MANY)], watermark=T + MANY)
-    yield store
-    if store._opened is not None:
-        await store.close(watermark=None)
+    return store
 
 
 def names_in(directory):

@@ -22,11 +22,6 @@ from support.store_files import NOBODY, T, asked, creation, damage, published, r
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "state" / "cronally.db"
-
-
-@pytest.fixture
 async def backup(path, tmp_path):
     """A backup of a store that went on afterwards, and was stopped in order."""
     store = SqliteStore(path)

@@ -69,20 +69,6 @@ def start_writer(path, limit_bytes=0):
     )
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "state" / "cronally.db"
-
-
-@pytest.fixture
-async def store(path):
-    store = SqliteStore(path)
-    await store.open()
-    yield store
-    if store._opened is not None:
-        await store.close(watermark=None)
-
-
 def creation(spec=SPEC, **fields):
     return ScheduleChange(at=T, by="uid 1000", action="add", new_spec=spec, effective_from=T, **fields)
 

@@ -36,20 +36,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "state" / "cronally.db"
-
-
-@pytest.fixture
-async def store(path):
-    store = SqliteStore(path)
-    await store.open()
-    yield store
-    if store._opened is not None:
-        await store.close(watermark=None)
-
-
 # --- while it runs ------------------------------------------------------------------------------------------------
 
 FAULTS = {
