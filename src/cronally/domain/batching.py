@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cronally.domain.message import MAX_MESSAGE_BYTES, Entry
+from cronally.domain.topic import is_fifo_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +38,7 @@ def pack(
     """
     batches: list[Batch] = []
     for (topic, _), alike in _by_topic_and_priority(entries).items():
-        is_fifo = topic.endswith(".fifo")
+        is_fifo = is_fifo_topic(topic)
         taken: list[Entry] = []
         groups: set[str | None] = set()
         size_bytes = 0

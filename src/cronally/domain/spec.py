@@ -21,7 +21,7 @@ from cronally.domain.documents import read_string
 from cronally.domain.durations import DAY_MS, format_duration, parse_duration
 from cronally.domain.model import CatchUp
 from cronally.domain.recurrence import Recurrence
-from cronally.domain.topic import parse_topic_arn
+from cronally.domain.topic import is_fifo_topic, parse_topic_arn
 from cronally.domain.when import MAX_LENGTH
 from cronally.errors import FieldError
 from cronally.instants import UtcMs, format_utc, parse_rfc3339, to_datetime
@@ -95,7 +95,7 @@ class ScheduleSpec(NamedTuple):
 
     @property
     def is_fifo(self) -> bool:
-        return self.topic.endswith(".fifo")
+        return is_fifo_topic(self.topic)
 
     @property
     def group_id(self) -> str | None:

@@ -26,7 +26,12 @@ class TopicArn:
 
     @property
     def is_fifo(self) -> bool:
-        return self.name.endswith(".fifo")
+        return is_fifo_topic(self.text)
+
+
+def is_fifo_topic(arn: str) -> bool:
+    """Whether SNS keeps order in the topic of an ARN that was checked: its name says so."""
+    return arn.endswith(".fifo")
 
 
 @lru_cache(maxsize=4096)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cronally.domain.batching import pack
 from cronally.domain.message import compose
 from cronally.domain.model import MISSED_AFTER_MS
+from cronally.domain.topic import is_fifo_topic
 from cronally.errors import StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
 
@@ -161,7 +162,7 @@ class Arming:
         patient: list[Batch] = []
         alike: dict[tuple[str, int], list[Batch]] = {}
         for batch in batches:
-            if batch.topic.endswith(".fifo"):  # its order is its group's, not the queue's
+            if is_fifo_topic(batch.topic):  # its order is its group's, not the queue's
                 patient.append(batch)
             else:
                 alike.setdefault((batch.topic, batch.priority), []).append(batch)

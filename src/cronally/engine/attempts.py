@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cronally.domain.model import MISSED_AFTER_MS, CatchUp, Kind, State
+from cronally.domain.topic import is_fifo_topic
 from cronally.engine.ports import OutcomeClass
 from cronally.engine.records import Newer
 from cronally.engine.settle import entry_for, published_entry, unsent_entry
@@ -120,7 +121,7 @@ class Attempts:
     def _open(self, circuit: Circuit, now: UtcMs, *, is_held: bool) -> None:
         self.circuits.trip(circuit, now, is_held=is_held, jitter=self._jitter())
         self.reopening.discard(circuit.topic)
-        if circuit.topic.endswith(".fifo"):
+        if is_fifo_topic(circuit.topic):
             self._core.forget_waiting(self._core.groups.shut(circuit.topic))
         else:
             self.backlog.shut(circuit.topic)
@@ -135,7 +136,7 @@ class Attempts:
     def forget(self, circuit: Circuit) -> None:
         """Close a circuit without a word: nothing waits for it, say, and the next slot may as well try."""
         self.circuits.close(circuit)
-        if circuit.topic.endswith(".fifo"):
+        if is_fifo_topic(circuit.topic):
             self.reopening.add(circuit.topic)
         else:
             self.backlog.reopen(circuit.topic)
@@ -165,7 +166,7 @@ class Attempts:
         self.conclude(fire, row)
 
     def _note_in_line(self, topic: str, priority: int, fire: Fire, now: UtcMs) -> None:
-        if not topic.endswith(".fifo"):
+        if not is_fifo_topic(topic):
             self.backlog.note(topic, priority, fire)
         if self.circuits.feed(topic, now):
             self.wants_retry.set()

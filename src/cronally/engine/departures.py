@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.batching import MAX_BATCH_ENTRIES
+from cronally.domain.topic import is_fifo_topic
 from cronally.engine.turns import Turns
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Way(NamedTuple):
 @cache
 def way_of(topic: str) -> Way:
     """Return the way of messages to *topic*."""
-    return Way(topic.split(":")[3], topic.endswith(".fifo"))
+    return Way(topic.split(":")[3], is_fifo_topic(topic))
 
 
 class Departure(NamedTuple):

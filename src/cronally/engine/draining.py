@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from cronally.domain.topic import is_fifo_topic
 from cronally.engine.backlog import line_place
 from cronally.engine.circuits import FORGOTTEN_AFTER_MS
 from cronally.engine.fifo import GroupKey
@@ -92,7 +93,7 @@ class Draining:
         while (circuit := circuits.take_due(self._clock.wall())) is not None:
             try:
                 await self._settler.flush()
-                is_fifo = circuit.topic.endswith(".fifo")
+                is_fifo = is_fifo_topic(circuit.topic)
                 fire = await (self._first_of_group(circuit) if is_fifo else self._first_in_line(circuit))
             except StoreError:
                 circuits.lose_probe(circuit)

@@ -14,6 +14,7 @@ import heapq
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
+from cronally.domain.topic import is_fifo_topic
 from cronally.engine.turns import Turns
 from cronally.instants import UtcMs
 
@@ -71,7 +72,7 @@ class Takings:
         if turns is None:
             turns = self._to_come[crowd.due_time] = Turns()
             heapq.heappush(self._instants, crowd.due_time)
-        is_fifo = entry.topic.endswith(".fifo")
+        is_fifo = is_fifo_topic(entry.topic)
         # Priority orders groups, never the fires within one: whose group is free is not known here.
         turns.add(_FIFO_PRIORITY if is_fifo else entry.priority, entry.topic, crowd)
         if is_fifo:

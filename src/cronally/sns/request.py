@@ -18,6 +18,7 @@ from urllib.parse import quote, quote_plus
 
 from cronally.domain.model import Kind
 from cronally.domain.spec import Attribute
+from cronally.domain.topic import is_fifo_topic
 from cronally.instants import UtcMs, format_utc, to_datetime
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def encode(topic: str, entries: Sequence[Entry]) -> Form:
 
 def _body(topic: str, entries: Sequence[Entry]) -> bytes:
     parts = [_beginning(topic)]
-    is_fifo = topic.endswith(".fifo")
+    is_fifo = is_fifo_topic(topic)
     messages = _quoted_all([spec.message or "" for _, spec, _, _ in entries])
     attributes: tuple[Attribute, ...] = ()
     texts: tuple[str, ...] = ()

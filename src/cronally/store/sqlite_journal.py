@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Kind, State
+from cronally.domain.topic import is_fifo_topic
 from cronally.engine.records import Pruned, StoreCounts
 from cronally.errors import Conflict, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
@@ -114,7 +115,7 @@ class SqliteJournal:
         last: tuple[str, int] = ("", 0)
         while rows := await self._database.reader.rows(journal_sql.NEXT_LINE, last):
             topic, place = last = rows[0][0], rows[0][1]
-            if not topic.endswith(".fifo"):
+            if not is_fifo_topic(topic):
                 found.append((topic, journal_sql.priority_of(place)))
         return found
 
@@ -130,7 +131,7 @@ class SqliteJournal:
         lister = self._database.lister
         counts: dict[str, int] = {}
         for topic in topics:
-            if topic.endswith(".fifo"):
+            if is_fifo_topic(topic):
                 rows = await lister.rows(journal_sql.COUNT_GROUPS, journal_sql.groups_of(topic))
             else:
                 rows = await lister.rows(journal_sql.COUNT_LINE, (topic,))
