@@ -7,7 +7,6 @@ SEED ?=
 NAME ?= all
 ARGS ?=
 SEEDS ?= 1000
-SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
