@@ -32,7 +32,6 @@ from cronally.store.base import (
     SingleSlot,
     as_stored,
     fifo_group,
-    last_due_time,
     single_slot,
     staged_slot,
 )
@@ -253,8 +252,8 @@ class MemoryStore:
         end = bisect_right(self._by_due, through, key=lambda row: row[0])
         for key in sorted({key for _, key in self._by_due[start:end]}):
             entry = self._journal.get(key)
-            if entry is not None and not entry.is_open and after < last_due_time(entry) <= through:
-                settled.setdefault(entry.schedule_id, []).append((entry.fire_time, _last_slot(entry)))
+            if entry is not None and not entry.is_open and after < entry.last_due_time <= through:
+                settled.setdefault(entry.schedule_id, []).append((entry.fire_time, entry.last_slot))
         return settled
 
     async def pending_due(
@@ -368,7 +367,7 @@ class MemoryStore:
             if (wanted.schedule is None or entry.schedule_id in ids)
             and (not wanted.states or entry.state in wanted.states)
             and (not wanted.reasons or entry.reason in wanted.reasons)
-            and (wanted.since is None or entry.is_open or _last_slot(entry) >= wanted.since)
+            and (wanted.since is None or entry.is_open or entry.last_slot >= wanted.since)
             and (wanted.until is None or entry.fire_time < wanted.until)
             and (wanted.before is None or _place(entry) < wanted.before)
         ]
@@ -400,25 +399,25 @@ class MemoryStore:
 
     async def newest_settled(self, after: UtcMs) -> UtcMs | None:
         final = [entry for entry in self._closed() if entry.state is not State.PENDING]
-        newest = max(map(last_due_time, final), default=after)
+        newest = max((entry.last_due_time for entry in final), default=after)
         return newest if newest > after else None
 
     async def decided_beyond(
         self, at: UtcMs, *, after: tuple[UtcMs, int, UtcMs] | None = None, limit: int = 500
     ) -> list[JournalEntry]:
         found = [
-            ((last_due_time(entry), entry.schedule_id, entry.fire_time), entry)
+            ((entry.last_due_time, entry.schedule_id, entry.fire_time), entry)
             for entry in self._closed()
             if entry.attempts == 0
             and (entry.state is State.EXPIRED or entry.reason in (SkipReason.CATCH_UP, SkipReason.PAUSED))
-            and last_due_time(entry) > at
+            and entry.last_due_time > at
         ]
         found.sort(key=lambda each: each[0])
         return [entry for place, entry in found if after is None or place > after][:limit]
 
     async def entries_beyond(self, schedule_id: int, at: UtcMs) -> list[JournalEntry]:
         found = [
-            entry for entry in self._closed() if entry.schedule_id == schedule_id and _last_slot(entry) > at
+            entry for entry in self._closed() if entry.schedule_id == schedule_id and entry.last_slot > at
         ]
         return sorted(found, key=lambda entry: entry.fire_time)
 
@@ -484,10 +483,10 @@ class MemoryStore:
             for entry in found
             if entry.state is not State.PENDING
             and not entry.is_open
-            and max(last_due_time(entry), entry.released_at or entry.fire_time) <= bound
+            and max(entry.last_due_time, entry.released_at or entry.fire_time) <= bound
         ]
         for entry in over:
-            self._pruned_through = max(self._pruned_through or last_due_time(entry), last_due_time(entry))
+            self._pruned_through = max(self._pruned_through or entry.last_due_time, entry.last_due_time)
             del self._journal[entry.key]
         last = _place(found[-1]) if found else after
         return Pruned(len(over), self._pruned_through, last, is_end=len(found) < limit)
@@ -622,7 +621,7 @@ class MemoryStore:
                 self._expect_pending(stored)
             self._times.setdefault((stored.schedule_id, stored.kind), set()).add(stored.fire_time)
             if stored.kind is Kind.SCHEDULED and not stored.is_open:
-                insort(self._by_due, (last_due_time(stored), stored.key))
+                insort(self._by_due, (stored.last_due_time, stored.key))
 
     def _expect_pending(self, entry: JournalEntry) -> None:
         assert entry.next_attempt_at is not None
@@ -662,10 +661,6 @@ class MemoryStore:
 
 def _place(entry: JournalEntry) -> tuple[UtcMs, int, str]:
     return entry.fire_time, entry.schedule_id, str(entry.kind)
-
-
-def _last_slot(entry: JournalEntry) -> UtcMs:
-    return entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
 
 
 def _with_last_attempt(entry: JournalEntry, there: JournalEntry) -> JournalEntry:

@@ -65,7 +65,6 @@ def schedule_answer(view: ScheduleView) -> dict[str, Any]:
 def fire_answer(row: JournalRow) -> dict[str, Any]:
     """Return a journal row as ``wire.Fire`` has it."""
     entry = row.entry
-    last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
     return {
         "fire_id": fire_id(row.name, entry.fire_time, entry.kind),
         "schedule": row.name,
@@ -79,7 +78,7 @@ def fire_answer(row: JournalRow) -> dict[str, Any]:
         "lateness_us": entry.lateness_us,
         "maybe_published": entry.maybe_published,
         "last_error": entry.last_error,
-        "last_fire_time": format_utc(last),
+        "last_fire_time": format_utc(entry.last_slot),
         "count": entry.count,
     }
 

@@ -179,3 +179,13 @@ class JournalEntry(NamedTuple):
     @property
     def key(self) -> FireKey:
         return FireKey(self.schedule_id, self.fire_time, self.kind)
+
+    @property
+    def last_slot(self) -> UtcMs:
+        """The fire time of the last slot; of an open row the first one's, as long as no other is known."""
+        return self.fire_time if self.last_fire_time is None else self.last_fire_time
+
+    @property
+    def last_due_time(self) -> UtcMs:
+        """When the last slot is due."""
+        return UtcMs(self.last_slot + self.due_time - self.fire_time)

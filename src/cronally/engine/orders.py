@@ -295,12 +295,11 @@ class Orders:
 def _left(slots: Slots, found: _Found) -> Iterator[SlotRange]:
     """Return the ranges that are left of a row without the slots that are asked for. Errors: Conflict."""
     entry = found.row.entry
-    last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
-    whole = SlotRange(entry.fire_time, last, entry.count)
+    whole = SlotRange(entry.fire_time, entry.last_slot, entry.count)
     if range_in(slots, Window(UtcMs(whole.first - 1), whole.last)) != whole:
         raise Conflict(
             f"one row stands for {entry.count:,} slots of {found.row.name} from {format_utc(whole.first)} to "
-            f"{format_utc(last)}, and its rule gives others there now (another version of the time zone data); none can "
+            f"{format_utc(whole.last)}, and its rule gives others there now (another version of the time zone data); none can "
             f"be taken out of it, but 'cronally backfill {found.row.name}' makes new fires"
         )
     return without(slots, whole, sorted(found.slots))

@@ -66,8 +66,7 @@ class Relived:
 
     def keep_pause(self, entry: JournalEntry) -> None:
         """A pause that is over has a row for slots that are still to come: they stay paused."""
-        last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
-        self._paused.setdefault(entry.schedule_id, []).append((entry.fire_time, last))
+        self._paused.setdefault(entry.schedule_id, []).append((entry.fire_time, entry.last_slot))
 
     def forget_pauses(self, schedule_id: int | None = None) -> None:
         """The rows of pauses of a schedule (None: of all) are cut, or about to be read anew."""

@@ -62,7 +62,9 @@ class SetBack:
             anew = [entry for entry in page if self._is_decided_anew(entry)]
             taken = TakenBack(
                 UtcMs(min([taken.watermark, *(entry.due_time - 1 for entry in anew)])),
-                max([taken.doubted_through, *(_last_due(entry) for entry in anew if entry.maybe_published)]),
+                max(
+                    [taken.doubted_through, *(entry.last_due_time for entry in anew if entry.maybe_published)]
+                ),
             )
         self._hold(taken)  # before the rows go: without them their slots are to be decided anew
         await self._store.set_back(at=now, watermark=taken.watermark, reached=reached)
@@ -120,7 +122,7 @@ class SetBack:
         place: tuple[UtcMs, int, UtcMs] | None = None
         while page := await self._store.decided_beyond(now, after=place, limit=_SLICE):
             last = page[-1]
-            place = (_last_due(last), last.schedule_id, last.fire_time)
+            place = (last.last_due_time, last.schedule_id, last.fire_time)
             yield page
             await self._clock.sleep(0)
 
@@ -158,7 +160,7 @@ class SetBack:
     async def begin_pause(self, member: Member, pause: Pause) -> tuple[Pause, pause_rows.Rows]:
         """Return *pause* of a schedule whose later slots may have rows, and the rows it makes. Errors: StoreError."""
         entries = await self._store.entries_beyond(member.id, pause.since)
-        spans = [(entry.fire_time, _last_slot(entry)) for entry in entries]
+        spans = [(entry.fire_time, entry.last_slot) for entry in entries]
         spans += self._core.held_beyond(member.id, pause.since)
         return pause_rows.begun(member, pause, sorted(spans))
 
@@ -172,15 +174,7 @@ class SetBack:
 
 def cut_row(entry: JournalEntry, slots: Slots, through: UtcMs) -> JournalEntry:
     """Return a range row as it is without its slots later than *through*; a count of 0 if none is left."""
-    kept = range_in(slots, Window(UtcMs(entry.fire_time - 1), UtcMs(min(through, _last_slot(entry)))))
+    kept = range_in(slots, Window(UtcMs(entry.fire_time - 1), UtcMs(min(through, entry.last_slot))))
     if kept is None:
         return entry._replace(last_fire_time=entry.fire_time, count=0)
     return entry._replace(last_fire_time=kept.last, count=kept.slots)
-
-
-def _last_slot(entry: JournalEntry) -> UtcMs:
-    return entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
-
-
-def _last_due(entry: JournalEntry) -> UtcMs:
-    return UtcMs(_last_slot(entry) + entry.due_time - entry.fire_time)

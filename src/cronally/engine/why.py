@@ -177,8 +177,7 @@ def _journalled(row: JournalRow, at: UtcMs, stored: StoredSchedule, specs: dict[
     if entry.maybe_published and entry.state is not State.PUBLISHED:
         text += "; yet an attempt ended without an answer, so it may have been published"
     if entry.fire_time != at or entry.count > 1 or entry.is_open:
-        last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
-        text += f"; one row says so of the slots from {format_utc(entry.fire_time)} to {format_utc(last)}"
+        text += f"; one row says so of the slots from {format_utc(entry.fire_time)} to {format_utc(entry.last_slot)}"
     spec = specs.get(entry.revision_id)
     if spec is not None and entry.revision_id != stored.revision_id and spec.when != stored.spec.when:
         text += f"; the rule was {spec.when!r} then"

@@ -49,9 +49,3 @@ def as_stored(entry: JournalEntry) -> JournalEntry:
     if entry.state is not State.PENDING:
         return entry._replace(next_attempt_at=None, is_in_line=False)
     return entry if entry.next_attempt_at is not None else entry._replace(next_attempt_at=entry.due_time)
-
-
-def last_due_time(entry: JournalEntry) -> UtcMs:
-    """Return when the last slot of *entry* is due."""
-    last = entry.fire_time if entry.last_fire_time is None else entry.last_fire_time
-    return UtcMs(last + entry.due_time - entry.fire_time)

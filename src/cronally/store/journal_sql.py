@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
 from cronally.domain.spec import ScheduleSpec
 from cronally.engine.records import JournalRow, PendingFire
-from cronally.store.base import as_stored, last_due_time
+from cronally.store.base import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -139,7 +139,7 @@ def _plain_values(entry: JournalEntry) -> tuple[object, ...]:
 def _values(entry: JournalEntry) -> tuple[object, ...]:
     is_pending = entry.state is State.PENDING
     entry = as_stored(entry)
-    due = last_due_time(entry)
+    due = entry.last_due_time
     return (
         entry.schedule_id,
         entry.fire_time,

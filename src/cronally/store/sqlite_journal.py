@@ -13,7 +13,6 @@ from cronally.engine.records import Pruned, StoreCounts
 from cronally.errors import Conflict, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
 from cronally.store import history_sql, journal_sql, orders_sql, schedule_sql
-from cronally.store.base import last_due_time
 from cronally.store.schema import PRUNED_THROUGH, REACHED, WATERMARK
 
 if TYPE_CHECKING:
@@ -255,7 +254,7 @@ class SqliteJournal:
         for statement in journal_sql.DECIDED_BEYOND:
             rows = await self._database.lister.json(statement, (*(after or (at + 1, 0, MIN_UTC_MS)), limit))
             found += [journal_sql.journal_row(row).entry for row in rows]
-        found.sort(key=lambda entry: (last_due_time(entry), entry.schedule_id, entry.fire_time))
+        found.sort(key=lambda entry: (entry.last_due_time, entry.schedule_id, entry.fire_time))
         return found[:limit]
 
     async def entries_beyond(self, schedule_id: int, at: UtcMs) -> list[JournalEntry]:
