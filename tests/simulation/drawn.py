@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
-from cronally.instants import UtcMs, format_utc
+from cronally.instants import UtcMs, format_utc, parse_rfc3339, to_datetime
 from support.slots_oracle import zone_info
 
 if TYPE_CHECKING:
     import random
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
 _FIRST, _LAST = datetime(2027, 1, 1, tzinfo=UTC), datetime(2029, 12, 31, tzinfo=UTC)
 # Half an hour, two hours, midnight, 45 minutes ahead, negative DST, four changes a year, and plain ones.
@@ -42,14 +41,6 @@ FIFO_TOPICS = tuple(f"arn:aws:sns:us-east-1:123456789012:{name}.fifo" for name i
 _DAYS = ("L", "L-1", "LW", "1W", "15W", "1,15", "1-7", "*/2", "H", "31W,L", "28-31")
 _WEEKDAYS = ("mon-fri", "sun", "sat-sun", "7-tue", "fri#2", "1#5", "friL", "7L", "H", "TUE,THU", "0-7/3")
 _WEEKDAYS_FROM_1 = ("MON-FRI", "SUN", "6#2", "6L", "2/2", "1,7")
-
-
-def at_utc(instant: UtcMs) -> datetime:
-    return _EPOCH + timedelta(milliseconds=instant)
-
-
-def to_ms(instant: datetime) -> UtcMs:
-    return UtcMs((instant - _EPOCH) // timedelta(milliseconds=1))
 
 
 @cache
@@ -114,7 +105,7 @@ class Drawn:
             document["starts"] = format_utc(self._moment())
         if rng.random() < 0.1:
             ends = self._moment()
-            if "starts" not in document or ends > to_ms(datetime.fromisoformat(str(document["starts"]))):
+            if "starts" not in document or ends > parse_rfc3339(str(document["starts"])):
                 document["ends"] = format_utc(ends)
         return document
 
@@ -142,7 +133,7 @@ class Drawn:
         at = UtcMs(
             now + self._rng.choice((500, 1500, 3_000, 30_000, self._rng.randrange(self._span_s * 1000)))
         )
-        local = at_utc(at).astimezone(zone_info(tz))
+        local = to_datetime(at).astimezone(zone_info(tz))
         wall = local.replace(tzinfo=None, microsecond=0)
         shown = {wall.replace(tzinfo=zone_info(tz), fold=fold).utcoffset() for fold in (0, 1)}
         if len(shown) > 1 or at + 1_000 < now + 2_000 or self._rng.random() < 0.5:
@@ -162,7 +153,7 @@ class Drawn:
 
     def _minutes(self, step: int, tz: str) -> dict[str, object]:
         rng = self._rng
-        local = at_utc(self._moment()).astimezone(zone_info(tz))
+        local = to_datetime(self._moment()).astimezone(zone_info(tz))
         first = rng.randrange(min(step, 60))
         hours = sorted({(local.hour + number) % 24 for number in range(rng.choice((2, 4, 9)))})
         some = ",".join(map(str, hours))
@@ -186,7 +177,7 @@ class Drawn:
 
     def _hours(self, per_day: int, tz: str) -> dict[str, object]:
         rng = self._rng
-        local = at_utc(self._moment()).astimezone(zone_info(tz))
+        local = to_datetime(self._moment()).astimezone(zone_info(tz))
         minute, hour = local.minute, local.hour
         day, weekday = local.day, local.isoweekday() % 7
         if per_day >= 2:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cronally.domain.model import Kind, State
 from cronally.errors import CronallyError, StoreError
-from cronally.instants import UtcMs
-from simulation.drawn import ZONES, Drawn, change_instant, changes, to_ms
+from cronally.instants import UtcMs, from_datetime
+from simulation.drawn import ZONES, Drawn, change_instant, changes
 from simulation.faults import Faults
 from simulation.mortal import Incarnation
 from simulation.witness import WitnessStore
@@ -56,7 +56,7 @@ class Story:
         tz = rng.choice(ZONES)
         days = changes(tz)
         if days and rng.random() < 0.7:
-            middle = to_ms(change_instant(tz, rng.choice(days)))
+            middle = from_datetime(change_instant(tz, rng.choice(days)))
         else:
             middle = UtcMs(1_798_761_600_000 + rng.randrange(3 * 365 * 86_400_000))
         start = UtcMs(middle - rng.randrange(self.span_s * 1000))
