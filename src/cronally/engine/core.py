@@ -358,35 +358,15 @@ class Core(Holding):
 
     def next_due(self) -> UtcMs | None:
         """Return the due time of the earliest slot, or end of a pause, that has not been planned, or None."""
-        return min(
-            (
-                at
-                for at in (
-                    self.takings.earliest_due(),
-                    self.timetable.next_due(),
-                    self.next_pause_end(),
-                    self.next_at,
-                )
-                if at is not None
-            ),
-            default=None,
-        )
+        return self._earliest_unplanned(self.takings.earliest_due())
 
     def earliest_unplanned_fifo(self) -> UtcMs | None:
         """Return when the first slot is due that has not been planned and may be one of a FIFO topic, or None."""
-        return min(
-            (
-                at
-                for at in (
-                    self.takings.earliest_due(is_fifo=True),
-                    self.timetable.next_due(),
-                    self.next_pause_end(),
-                    self.next_at,
-                )
-                if at is not None
-            ),
-            default=None,
-        )
+        return self._earliest_unplanned(self.takings.earliest_due(is_fifo=True))
+
+    def _earliest_unplanned(self, taken: UtcMs | None) -> UtcMs | None:
+        instants = (taken, self.timetable.next_due(), self.next_pause_end(), self.next_at)
+        return min((at for at in instants if at is not None), default=None)
 
     def is_fifo_overdue(self, now: UtcMs) -> bool:
         """Whether a slot may be due in a FIFO group that has not been planned yet: what comes first there is not known."""
