@@ -61,64 +61,30 @@ def entry_for(outcome: Outcome, *, deadline_at: UtcMs, jitter: float) -> Journal
     fire = outcome.fire
     attempts = fire.attempts + 1
     lateness_us = max(0, outcome.released_us - fire.due_time * 1000)
-    maybe_published = fire.maybe_published or outcome.is_unknown
     if (
         fire.kind is not Kind.SCHEDULED
     ):  # it was asked for by now, whatever a clock has said that was set back since
         fire = fire._replace(due_time=UtcMs(min(fire.due_time, outcome.finished_at)))
-    common = _Common(fire, attempts, UtcMs(outcome.released_us // 1000), lateness_us)
+    fire = fire._replace(attempts=attempts, maybe_published=fire.maybe_published or outcome.is_unknown)
+
+    def failed(state: State, next_attempt_at: UtcMs | None = None) -> JournalEntry:
+        row = unsent_entry(fire, state, next_attempt_at=next_attempt_at, last_error=outcome.error)
+        return row._replace(released_at=UtcMs(outcome.released_us // 1000), lateness_us=lateness_us)
+
     match outcome.outcome:
         case OutcomeClass.PUBLISHED:
             return published_entry(outcome)
         case OutcomeClass.REJECTED:
-            return common.entry(State.REJECTED, last_error=outcome.error, maybe_published=maybe_published)
+            return failed(State.REJECTED)
         case OutcomeClass.RETRY | OutcomeClass.HOLD:
             now = outcome.finished_at
             if now >= deadline_at:
-                return common.entry(State.EXPIRED, last_error=outcome.error, maybe_published=maybe_published)
+                return failed(State.EXPIRED)
             is_held = outcome.outcome is OutcomeClass.HOLD
             again = now + (HOLD_MS if is_held else backoff_ms(attempts, jitter))
             if fire.kind is Kind.SCHEDULED:
                 again = max(again, fire.due_time)  # the clock may have been set back since it left
-            return common.entry(
-                State.PENDING,
-                last_error=outcome.error,
-                maybe_published=maybe_published,
-                next_attempt_at=UtcMs(min(again, deadline_at)),
-            )
-
-
-class _Common:
-    """What every row about an attempt says."""
-
-    def __init__(self, fire: Fire, attempts: int, released_at: UtcMs, lateness_us: int) -> None:
-        self._fire, self._attempts = fire, attempts
-        self._released_at, self._lateness_us = released_at, lateness_us
-
-    def entry(
-        self,
-        state: State,
-        *,
-        last_error: str | None = None,
-        maybe_published: bool = False,
-        next_attempt_at: UtcMs | None = None,
-    ) -> JournalEntry:
-        fire = self._fire
-        return JournalEntry(
-            schedule_id=fire.schedule_id,
-            fire_time=fire.fire_time,
-            kind=fire.kind,
-            revision_id=fire.revision_id,
-            due_time=fire.due_time,
-            state=state,
-            attempts=self._attempts,
-            released_at=self._released_at,
-            lateness_us=self._lateness_us,
-            maybe_published=maybe_published,
-            last_error=last_error,
-            next_attempt_at=next_attempt_at,
-            asked_at=fire.asked_at,
-        )
+            return failed(State.PENDING, UtcMs(min(again, deadline_at)))
 
 
 def unsent_entry(
