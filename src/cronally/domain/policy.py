@@ -74,11 +74,20 @@ def range_in(recurrence: Slots, window: Window) -> SlotRange | None:
 
 
 def without(recurrence: Slots, whole: SlotRange, slots: Sequence[UtcMs]) -> Iterator[SlotRange]:
-    """Yield what is left of *whole* when some of its slots, sorted, are taken out, oldest first."""
-    for gap in gaps(Window(UtcMs(whole.first - 1), whole.last), [(slot, slot) for slot in slots]):
-        left = range_in(recurrence, gap)
-        if left is not None:
-            yield left
+    """Return what is left of *whole* when some of its slots, sorted, are taken out, oldest first."""
+    return ranges_between(
+        recurrence, Window(UtcMs(whole.first - 1), whole.last), [(slot, slot) for slot in slots]
+    )
+
+
+def ranges_between(
+    recurrence: Slots, window: Window, settled: Sequence[tuple[UtcMs, UtcMs]]
+) -> Iterator[SlotRange]:
+    """Yield the slots of *window* between the settled (first, last), which are sorted, as ranges, oldest first."""
+    for gap in _gaps(window, settled):
+        found = range_in(recurrence, gap)
+        if found is not None:
+            yield found
 
 
 def catch_up(
@@ -100,7 +109,7 @@ def catch_up(
         What would fire but is past its deadline is expired.
     """
     last_missed = UtcMs(now - offset_ms - MISSED_AFTER_MS - 1)  # late by more than 10 s
-    parts = list(gaps(window, settled))
+    parts = list(_gaps(window, settled))
     late = [
         slot
         for gap in parts
@@ -130,7 +139,7 @@ def catch_up(
     )
 
 
-def gaps(window: Window, settled: Sequence[tuple[UtcMs, UtcMs]]) -> Iterator[Window]:
+def _gaps(window: Window, settled: Sequence[tuple[UtcMs, UtcMs]]) -> Iterator[Window]:
     """Yield the parts of *window* between the settled ranges, oldest first."""
     after = window.after
     for first, last in settled:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cronally.domain.model import JournalEntry, Pause, SkipReason, State
-from cronally.domain.policy import clip, gaps, next_slot, range_in
+from cronally.domain.policy import clip, next_slot, range_in, ranges_between
 from cronally.instants import MAX_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def begun(member: Member, pause: Pause, settled: Sequence[tuple[UtcMs, UtcMs]]) 
     if not spans:
         return pause, opened(member, pause)
     through = UtcMs(min(max(last for _, last in spans), until - 1))
-    between = gaps(clip(member.window, after=pause.since, through=through), spans)
-    ranges = [found for gap in between if (found := range_in(member.recurrence, gap)) is not None]
+    window = clip(member.window, after=pause.since, through=through)
+    ranges = ranges_between(member.recurrence, window, spans)
     rows = [_pause_row(member, part.first, part.last, part.slots, is_open=False) for part in ranges]
     pause = replace(pause, since=through)
     return pause, (*rows, *opened(member, pause))
