@@ -137,12 +137,8 @@ class Orders:
         new = [_pending(_single(found.row, slot).entry, now) for slot in found.slots]
         if found.slots != [entry.fire_time] or entry.count > 1:
             for left in _left(spec.recurrence().slots, found):
-                due_time = UtcMs(left.first + entry.due_time - entry.fire_time)
-                new.append(
-                    entry._replace(
-                        fire_time=left.first, due_time=due_time, last_fire_time=left.last, count=left.slots
-                    )
-                )
+                rest = _single(found.row, left.first).entry
+                new.append(rest._replace(last_fire_time=left.last, count=left.slots))
                 if len(new) % _AT_ONCE == 0:
                     await self._clock.sleep(0)
             new.sort(key=lambda row: row.fire_time)
