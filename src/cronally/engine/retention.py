@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from cronally.domain.durations import DAY_MS, format_duration
 from cronally.domain.sizes import format_size
+from cronally.engine.clock_watch import JUMP_MS
 from cronally.errors import StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
 
@@ -29,7 +30,6 @@ DEFAULT_KEEP_MS: Final = 30 * DAY_MS  # design §8
 DEFAULT_MAX_BYTES: Final = 2 << 30  # design §8
 INTERVAL_S: Final = 60.0  # between two passes
 AFTER_STEP_S: Final = 3600.0  # for so long after a step of the clock nothing is pruned for its age
-_STEP_MS: Final = 1_000  # design §9: a larger difference between the clocks is a step or a resume
 _ANEW_S: Final = 3600.0  # how often a pass begins at the oldest row again: what had to stay may go now
 _STEP_ROWS: Final = 250  # 5 ms of the writer, if each is on another page
 _PAUSE_S: Final = 0.01  # between two steps the writer is free for as long as it was not
@@ -129,7 +129,7 @@ class Retention:
     def _is_clock_new(self) -> bool:
         """Whether the wall clock has moved against the monotonic one in the last hour."""
         epoch_ms = self._epoch()
-        if abs(epoch_ms - self._epoch_ms) > _STEP_MS:
+        if abs(epoch_ms - self._epoch_ms) > JUMP_MS:
             self._rests_until = self._clock.mono() + AFTER_STEP_S
         self._epoch_ms = epoch_ms
         return self._clock.mono() < self._rests_until
