@@ -125,7 +125,7 @@ def parse_fire_id(text: str) -> FireName:
     try:
         if name and at:
             return FireName(name, parse_rfc3339(time), kind)
-    except (ValueError, OverflowError):
+    except ValueError:
         pass
     raise UsageError(
         f"{text[:150]!r} is no fire id; one looks like nightly-report@2026-11-23T09:00:00Z, and 'cronally history' lists them"

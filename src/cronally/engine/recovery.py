@@ -112,8 +112,8 @@ class Recovery:
     async def run(self, reason: str, watermark: UtcMs, *, doubted_through: UtcMs = MIN_UTC_MS) -> list[Fire]:
         """Decide every slot due in (watermark, now]; return the fires to send at once, by due time.
 
-        after_crash: an attempt may have been open, so that what is not sent now carries ``maybe_published``; also when a
-        later run decides it anew, before it was sent.
+        doubted_through: what was due by then may have been sent: its rows carry ``maybe_published``; also when a later
+        run decides it anew, before it was sent.
         No change may be under way. Errors: StoreError; then nothing is lost, and it is to be run again with the same
         *watermark*, which the caller holds until it succeeds.
         """
