@@ -238,12 +238,8 @@ def backup_wish(body: dict[str, Any], *, is_own: bool) -> tuple[str, bool]:
     is_own: the daemon's own user asks, or root. Anybody else could have a file made that means something to a program by its name
     (``authorized_keys``, say) and has lines of theirs in it, from a schedule's message; so the name must be one of a database.
     """
-    unknown = set(body) - {"file", "force"}
-    if unknown:
-        raise FieldError(min(unknown)[:100], "no such key; the keys are file, force")
-    file, force = body.get("file"), body.get("force", False)
-    if not isinstance(force, bool):
-        raise FieldError("force", "must be true or false")
+    refuse_unknown(body, "file", "force")
+    file, force = body.get("file"), switch(body, "force")
     if not isinstance(file, str) or not file.startswith("/") or len(file) > _MAX_PATH_CHARS:
         raise FieldError("file", f"must be an absolute path of at most {_MAX_PATH_CHARS} characters")
     if not file.isprintable():
