@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import HttpVersion10, web
 
 from cronally.admin import wire
-from cronally.admin.connections import error_text
+from cronally.admin.connections import BUG, error_response
 from cronally.admin.limits import (
     ANSWER_S,
     BODY_S,
@@ -87,16 +87,16 @@ class Boundary:
         except CronallyError as exc:
             if isinstance(exc, InternalError):
                 log.exception("admin.bug method=%s path=%s", request.method, request.path)
-            response = _error(exc, status=_status_of(exc))
+            response = error_response(exc, status=_status_of(exc))
         except web.HTTPException as exc:
-            response = _error(_refusal(request, exc), status=exc.status)
+            response = error_response(_refusal(request, exc), status=exc.status)
         except (ConnectionError, web.RequestPayloadError):
             gone = UsageError("the request's body does not come as its headers say; send all of it")
-            response = _error(gone, status=400)
+            response = error_response(gone, status=400)
         except Exception:
             log.exception("admin.bug method=%s path=%s", request.method, request.path)
-            bug = InternalError("this is a bug in cronally; the daemon's log has the details")
-            response = _error(bug, status=500)
+            bug = InternalError(BUG)
+            response = error_response(bug, status=500)
         response.headers[wire.VERSION_HEADER] = str(wire.WIRE_VERSION)
         if not request.content.is_eof():
             response.force_close()  # the rest of its body is never read
@@ -177,10 +177,6 @@ def _too_large(most: int = wire.MAX_BODY_BYTES) -> web.HTTPException:
         most,
         text=f"the request has more than {most:,} bytes; a message has at most 262,144, and a file of schedules goes to {_APPLY}",
     )
-
-
-def _error(exc: CronallyError, *, status: int) -> web.Response:
-    return web.Response(text=error_text(exc), status=status, content_type="application/json")
 
 
 def _status_of(exc: CronallyError) -> int:

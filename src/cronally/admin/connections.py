@@ -35,11 +35,17 @@ _OVERFULL: Final = (
 )
 _OVERLOADED: Final = "the daemon holds as many large requests as it has memory for; try again in a moment"
 _MAX_QUOTED: Final = 100
+BUG: Final = "this is a bug in cronally; the daemon's log has the details"
 
 
 def error_text(exc: CronallyError) -> str:
     """Return an error as it travels: JSON in ASCII, because the message may quote text that is no valid Unicode."""
     return json.dumps(wire.error_to_plain(exc)) + "\n"
+
+
+def error_response(exc: CronallyError, *, status: int) -> web.Response:
+    """Return the answer that says *exc*."""
+    return web.Response(text=error_text(exc), status=status, content_type="application/json")
 
 
 class Connections:
@@ -205,10 +211,10 @@ class _Connection(web.RequestHandler):
             status, error = _refusal(exc, message or "")
         else:
             log.error("admin.bug method=%s path=%s", request.method, request.path, exc_info=exc)
-            status, error = 500, InternalError("this is a bug in cronally; the daemon's log has the details")
+            status, error = 500, InternalError(BUG)
         if request.writer.output_size > 0:
             raise ConnectionResetError("an answer has begun already")
-        response = web.Response(text=error_text(error), status=status, content_type="application/json")
+        response = error_response(error, status=status)
         response.headers[wire.VERSION_HEADER] = str(wire.WIRE_VERSION)
         response.force_close()
         return response
