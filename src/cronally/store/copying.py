@@ -73,6 +73,13 @@ def write_copy(source: str, target: str, *, replace: bool, stop: threading.Event
     return replaced(contents, path=target)
 
 
+def check(connection: sqlite3.Connection) -> None:
+    """Look for damage in the whole file. Errors: Damaged, sqlite3.Error."""
+    [verdict] = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise Damaged(" ".join(verdict.split()))
+
+
 def seal(path: str) -> Contents:
     """Make a whole store of the copy at *path*, check it, and make it durable. Errors: Damaged, sqlite3.Error, OSError.
 
@@ -81,9 +88,7 @@ def seal(path: str) -> Contents:
     with closing(_connected(path)) as connection:
         try:
             connection.execute("PRAGMA journal_mode = DELETE").fetchall()
-            [verdict, *_] = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise Damaged(" ".join(verdict.split()))
+            check(connection)
             connection.execute("UPDATE meta SET value = 0 WHERE key = ?", (CLEAN_STOP,))
         except sqlite3.DatabaseError as exc:
             if is_damage(exc):

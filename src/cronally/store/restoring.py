@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from cronally.errors import BackupUnusable, SchemaMismatch, StoreError, UsageError
 from cronally.store.copying import (
     Damaged,
+    check,
     is_store,
     read_contents,
     read_only,
@@ -102,9 +103,7 @@ class Restore:
                 raise UsageError(
                     f"{self.path} is a file of another program; name a store of cronally's with --store"
                 )
-            [verdict] = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise Damaged(" ".join(verdict.split()))
+            check(connection)
             self.present = read_contents(connection, self.path)
             connection.execute("ATTACH ? AS backup", (f"{self.path}{_PREPARED}",))
             self.difference = _difference(connection, self.backup)
