@@ -104,10 +104,12 @@ class SystemClock:
             margin_s = _EARLY_WAKE_S if precise else 0.0
             if remaining_s > margin_s and await _woken(wake, min(remaining_s - margin_s, MAX_WAIT_S)):
                 return WaitResult.WOKEN
-            if until is None or until / 1000 - time.time() > 2 * _EARLY_WAKE_S:
+            if until is None:
                 return WaitResult.RECHECK
         until_ns = (until or 0) * 1_000_000
-        while time.time_ns() < until_ns:
+        while (remaining_ns := until_ns - time.time_ns()) > 0:
+            if remaining_ns > 2e9 * _EARLY_WAKE_S:  # the timer was early, or the clock has been set back just now
+                return WaitResult.RECHECK
             if wake.is_set():
                 wake.clear()
                 return WaitResult.WOKEN

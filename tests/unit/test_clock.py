@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,6 +76,18 @@ async def test_a_wait_is_cut_short_in_its_last_millisecond_too(monkeypatch):
     asyncio.get_running_loop().call_soon(wake.set)
     assert await clock.wait(clock.wall() + 30_000, wake, precise=True) is WaitResult.WOKEN
     assert not wake.is_set()
+
+
+@pytest.mark.parametrize("precise", [False, True])
+async def test_a_clock_set_back_in_the_last_millisecond_of_a_wait_does_not_make_it_an_hour(precise, monkeypatch):
+    clock = SystemClock()
+    until = clock.wall() + 1
+    until_ns = until * 1_000_000
+    shown_ns = itertools.chain([until_ns - 500_000] * 2, itertools.repeat(until_ns - 3_600 * 10**9))
+    stepped = SimpleNamespace(time=lambda: next(shown_ns) / 1e9, time_ns=lambda: next(shown_ns))
+    monkeypatch.setattr(clock_module, "time", stepped)
+    waiting = clock.wait(until, asyncio.Event(), precise=precise)
+    assert await asyncio.wait_for(waiting, 20) is WaitResult.RECHECK
 
 
 @pytest.mark.parametrize("ahead_ms", [None, 600_000])
