@@ -121,8 +121,12 @@ class Draining:
             self._attempts.circuits.starve(circuit, now)
 
     async def _first_in_line(self, circuit: Circuit) -> Fire | None:
-        """Hold and return the fire in line that comes after the last probe, or else the first of all."""
+        """Hold and return the fire in line that comes after the last probe, or else the first of all.
+
+        One that is not due yet, since the clock was set back, is no probe: it would keep the circuit open until then.
+        """
         last, circuit.probed = circuit.probed, None
+        now = self._clock.wall()
         lines = self._attempts.backlog.lines_of(circuit.topic)
         starts: list[tuple[int, LinePlace | None]] = [(priority, None) for _, priority in lines]
         if last is not None:
@@ -132,7 +136,7 @@ class Draining:
             async with self._settler.committing:
                 page = await self._store.in_line(circuit.topic, priority, after=after, limit=_MOST_TRIED)
                 for pending in page:
-                    if self._core.hold(pending.fire, has_row=True):
+                    if pending.fire.due_time <= now and self._core.hold(pending.fire, has_row=True):
                         circuit.probed = (priority, line_place(pending.fire))
                         return pending.fire
         return None

@@ -363,6 +363,22 @@ async def test_a_clock_set_back_delays_neither_probe_nor_backlog(clock):
         assert len(rig.accepted) == 3
 
 
+async def test_a_fire_that_is_due_only_when_its_time_comes_again_is_no_probe(clock):
+    async with running_engine(clock=clock) as rig:
+        await crowd(rig, 3, catch_up="skip")
+        await clock.advance_to(at("09:00:30"))
+        clock.step_wall(3_600_000)
+        await clock.advance_to(at("10:00:40"))
+        rig.publisher.script = refusing(TOPIC)
+        await clock.advance_to(at("10:02:30"))
+        clock.step_wall(-3_600_000)
+        await clock.advance(1)
+        await heal(rig)
+        await clock.advance_to(at("09:10:30"))
+        states = await rig.states()
+        assert {states[f"job-001@2026-11-23T09:0{n}:00Z"] for n in range(3, 10)} == {State.PUBLISHED}
+
+
 async def test_a_probe_that_the_quota_leaves_no_room_for_is_tried_again_a_second_later(clock):
     async with running_engine(clock=clock, script=refusing(TOPIC)) as rig:
         for n in range(4):
