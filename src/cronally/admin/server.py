@@ -278,7 +278,7 @@ class AdminServer:
 
     async def _apply(self, request: web.Request) -> web.Response:
         query = query_of(request, "owner")
-        owner, by = query.get("owner", "default"), await self._by(request)
+        owner = query.get("owner", "default")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", owner):
             raise UsageError(
                 f"{owner[:100]!r} cannot be an owner; use 1 to 80 letters, digits, dots, dashes or underscores, "
@@ -286,8 +286,9 @@ class AdminServer:
             )
         if self._applies >= MAX_APPLIES:
             raise NotReady(f"{MAX_APPLIES} applies are under way already; try again when one has ended")
-        self._applies += 1
+        self._applies += 1  # nothing is awaited before: whoever comes next finds it counted
         try:
+            by = await self._by(request)
             body = ApplyBody(request.content)
             await body.read_ahead()
             result = await self._service.apply(read_lines(body), owner=owner, by=by)
