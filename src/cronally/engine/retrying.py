@@ -92,8 +92,8 @@ class Retrying:
                 continue
             try:
                 if self._wants_groups:
-                    await self._recovery.find_groups()
-                    self._wants_groups = False
+                    self._wants_groups = False  # first: it may be said again meanwhile
+                    await self._find_groups()
                 if self._wants_lines:
                     self._wants_lines = False
                     await self._find_lines()
@@ -195,6 +195,13 @@ class Retrying:
         self._attempts.wants_retry.set()
 
     # --- one pass ---------------------------------------------------------------------------------------------------
+
+    async def _find_groups(self) -> None:
+        try:
+            await self._recovery.find_groups()
+        except StoreError:
+            self._wants_groups = True
+            raise
 
     async def _find_lines(self) -> None:
         try:
