@@ -108,7 +108,9 @@ class SystemClock:
                 return WaitResult.RECHECK
         until_ns = (until or 0) * 1_000_000
         while (remaining_ns := until_ns - time.time_ns()) > 0:
-            if remaining_ns > 2e9 * _EARLY_WAKE_S:  # the timer was early, or the clock has been set back just now
+            if (
+                remaining_ns > 2e9 * _EARLY_WAKE_S
+            ):  # the timer was early, or the clock has been set back just now
                 return WaitResult.RECHECK
             if wake.is_set():
                 wake.clear()

@@ -44,6 +44,17 @@ async def test_settled_slots_are_read_by_when_the_last_of_a_row_is_due(store):
     assert await store.settled_between(T + MINUTE, MAX_UTC_MS) == {}
 
 
+async def test_settled_slots_are_read_by_the_last_slot_of_a_row_whenever_it_is_due(store):
+    revised = await store.change(creation(spec()))
+    spread = entry(revised, T + 1, due_time=T + MINUTE)
+    rows = [entry(revised, T), spread, skipped(revised, T + 2, T + 30, 3), pending(revised, T + 40)]
+    await store.commit(rows, watermark=None)
+    assert await store.settled_slots(T - 1, T) == {revised.id: [(T, T)]}
+    assert await store.settled_slots(T, T + 29) == {revised.id: [(T + 1, T + 1)]}
+    assert await store.settled_slots(T + 1, T + 40) == {revised.id: [(T + 2, T + 30), (T + 40, T + 40)]}
+    assert await store.settled_slots(T + 40, MAX_UTC_MS) == {}
+
+
 async def test_the_newest_settled_slot_is_final_and_scheduled(store):
     revised = await store.change(creation(spec()))
     assert await store.newest_settled(T - DAY_MS) is None
@@ -63,6 +74,12 @@ async def test_the_newest_settled_slot_is_final_and_scheduled(store):
         [skipped(revised, T + 1, T + MINUTE, 2), entry(revised, T + 7, due_time=T + 99)], watermark=None
     )
     assert await store.newest_settled(T) == T + MINUTE
+    late = {"due_time": T + DAY_MS, "attempts": 0}
+    dropped = entry(revised, T + 8, State.SKIPPED, reason=SkipReason.DROPPED, **late)
+    await store.commit(
+        [dropped, pause_row(revised, T + 9, T + 2 * MINUTE, 2)._replace(**late)], watermark=None
+    )
+    assert await store.newest_settled(T) == T + 2 * MINUTE
 
 
 async def test_what_recovery_decided_beyond_an_instant_is_found_in_slices_and_taken_back(store):
@@ -148,7 +165,9 @@ async def test_setting_back_takes_the_watermark_back_and_what_is_pending_forward
     [head] = await store.group_pending(FIFO, "fifo")
     assert head.next_attempt_at == T + MINUTE
     opened = await house.crash()
-    assert (opened.watermark, opened.reached) == (T - 5, T + DAY_MS)
+    assert (opened.watermark, opened.reached, opened.set_back_at) == (T - 5, T + DAY_MS, T)
+    await house.store.end_set_back()
+    assert (await house.crash()).set_back_at is None
     await house.store.set_back(at=T, watermark=T - 6, reached=T)
     opened = await house.crash()
     assert (opened.watermark, opened.reached) == (T - 6, T + DAY_MS)

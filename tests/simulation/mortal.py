@@ -157,14 +157,15 @@ class Incarnation:
         main = self._main
         return main.exception() if main is not None and main.done() and not main.cancelled() else None
 
-    async def stop(self) -> None:
-        """Stop in order, as SIGTERM does. Errors: StoreError; then the stop is not a clean one."""
+    async def stop(self) -> bool:
+        """Stop in order, as SIGTERM does; return whether that is a clean stop. Errors: StoreError; then it is not."""
         assert self._main is not None
         await self.rig.engine.drain(10)
         self._main.cancel()
         await asyncio.gather(self._main, return_exceptions=True)
         watermark = await self.rig.engine.finish()
         await self.store.close(watermark=watermark)
+        return watermark is not None
 
     async def bury(self) -> None:
         """End all tasks of a dead daemon, in whatever they are."""

@@ -192,7 +192,7 @@ class Story:
 
     async def _end(self, daemon: Incarnation) -> None:
         """Stop the daemon in order, or bury it."""
-        is_crash = daemon.life.is_dead
+        is_crash = leaves_doubt = daemon.life.is_dead
         if daemon.failure is not None:
             self._note_bug("the engine failed", daemon.failure)
             is_crash = True
@@ -213,6 +213,7 @@ class Story:
                 is_crash = True
                 if not isinstance(error, StoreError):
                     self._note_bug("stopping failed", error)
+            leaves_doubt = is_crash or not stopping.result()
         died_at = daemon.life.died_at
         await daemon.bury()
         await self._collect(daemon)
@@ -220,7 +221,7 @@ class Story:
         self.sent += [Sent(incarnation, arrival) for arrival in daemon.publisher.arrivals]
         at = self.clock.wall() if died_at is None else died_at
         self.faults.note("down", at, self.clock.wall())
-        self.stops.append(Stop(at, is_crash))
+        self.stops.append(Stop(at, is_crash, leaves_doubt=is_crash or leaves_doubt))
 
     def _note_bug(self, what: str, error: BaseException) -> None:
         self.bugs.append(f"{what}: {''.join(traceback.format_exception(error))}")

@@ -37,7 +37,7 @@ from cronally.store.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
@@ -81,6 +81,7 @@ class MemoryStore:
         self._by_due: list[
             tuple[UtcMs, FireKey]
         ] = []  # scheduled rows by their last due time, sorted; old ones too
+        self._by_slot: list[tuple[UtcMs, FireKey]] = []  # the same by their last slot
         self._times: dict[tuple[int, Kind], set[UtcMs]] = {}
         self._lines: dict[
             tuple[str, int], list[LinePlace]
@@ -93,6 +94,7 @@ class MemoryStore:
         self._pruned_through: UtcMs | None = None
         self._was_clean = True
         self._reached: UtcMs | None = None
+        self._set_back_at: UtcMs | None = None
         self._rested: dict[int, UtcMs] = {}  # when schedules took effect whose pause ended by itself
 
     async def open(self) -> Opened:
@@ -102,6 +104,7 @@ class MemoryStore:
             was_clean=self._was_clean,
             pruned_through=self._pruned_through,
             reached=self._reached,
+            set_back_at=self._set_back_at,
             failing=failing,
         )
         self._was_clean = False
@@ -247,12 +250,24 @@ class MemoryStore:
                 self._schedules[id_] = replace(self._schedules[id_], error=error)
 
     async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+        return self._settled(self._by_due, lambda entry: entry.last_due_time, after, through)
+
+    async def settled_slots(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+        return self._settled(self._by_slot, lambda entry: entry.last_slot, after, through)
+
+    def _settled(
+        self,
+        rows: list[tuple[UtcMs, FireKey]],
+        place_of: Callable[[JournalEntry], UtcMs],
+        after: UtcMs,
+        through: UtcMs,
+    ) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         settled: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
-        start = bisect_right(self._by_due, after, key=lambda row: row[0])
-        end = bisect_right(self._by_due, through, key=lambda row: row[0])
-        for key in sorted({key for _, key in self._by_due[start:end]}):
+        start = bisect_right(rows, after, key=lambda row: row[0])
+        end = bisect_right(rows, through, key=lambda row: row[0])
+        for key in sorted({key for _, key in rows[start:end]}):
             entry = self._journal.get(key)
-            if entry is not None and not entry.is_open and after < entry.last_due_time <= through:
+            if entry is not None and not entry.is_open and after < place_of(entry) <= through:
                 settled.setdefault(entry.schedule_id, []).append((entry.fire_time, entry.last_slot))
         return settled
 
@@ -399,7 +414,9 @@ class MemoryStore:
 
     async def newest_settled(self, after: UtcMs) -> UtcMs | None:
         final = [entry for entry in self._closed() if entry.state is not State.PENDING]
-        newest = max((entry.last_due_time for entry in final), default=after)
+        early = (SkipReason.DROPPED, SkipReason.PAUSED)
+        instants = (e.last_slot if e.reason in early else e.last_due_time for e in final)
+        newest = max(instants, default=after)
         return newest if newest > after else None
 
     async def decided_beyond(
@@ -447,10 +464,14 @@ class MemoryStore:
     async def set_back(self, *, at: UtcMs, watermark: UtcMs, reached: UtcMs) -> None:
         self._watermark = watermark
         self._reached = max(reached, self._reached or reached)
+        self._set_back_at = at
         for entry in [*self._pending.values()]:
             due = entry.due_time if entry.kind is Kind.SCHEDULED else UtcMs(min(entry.due_time, at))
             again = UtcMs(min(entry.next_attempt_at or at, max(due, at)))
             self._write(entry._replace(due_time=due, next_attempt_at=again))
+
+    async def end_set_back(self) -> None:
+        self._set_back_at = None
 
     def _closed(self) -> list[JournalEntry]:
         return [e for e in self._journal.values() if e.kind is Kind.SCHEDULED and not e.is_open]
@@ -622,6 +643,7 @@ class MemoryStore:
             self._times.setdefault((stored.schedule_id, stored.kind), set()).add(stored.fire_time)
             if stored.kind is Kind.SCHEDULED and not stored.is_open:
                 insort(self._by_due, (stored.last_due_time, stored.key))
+                insort(self._by_slot, (stored.last_slot, stored.key))
 
     def _expect_pending(self, entry: JournalEntry) -> None:
         assert entry.next_attempt_at is not None

@@ -338,7 +338,11 @@ class _Judge:
 
     def _stops(self) -> list[Stop]:
         return [
-            Stop(UtcMs(each.stopping_at - _SLACK_MS if each.is_hurried else each.ended_at), each.was_crash)
+            Stop(
+                UtcMs(each.stopping_at - _SLACK_MS if each.is_hurried else each.ended_at),
+                each.was_crash,
+                leaves_doubt=each.was_crash,
+            )
             for each in self.record.incarnations
         ]
 

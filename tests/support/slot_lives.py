@@ -82,10 +82,15 @@ class Sent(NamedTuple):
 
 @dataclass
 class Stop:
-    """How an incarnation of the daemon ended. recovered_at: when the next one had decided what was due meanwhile."""
+    """How an incarnation of the daemon ended.
+
+    Fields: leaves_doubt: what has no entry may have been sent. recovered_at: when the next one had decided what was due
+        meanwhile.
+    """
 
     at: UtcMs
     was_crash: bool
+    leaves_doubt: bool
     recovered_at: UtcMs = MAX_UTC_MS
 
 

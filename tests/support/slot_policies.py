@@ -20,6 +20,7 @@ _MISSED_AFTER_MS = 10_000
 _AHEAD_MS = 3_000  # so long before its time a fire is planned, and may be held up
 _ALL_MOST = 1_000
 _ON_TIME_US = 1_000
+_UNCOMMITTED_MS = 60_000  # for so long a daemon sends what it cannot put on record
 
 
 def policy_faults(
@@ -160,6 +161,13 @@ class _Judge:
                 return True
         # By fire time: a slot of an old revision may be pending before it is due, and a crash puts all that is pending in doubt.
         return any(
-            stop.was_crash and stop.at <= written and row.fire_time <= stop.recovered_at
+            stop.leaves_doubt
+            and (stop.at <= written or self._notes.came_twice(stop.at))
+            and row.fire_time <= self._doubted_through(stop)
             for stop in self._stops
         )
+
+    def _doubted_through(self, stop: Stop) -> int:
+        """Return how far a daemon that starts after *stop* has to doubt: in a time that comes again, as far as the clock has been."""
+        seen = [step.before for step in self._notes.back_steps if step.covers(stop.recovered_at)]
+        return max([stop.recovered_at, *(before + _UNCOMMITTED_MS for before in seen)])

@@ -79,7 +79,9 @@ async def test_a_wait_is_cut_short_in_its_last_millisecond_too(monkeypatch):
 
 
 @pytest.mark.parametrize("precise", [False, True])
-async def test_a_clock_set_back_in_the_last_millisecond_of_a_wait_does_not_make_it_an_hour(precise, monkeypatch):
+async def test_a_clock_set_back_in_the_last_millisecond_of_a_wait_does_not_make_it_an_hour(
+    precise, monkeypatch
+):
     clock = SystemClock()
     until = clock.wall() + 1
     until_ns = until * 1_000_000

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 
 class Core(Holding):
-    """State machine of one engine: what is due when, and (``Holding``) what it answers for. Instants are passed in."""
+    """State machine of one engine: what is due when, and (``Holding``) what it answers for. Instants are passed in.
+
+    Attributes: doubted_through: what was due by then may have been sent by a daemon that crashed before it had that on record;
+        its fires are ``maybe_published`` from the start.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,6 +41,7 @@ class Core(Holding):
         self.planned_through = UtcMs(0)
         self.at_through = UtcMs(0)
         self.next_at: UtcMs | None = None
+        self.doubted_through = MIN_UTC_MS
         self.failing: set[int] = set()
         self._ends: dict[int, UtcMs] = {}
         self._paused: dict[int, Member] = {}
@@ -139,12 +144,16 @@ class Core(Holding):
         fires = []
         if window.after < window.through:
             for slot in member.recurrence.between_ms(window.after, window.through):
-                fire = Fire(member.id, member.revision_id, slot, UtcMs(slot + member.offset_ms))
+                fire = self.fire(member.id, member.revision_id, slot, UtcMs(slot + member.offset_ms))
                 if fire.key not in self._at_planned and self.hold(fire):
                     fires.append(fire)
                     if self.is_reading_at and member.recurrence.at_ms is not None:
                         self._at_planned.add(fire.key)
         return fires
+
+    def fire(self, id_: int, revision_id: int, slot: UtcMs, due_time: UtcMs) -> Fire:
+        """Return the fire of a slot that has no row."""
+        return Fire(id_, revision_id, slot, due_time, maybe_published=due_time <= self.doubted_through)
 
     def member(self, id_: int) -> Member | None:
         """Return a schedule that is in the timetable or at rest as the core knows it; None for others (``@at``)."""
@@ -206,7 +215,7 @@ class Core(Holding):
             return []
         window = clip(member.window, after=UtcMs(first - 1), through=through)
         return [
-            Fire(member.id, member.revision_id, slot, UtcMs(slot + member.offset_ms))
+            self.fire(member.id, member.revision_id, slot, UtcMs(slot + member.offset_ms))
             for slot in member.recurrence.between_ms(window.after, window.through)
             if not self.relived.has(member.id, slot)
         ]
@@ -295,9 +304,12 @@ class Core(Holding):
         touched, self._at_touched = self._at_touched or set(), None
         planned, self._at_planned = self._at_planned, set()
         self.expect_next_at(next_at)
+        read = [
+            self.fire(fire.schedule_id, fire.revision_id, fire.fire_time, fire.due_time) for fire in fires
+        ]
         return [
             fire
-            for fire in [*fires, *self.awake_single_instants(self._at_read_after, self.at_through)]
+            for fire in [*read, *self.awake_single_instants(self._at_read_after, self.at_through)]
             if fire.schedule_id not in touched
             and fire.schedule_id not in self._changing
             and fire.key not in planned
@@ -340,9 +352,13 @@ class Core(Holding):
         while not fires and self.takings:
             for crowd, ids in self.takings.take(now, most):
                 slot, due = crowd.slot, crowd.due_time
+                is_doubted = due <= self.doubted_through
                 fires += self.hold_new(
                     [
-                        new(Fire, (id_, revision_id(id_), slot, due, scheduled, 0, False, MAX_UTC_MS, None))
+                        new(
+                            Fire,
+                            (id_, revision_id(id_), slot, due, scheduled, 0, is_doubted, MAX_UTC_MS, None),
+                        )
                         for id_ in ids
                         if effective_from(id_) < slot
                         and id_ not in changing

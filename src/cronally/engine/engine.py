@@ -15,7 +15,7 @@ from cronally.engine.loop import Loop
 from cronally.engine.orders import Orders
 from cronally.engine.recovery import Recovery
 from cronally.engine.set_back import SetBack
-from cronally.engine.settle import Settler
+from cronally.engine.settle import MAX_UNCOMMITTED_S, Settler
 from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
@@ -80,17 +80,27 @@ class Engine:
         # If nothing was ever committed, each schedule's effective from says where its slots begin.
         watermark = MIN_UTC_MS if opened.watermark is None else opened.watermark
         now = self._clock.wall()
-        reached = UtcMs(max(watermark, opened.reached or MIN_UTC_MS))
-        if reached <= now:
-            reached = await self._store.newest_settled(now) or MIN_UTC_MS
-        if reached > now:  # the clock was set back while nobody looked, or before all of that was seen to
-            watermark = UtcMs(min(watermark, now))
-            watermark, _ = await self.set_back.run(now, watermark=watermark, reached=reached)
-        fires = await self.recovery.run(
-            "start", watermark, doubted_through=MIN_UTC_MS if opened.was_clean else self._clock.wall()
-        )
+        reached = await self._reached(opened, now)
+        doubted_through = MIN_UTC_MS if opened.was_clean else UtcMs(max(now, reached))
+        if reached > now or opened.set_back_at is not None:
+            at = UtcMs(now if opened.set_back_at is None else min(now, opened.set_back_at))
+            watermark, taken_back = await self.set_back.run(at, watermark=watermark, reached=reached)
+            doubted_through = UtcMs(max(doubted_through, taken_back))
+        fires = await self.recovery.run("start", watermark, doubted_through=doubted_through)
         self.set_back.done()
         return fires
+
+    async def _reached(self, opened: Opened, now: UtcMs) -> UtcMs:
+        """Return the latest instant that the clock may have shown: if it is later than *now*, the clock was set back meanwhile."""
+        known = opened.reached or MIN_UTC_MS
+        latest = MIN_UTC_MS if opened.watermark is None else opened.watermark
+        if latest <= now:
+            latest = await self._store.newest_settled(now) or MIN_UTC_MS
+        if latest > max(now, known) and not opened.was_clean:
+            latest = UtcMs(
+                latest + round(MAX_UNCOMMITTED_S * 1000)
+            )  # for so long it may have sent what is not on record
+        return UtcMs(max(known, latest))
 
     async def run(self, first: Sequence[Fire]) -> None:
         """Fire everything on time until cancelled. The first part that fails stops all."""
@@ -112,14 +122,16 @@ class Engine:
             task.cancel()
         return drained in done
 
-    async def finish(self) -> UtcMs:
+    async def finish(self) -> UtcMs | None:
         """After ``run``: give up what is in flight, put every outcome on record; return the last watermark.
 
-        Errors: StoreError; then the stop is not a clean one.
+        None if slots are still to come, after a clock was set back, that a daemon which crashed may have sent: the next
+        one has to know. Errors: StoreError; then the stop is not a clean one.
         """
         await self._publisher.close()
         await self.settler.flush()
-        return self.core.watermark(self._clock.wall())
+        now = self._clock.wall()
+        return self.core.watermark(now) if self.core.doubted_through <= now else None
 
     def _note_committed(self) -> None:
         self.loop.note_committed()

@@ -367,7 +367,7 @@ class Loop:
             return True
         after, through = window
         try:
-            settled = await self._store.settled_between(after, through)
+            settled = await self._store.settled_slots(after, through)
         except StoreError as exc:
             self._hooks.store_failed(exc)
             await self._clock.sleep(_STORE_RETRY_S)

@@ -214,6 +214,10 @@ class Store(Protocol):
         """
         ...
 
+    async def settled_slots(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+        """Return the same of rows with *after* < last slot <= *through*, whenever it is due."""
+        ...
+
     async def pending_due(
         self, through: UtcMs, *, after: tuple[UtcMs, int, UtcMs, str] | None = None, limit: int = 2000
     ) -> list[PendingFire]:
@@ -317,7 +321,10 @@ class Store(Protocol):
     # a clock that was set back
 
     async def newest_settled(self, after: UtcMs) -> UtcMs | None:
-        """Return when the latest scheduled slot is due that has a final entry, if that is later than *after*; else None."""
+        """Return when the latest scheduled slot is due that has a final entry, if that is later than *after*; else None.
+
+        Of what was dropped or paused, which is on record before it is due, the slot itself counts.
+        """
         ...
 
     async def decided_beyond(
@@ -348,11 +355,15 @@ class Store(Protocol):
         ...
 
     async def set_back(self, *, at: UtcMs, watermark: UtcMs, reached: UtcMs) -> None:
-        """The wall clock was set back to *at* from *reached*: take the watermark back, too.
+        """The wall clock was set back to *at* from *reached*: take the watermark back, too; *at* is kept until ``end_set_back``.
 
         What is pending until later than *at* may be tried at once, but not before it is due. Manual fires and backfills are
         due by *at*: somebody has asked for them.
         """
+        ...
+
+    async def end_set_back(self) -> None:
+        """All that follows from ``set_back`` is on record."""
         ...
 
     # retention

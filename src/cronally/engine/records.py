@@ -22,13 +22,14 @@ class Opened:
     watermark: every slot due at or before it is journalled; None in a new store. was_clean: the last daemon stopped
     in order (also True for a new store). pruned_through: slots due at or before it count as settled, although their
     rows may be gone; None if nothing was pruned yet. reached: the latest instant the wall clock had shown when it was set
-    back; None if it never was. failing: ids of the schedules that have an error.
+    back; None if it never was. set_back_at: what it was set back to, if not all that follows is on record. failing: ids of the schedules that have an error.
     """
 
     watermark: UtcMs | None
     was_clean: bool
     pruned_through: UtcMs | None = None
     reached: UtcMs | None = None
+    set_back_at: UtcMs | None = None
     failing: frozenset[int] = frozenset()
 
 

@@ -53,7 +53,6 @@ class Recovery:
         self._settler = settler
         self._clock = clock
         self._hooks = hooks
-        self._doubted_through = MIN_UTC_MS  # what was due by then may have been sent by a daemon that crashed
         self.parked: dict[str, str] = {}
 
     async def load(self) -> None:
@@ -112,8 +111,7 @@ class Recovery:
     async def run(self, reason: str, watermark: UtcMs, *, doubted_through: UtcMs = MIN_UTC_MS) -> list[Fire]:
         """Decide every slot due in (watermark, now]; return the fires to send at once, by due time.
 
-        doubted_through: what was due by then may have been sent: its rows carry ``maybe_published``; also when a later
-        run decides it anew, before it was sent.
+        doubted_through: what was due by then may have been sent (see ``Core``).
         No change may be under way. Errors: StoreError; then nothing is lost, and it is to be run again with the same
         *watermark*, which the caller holds until it succeeds.
         """
@@ -124,8 +122,8 @@ class Recovery:
             now = self._clock.wall()
             watermark = max(watermark, core.pruned_through)
             core.wake_paused(now)
-            self._doubted_through = UtcMs(max(self._doubted_through, doubted_through))
-            decision = _Decision(now, self._doubted_through)
+            core.doubted_through = UtcMs(max(core.doubted_through, doubted_through))
+            decision = _Decision(core, now)
             late = core.restart(now, watermark)
             settled = await self._settled(watermark, now)
             for entries in late:
@@ -144,10 +142,12 @@ class Recovery:
     async def _settled(self, watermark: UtcMs, now: UtcMs) -> _Settled:
         # Before the read: what is committed during it may be in neither afterwards.
         held = self._core.held_slots()
-        # In a time that comes again a slot may have a row of another revision, by which it was due earlier.
-        is_relived = self._core.relived.through > watermark
-        earlier_ms = self._core.timetable.longest_offset_ms() if is_relived else 0
-        settled = await self._store.settled_between(UtcMs(watermark - earlier_ms), now)
+        if self._core.relived.through > watermark:
+            # In a time that comes again a slot may have a row of another revision, by which it was due earlier or later.
+            earlier_ms = self._core.timetable.longest_offset_ms()
+            settled = await self._store.settled_slots(UtcMs(watermark - earlier_ms), now)
+        else:
+            settled = await self._store.settled_between(watermark, now)
         for schedule_id, slots in held.items():
             settled[schedule_id] = sorted([*settled.get(schedule_id, ()), *slots])
         return settled
@@ -239,13 +239,13 @@ def _by_name(row: TimetableRow, shares: tuple[tuple[int, int], ...]) -> tuple[ob
 class _Decision:
     """What recovery has decided so far."""
 
-    def __init__(self, now: UtcMs, doubted_through: UtcMs) -> None:
+    def __init__(self, core: Core, now: UtcMs) -> None:
         self.now = now
         self.fires: list[Fire] = []
         self.to_hold: list[Fire] = []
         self.rows: list[JournalEntry] = []
         self.skipped_count = 0
-        self._doubted_through = doubted_through
+        self._core = core
 
     def decide(
         self,
@@ -277,8 +277,7 @@ class _Decision:
 
     def _record(self, id_: int, revision_id: int, offset_ms: int, result: CaughtUp, *, is_fifo: bool) -> None:
         def fire_at(slot: UtcMs) -> Fire:
-            due = UtcMs(slot + offset_ms)
-            return Fire(id_, revision_id, slot, due, maybe_published=due <= self._doubted_through)
+            return self._core.fire(id_, revision_id, slot, UtcMs(slot + offset_ms))
 
         for skipped in result.skipped:
             self.skipped_count += skipped.slots

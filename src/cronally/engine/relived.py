@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _KEPT_MS = 60_000  # a change may plan singly what has been due for a moment
 _MOST_SPREAD_MS = 900_000
-_AHEAD_MS = 2_000  # what is due earlier than the last read less this has been planned
+_AHEAD_MS = 2_000  # what is earlier than the last read less this has been planned
 
 _Slot = tuple[int, UtcMs]
 """Schedule id and fire time: of a scheduled fire."""
@@ -25,11 +25,12 @@ _Slot = tuple[int, UtcMs]
 class Relived:
     """What is settled of the time up to *through*, which had been reached before; read a horizon at a time.
 
-    A slot may have been due earlier under another revision, whose spread was shorter: so rows are read, and kept, from as long
-    ago as the longest spread there is (up to a quarter of an hour: a longer one may repeat a fire, with the same id).
+    By fire time: a slot may have been due earlier or later under another revision, whose spread was another. So rows are read,
+    and kept, from as long ago as the longest spread there is (up to a quarter of an hour: a longer one may repeat a fire, with
+    the same id).
 
-    Attributes: through: the latest instant of the wall clock before it was set back; what was due later has no row.
-        read_through: due times up to here have been read.
+    Attributes: through: the latest instant of the wall clock before it was set back; later slots have no row.
+        read_through: slots up to here have been read.
     """
 
     def __init__(self) -> None:
@@ -38,19 +39,14 @@ class Relived:
         self._slots: set[_Slot] = set()
         self._ranges: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
         self._paused: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
-        self._read: list[tuple[UtcMs, int, list[_Slot]]] = []  # a heap: when they were due, and which
+        self._read: list[tuple[UtcMs, int, list[_Slot]]] = []  # a heap: up to when they are, and which
         self._numbers = count()
         self._spread_ms = 0
 
     @property
     def is_on(self) -> bool:
         """Whether a slot that is to come may be settled."""
-        return self.read_through < self._end or bool(self._read)
-
-    @property
-    def _end(self) -> UtcMs:
-        """When the last slot is due that may have a row: one that had come before, and whose spread had not passed."""
-        return UtcMs(self.through + self._spread_ms)
+        return self.read_through < self.through or bool(self._read)
 
     def begin(self, through: UtcMs) -> None:
         """Say that the wall clock has shown every instant up to *through* before."""
@@ -76,13 +72,13 @@ class Relived:
             self._paused.pop(schedule_id, None)
 
     def wants(self, through: UtcMs) -> tuple[UtcMs, UtcMs] | None:
-        """Return the (after, through) of due times to be read before slots due by *through* are planned, or None."""
-        if self.read_through >= min(through, self._end):
+        """Return the (after, through) of slots to be read before those due by *through* are planned, or None."""
+        if self.read_through >= min(through, self.through):
             return None
         return self.read_through, through
 
     def add(self, settled: Mapping[int, Sequence[tuple[UtcMs, UtcMs]]], through: UtcMs, now: UtcMs) -> None:
-        """Take in the (first, last) of the rows due up to *through*, and forget those that no one can plan any more."""
+        """Take in the (first, last) of the rows up to *through*, and forget those that no one can plan any more."""
         slots: list[_Slot] = []
         for schedule_id, spans in settled.items():
             for first, last in spans:
@@ -96,8 +92,8 @@ class Relived:
 
     def note(self, entry: JournalEntry) -> None:
         """A row became durable, maybe of a slot that was sent before the clock was set back."""
-        if entry.kind is Kind.SCHEDULED and entry.due_time > self.read_through - _AHEAD_MS - self._spread_ms:
-            self._keep(entry.due_time, [(entry.schedule_id, entry.fire_time)])
+        if entry.kind is Kind.SCHEDULED and entry.fire_time > self.read_through - _AHEAD_MS - self._spread_ms:
+            self._keep(entry.fire_time, [(entry.schedule_id, entry.fire_time)])
 
     def has(self, schedule_id: int, fire_time: UtcMs) -> bool:
         """Whether the slot is settled."""
@@ -115,9 +111,9 @@ class Relived:
             self._slots.difference_update(heapq.heappop(self._read)[2])
         if not self._read:
             self._ranges.clear()
-            if self.read_through >= self._end:
+            if self.read_through >= self.through:
                 self._paused.clear()
 
-    def _keep(self, due: UtcMs, slots: list[_Slot]) -> None:
+    def _keep(self, through: UtcMs, slots: list[_Slot]) -> None:
         self._slots.update(slots)
-        heapq.heappush(self._read, (due, next(self._numbers), slots))
+        heapq.heappush(self._read, (through, next(self._numbers), slots))

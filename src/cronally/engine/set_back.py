@@ -40,6 +40,14 @@ class TakenBack(NamedTuple):
     doubted_through: UtcMs
 
 
+class _Begun(NamedTuple):
+    """A run that recovery has not followed yet. floor: the token that keeps the watermark back."""
+
+    at: UtcMs
+    floor: int
+    taken: TakenBack
+
+
 class SetBack:
     """Brings store and core in line with a clock that shows a time for the second time."""
 
@@ -47,17 +55,20 @@ class SetBack:
         self._core = core
         self._store = store
         self._clock = clock
-        self._floor: tuple[int, TakenBack] | None = None
+        self._begun: _Begun | None = None
 
     async def run(self, now: UtcMs, *, watermark: UtcMs, reached: UtcMs) -> TakenBack:
         """Take back what was decided of slots later than *now*; what a recovery is to be run with follows.
 
-        Args: watermark: not later than *now*. reached: the latest instant the clock had shown.
+        Args: now: when the clock was set back; a run again goes by what the first one was told, also that of an earlier daemon.
+            reached: the latest instant the clock had shown.
         Errors: StoreError; then it is to be run again. The watermark stays back until ``done``.
         """
         # What an earlier run that failed has taken back is not to be found any more.
-        taken = self._floor[1] if self._floor else TakenBack(watermark, MIN_UTC_MS)
-        taken = taken._replace(watermark=UtcMs(min(taken.watermark, watermark)))
+        taken = TakenBack(watermark, MIN_UTC_MS)
+        if self._begun is not None:
+            now, taken = UtcMs(min(now, self._begun.at)), self._begun.taken
+        taken = taken._replace(watermark=UtcMs(min(taken.watermark, watermark, now)))
         async for page in self._decided_beyond(now):
             anew = [entry for entry in page if self._is_decided_anew(entry)]
             taken = TakenBack(
@@ -66,7 +77,7 @@ class SetBack:
                     [taken.doubted_through, *(entry.last_due_time for entry in anew if entry.maybe_published)]
                 ),
             )
-        self._hold(taken)  # before the rows go: without them their slots are to be decided anew
+        self._hold(now, taken)  # before the rows go: without them their slots are to be decided anew
         await self._store.set_back(at=now, watermark=taken.watermark, reached=reached)
         async for page in self._decided_beyond(now):
             specs = await self._store.specs([entry.revision_id for entry in page])
@@ -83,6 +94,7 @@ class SetBack:
             for entry in page:
                 self._core.relived.keep_pause(entry)
         self._core.expect_pending(now)
+        await self._store.end_set_back()
         return taken
 
     def _is_decided_anew(self, entry: JournalEntry) -> bool:
@@ -108,14 +120,14 @@ class SetBack:
 
     def done(self) -> None:
         """That recovery has succeeded."""
-        if self._floor is not None:
-            self._core.let_watermark(self._floor[0])
-            self._floor = None
+        if self._begun is not None:
+            self._core.let_watermark(self._begun.floor)
+            self._begun = None
 
-    def _hold(self, taken: TakenBack) -> None:
-        token = self._core.hold_watermark(taken.watermark)
+    def _hold(self, at: UtcMs, taken: TakenBack) -> None:
+        floor = self._core.hold_watermark(taken.watermark)
         self.done()
-        self._floor = token, taken
+        self._begun = _Begun(at, floor, taken)
 
     async def _decided_beyond(self, now: UtcMs) -> AsyncIterator[list[JournalEntry]]:
         """Yield the entries of slots still to come that recovery has decided without an attempt."""

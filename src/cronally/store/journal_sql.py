@@ -221,9 +221,18 @@ MARK_UNCLEAN: Final = "UPDATE journal SET maybe_published = 1 WHERE state = 'pen
 
 
 # Ordinary rows are found by fire time, which is when they are due; the others (spread, ranges, manual) by last_due.
-def _by_last_due(select: str, conditions: str) -> tuple[str, str]:
-    """Return the statements that read rows in slices by (place, schedule id, fire time): when their last slot is due."""
-    return tuple(  # type: ignore[return-value]  # two, as there are columns
+_BY_DUE: Final = (("fire_time", "last_due IS NULL"), ("last_due", "last_due IS NOT NULL"))
+_BY_SLOT: Final = (("fire_time", "last_fire_time IS NULL"), ("last_fire_time", "last_fire_time IS NOT NULL"))
+
+
+def _by_last(
+    places: tuple[tuple[str, str], tuple[str, str]], select: str, conditions: str
+) -> tuple[str, str]:
+    """Return the statements that read rows in slices by (place, schedule id, fire time).
+
+    places: the column which says when the last slot of a row is, or is due; and of which rows it does.
+    """
+    return tuple(  # type: ignore[return-value]  # two, as there are places
         f"""
         SELECT json_group_array({select.format(place=column)}) FROM (
             SELECT * FROM journal
@@ -232,17 +241,17 @@ def _by_last_due(select: str, conditions: str) -> tuple[str, str]:
             ORDER BY {column}, schedule_id, fire_time LIMIT ?
         )
         """
-        for column, condition in (("fire_time", "last_due IS NULL"), ("last_due", "last_due IS NOT NULL"))
+        for column, condition in places
     )
 
 
-SETTLED: Final = _by_last_due(
-    "json_array({place}, schedule_id, fire_time, coalesce(last_fire_time, fire_time))",
-    "{place} <= ?",
-)
+_SPAN: Final = "json_array({place}, schedule_id, fire_time, coalesce(last_fire_time, fire_time))"
+SETTLED: Final = _by_last(_BY_DUE, _SPAN, "{place} <= ?")
+SETTLED_SLOTS: Final = _by_last(_BY_SLOT, _SPAN, "{place} <= ?")
 """Slices of (place, schedule id, first slot, last slot); the place, id and first slot of the last one begin the next."""
 
-DECIDED_BEYOND: Final = _by_last_due(
+DECIDED_BEYOND: Final = _by_last(
+    _BY_DUE,
     f"json_array('', {LISTED})",
     "state <> 'published' AND attempts = 0 AND (state = 'expired' OR reason IN ('catch_up', 'paused'))",
 )
@@ -259,8 +268,11 @@ NEWEST_SETTLED: Final = """
     SELECT max(at) FROM (
         SELECT max(fire_time) AS at FROM journal INDEXED BY journal_time
         WHERE fire_time > ?1 AND kind = 'scheduled' AND state <> 'pending' AND NOT is_open
+        UNION ALL SELECT max(last_fire_time) FROM journal INDEXED BY journal_range
+        WHERE last_fire_time > ?1 AND last_fire_time IS NOT NULL AND kind = 'scheduled' AND NOT is_open
         UNION ALL SELECT max(last_due) FROM journal INDEXED BY journal_due
         WHERE last_due > ?1 AND last_due IS NOT NULL AND kind = 'scheduled' AND state <> 'pending' AND NOT is_open
+        AND coalesce(reason, '') NOT IN ('dropped', 'paused')
     )
 """
 

@@ -19,9 +19,10 @@ WATERMARK: Final = "watermark"
 PRUNED_THROUGH: Final = "pruned_through"
 CLEAN_STOP: Final = "clean_stop"
 REACHED: Final = "reached"
+SET_BACK_AT: Final = "set_back_at"
 
 _FIRST = (
-    # Watermark, mark of a clean stop, pruned through, reached (what the clock had shown when it was set back).
+    # Watermark, mark of a clean stop, pruned through, reached (what the clock had shown when it was set back), set back at.
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     # A schedule keeps its row when it is removed, so that its history still answers. slot_time and slot_due are those
     # of an @at rule, else NULL.

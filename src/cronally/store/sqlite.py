@@ -22,7 +22,7 @@ from cronally.store import journal_sql, schedule_sql
 from cronally.store.base import single_slot
 from cronally.store.copying import write_copy
 from cronally.store.database import Database
-from cronally.store.schema import CLEAN_STOP, PRUNED_THROUGH, REACHED, WATERMARK
+from cronally.store.schema import CLEAN_STOP, PRUNED_THROUGH, REACHED, SET_BACK_AT, WATERMARK
 from cronally.store.sqlite_journal import ADVANCE, SET_META, SqliteJournal, amend_entries, write_entries
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class SqliteStore(SqliteJournal):
             was_clean=database.was_clean,
             pruned_through=meta.get(PRUNED_THROUGH),
             reached=meta.get(REACHED),
+            set_back_at=meta.get(SET_BACK_AT),
             failing=frozenset(failing),
         )
 

@@ -13,7 +13,7 @@ from cronally.engine.records import Pruned, StoreCounts
 from cronally.errors import Conflict, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
 from cronally.store import history_sql, journal_sql, orders_sql, schedule_sql
-from cronally.store.schema import PRUNED_THROUGH, REACHED, WATERMARK
+from cronally.store.schema import PRUNED_THROUGH, REACHED, SET_BACK_AT, WATERMARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,15 +75,23 @@ class SqliteJournal:
         await self._database.write(statements)
 
     async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+        return await self._settled(journal_sql.SETTLED, after, through)
+
+    async def settled_slots(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
+        return await self._settled(journal_sql.SETTLED_SLOTS, after, through)
+
+    async def _settled(
+        self, statements: tuple[str, str], after: UtcMs, through: UtcMs
+    ) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         reader = self._database.reader
         settled: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
         mixed: set[int] = set()
-        for is_ordinary, statement in zip((True, False), journal_sql.SETTLED, strict=True):
+        for is_ordinary, statement in zip((True, False), statements, strict=True):
             last: tuple[int, int, int] = (after + 1, 0, MIN_UTC_MS)
             while rows := await reader.json(statement, (*last, through, _MOST_ROWS)):
                 for _, schedule_id, first, end in rows:
                     settled.setdefault(schedule_id, []).append((first, end))
-                if not is_ordinary:  # these come by due time, the ordinary ones by fire time
+                if not is_ordinary:  # these come by their last slot, the ordinary ones by fire time
                     mixed.update(row[1] for row in rows)
                 last = (rows[-1][0], rows[-1][1], rows[-1][2])
         for schedule_id in mixed:
@@ -269,8 +277,13 @@ class SqliteJournal:
         async with self._database.transaction() as writer:
             await writer.rows(SET_META, (WATERMARK, watermark))
             await writer.rows(ADVANCE, (REACHED, reached))
+            await writer.rows(SET_META, (SET_BACK_AT, at))
             for statement in journal_sql.BRING_FORWARD:
                 await writer.rows(statement, {"at": at})
+
+    async def end_set_back(self) -> None:
+        async with self._database.transaction() as writer:
+            await writer.rows("DELETE FROM meta WHERE key = ?", (SET_BACK_AT,))
 
     async def counts(self) -> StoreCounts:
         # One trip to the connection: in a burst each waits for a turn of a busy event loop.

@@ -211,6 +211,31 @@ async def test_a_daemon_that_starts_with_an_earlier_clock_than_it_stopped_with_f
         assert times(rig.sent) == ["09:00:10", "09:00:20"]
 
 
+async def test_what_a_daemon_that_crashed_may_have_sent_is_in_doubt_when_its_time_comes_again():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store, crash=True) as rig:
+        await rig.add("job", "@every 10s", deadline="15s")
+        await clock.advance_to(at("08:59:55"))
+        store.fail("commit")
+        await clock.advance_to(at("09:00:25"))
+        sent = times(rig.accepted)
+    assert sent == slots("08:59:40", "09:00:20")
+    store.fail()
+    clock.step_wall(-40_000)
+    async with running_engine(clock=clock, store=store, script=lambda _entry, _attempt: THROTTLED) as rig:
+        await clock.advance_to(at("09:00:05"))
+    assert not (await store.inner.open()).was_clean  # the next one has to know, too
+    async with running_engine(clock=clock, store=store, script=lambda _entry, _attempt: THROTTLED) as rig:
+        await clock.advance_to(at("09:02:15"))
+        unsent = [e for e in (await rig.journal("job")).values() if e.state in (State.SKIPPED, State.EXPIRED)]
+        doubted = [format_utc(e.fire_time)[11:19] for e in unsent if e.maybe_published]
+        assert doubted == slots(
+            "09:00:00", "09:00:50"
+        )  # up to a minute a daemon sends what it cannot put on record
+        assert len(unsent) > len(doubted)
+
+
 async def test_a_store_that_fails_meanwhile_is_tried_until_the_step_is_seen_to():
     clock = FakeClock()
     store = FaultyStore(clock)
@@ -230,6 +255,42 @@ async def test_a_store_that_fails_meanwhile_is_tried_until_the_step_is_seen_to()
         assert times(id_ for id_ in rig.accepted if "11-23" in id_)[-2:] == ["09:00:30", "09:00:40"]
         assert await settled_slots(rig, "job") == slots("08:59:40", "09:00:40")
         assert len(set(rig.accepted)) == len(rig.accepted)
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_a_rule_of_the_false_future_follows_on_the_old_one_however_long_the_store_fails(crash):
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store, crash=crash) as rig:
+        await rig.add("job", "@every 10s", catch_up="skip")
+        await clock.advance_to(at("08:59:55"))
+        clock.step_wall(HOUR_MS)
+        await clock.advance(2)  # an entry for each slot of an hour, all of the old rule
+        await rig.set("job", when="@every 20s")
+        store.fail("changed_beyond")
+        clock.step_wall(-HOUR_MS)
+        await clock.advance_to(at("09:00:30"))
+        if not crash:
+            store.fail()
+            await clock.advance_to(at("09:01:30"))
+    store.fail()
+    async with running_engine(clock=clock, store=store) as rig:
+        await clock.advance_to(at("09:02:30"))
+        later = [text for text in await settled_slots(rig, "job") if "09:00:00" <= text < "09:50:00"]
+        assert later == slots("09:00:00", "09:02:20", every_s=20)
+
+
+async def test_a_slot_that_was_to_leave_later_by_a_rule_of_the_false_future_is_settled_once():
+    async with running_engine() as rig:
+        await rig.add("job-1", "@every 10s", catch_up="all", spread="40s")
+        await rig.clock.advance_to(at("09:01:05"))
+        sent = set(rig.accepted)
+        await rig.set("job-1", when="@every 10s", catch_up="all")
+        rig.clock.step_wall(-60_000)
+        await rig.clock.advance_to(at("09:02:05"))
+        assert len(set(rig.accepted)) == len(rig.accepted)
+        assert sent < set(rig.accepted)
+        assert await settled_slots(rig, "job-1") == slots("08:59:40", "09:02:00")
 
 
 async def test_an_edit_just_after_the_step_waits_until_it_is_seen_to():
