@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from cronally.domain.model import JournalEntry
     from support.recording_publisher import Answer, Arrival
 
-_SLACK_MS = 1_000  # an answer written so shortly before a fault may not have been read
+_SLACK_MS = (
+    1_000  # an answer written so shortly before a fault may not have been read; a busy receiver reads so late
+)
 _COMMITTED_MS = 3_000  # outcomes are committed every 50 ms; so long a lag is no lag
 _DEFAULTS = {"catch_up": "latest", "priority": 5}  # design §4; a document on record leaves them out
 _SETTLED_MS = 15_000  # after a fault: what is due then is on time again
@@ -257,7 +259,9 @@ class _Judge:
     def verdict(self) -> Verdict:
         wrong: list[str] = []
         sent = [each for each in map(self._sent, self.received, itertools.repeat(wrong)) if each is not None]
-        wrong += slot_checker.faults(self.lives, self.journal, sent, self._stops(), self.through)
+        wrong += slot_checker.faults(
+            self.lives, self.journal, sent, self._stops(), self.through, seen_late_ms=_SLACK_MS
+        )
         wrong += self._stale_repeats(sent)
         wrong += self._changes()
         for row in self.journal:

@@ -32,13 +32,15 @@ def faults(
     stops: Sequence[Stop],
     through: UtcMs,
     notes: Notes | None = None,
+    *,
+    seen_late_ms: int = 0,
 ) -> list[str]:
     """Return what is wrong, a sentence each; nothing if all promises were kept.
 
     A slot that the wall clock came to twice may have a row of any revision that its schedule ever had.
 
     Args: lives: by schedule id. through: slots due by then must be settled. stops: of each incarnation, the last too.
-        notes: None: reasons and times are not judged.
+        notes: None: reasons and times are not judged. seen_late_ms: up to so long after it left an attempt was taken down.
     """
     is_judging, notes = notes is not None, notes or Notes()
     latest = max([through, *(step.before for step in notes.back_steps)])
@@ -65,7 +67,7 @@ def faults(
         life = lives[key.schedule_id]
         if key not in known and not notes.came_twice(key.fire_time):
             wrong.append(f"{of_fire[0].arrival.entry.fire_id} was sent and has no entry")
-        wrong += _deadline_faults(life, of_fire)
+        wrong += _deadline_faults(life, of_fire, seen_late_ms)
     ids = {fire_id(lives[row.schedule_id].name, row.fire_time, row.kind) for row in journal}
     wrong += [f"{id_} was confirmed and has no entry" for id_ in sorted(notes.runs - ids)]
     return wrong + _order_faults(sent, notes)
@@ -169,10 +171,10 @@ def _attempt_faults(attempts: Sequence[Sent], stops: Sequence[Stop], notes: Note
     return wrong
 
 
-def _deadline_faults(life: Life, attempts: Sequence[Sent]) -> list[str]:
+def _deadline_faults(life: Life, attempts: Sequence[Sent], seen_late_ms: int) -> list[str]:
     fire = attempts[0].arrival.entry.fire
     rule = life.rule(fire.revision_id)
-    last_us = (fire.due_time + (deadline_ms(rule.document) if rule else 0)) * 1000 + 999
+    last_us = (fire.due_time + (deadline_ms(rule.document) if rule else 0) + seen_late_ms) * 1000 + 999
     return [
         f"{each.arrival.entry.fire_id} was tried at {each.arrival.released_us} us, after its deadline"
         for each in attempts
