@@ -7,7 +7,10 @@ Fields first: the message is built from them.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -92,6 +95,19 @@ class ScheduleNotFound(CronallyError):  # noqa: N818 - the name users see in the
         self.name, self.suggestion = name, suggestion
         fix = f"did you mean {suggestion!r}?" if suggestion else "'cronally ls' lists those there are"
         super().__init__(f"no schedule is named {name!r}; {fix}")
+
+
+class NoScheduleMatches(CronallyError):  # noqa: N818 - the name users see in the API
+    """Nothing is selected. name: a name or glob; None if only tags were asked for."""
+
+    exit_code = 4
+
+    def __init__(self, name: str | None, *, tags: Sequence[str] = ()) -> None:
+        self.name = name
+        what = "no schedule" if name is None else f"no schedule matches {name[:100]!r}"
+        tagged = f" has the tag {' and '.join(map(repr, tags))}" if tags else ""
+        joined = f"{what} and{tagged}" if name is not None and tags else f"{what}{tagged}"
+        super().__init__(f"{joined}; 'cronally ls' lists those there are")
 
 
 class FireNotFound(CronallyError):  # noqa: N818 - the name users see in the API

@@ -1405,6 +1405,24 @@ async def test_a_flip_makes_every_staged_change(store):
     assert await store.pending_groups() == [(FIFO, "changed")]
 
 
+async def test_a_flip_removes_schedules_with_its_changes(house, store):
+    gone = await store.change(creation(spec("gone"), owner="ops"))
+    await store.change(creation(spec("by-hand")))
+    await store.change(creation(spec("kept"), owner="ops"))
+    assert [one.name for one in await store.owned("ops")] == ["gone", "kept"]
+    assert await store.owned("nobody") == []
+    await store.stage_begin()
+    await store.stage([staged(spec("new"))])
+    rows = await store.flip(
+        at=T + 1000, by="uid 1000", owner="ops", unsettled=[pending(gone, T)], removed=[gone.id]
+    )
+    assert [row.name for row in rows] == ["new"]
+    assert [s.spec.name for s in await store.schedules()] == ["by-hand", "kept", "new"]
+    assert [one.name for one in await store.owned("ops")] == ["kept", "new"]
+    assert await entries(store, schedule="gone") == [pending(gone, T)]
+    assert (await store.change(creation(spec("gone")))).id != gone.id
+
+
 async def test_a_flip_that_changes_nothing_returns_nothing(store):
     await store.change(creation(spec()))
     await store.stage_begin()

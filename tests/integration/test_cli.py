@@ -265,7 +265,7 @@ def test_history(cronally):
         cronally.json("history", "--state", "expired", "--state", "rejected", "--reason", "paused")["fires"]
         == []
     )
-    assert "--limit" in cronally.bad("history", "--limit", "0")
+    assert "'0' is not 1 or more" in cronally.bad("history", "--limit", "0")
     assert "published" in cronally.bad("history", "--state", "done")
     assert "empty" in cronally.bad("history", "")
     assert "since" in cronally.bad("history", "--since", "soon")
@@ -724,9 +724,173 @@ def test_apply_takes_yaml_json_and_json_lines(cronally, tmp_path):
     assert cronally.ok("apply", "-f", str(yaml)) == "created 0, changed 0, unchanged 2\n"
     assert cronally.ok("apply", "-f", str(plain)) == "created 0, changed 1, unchanged 1\n"
     assert cronally.json("apply", "-f", str(lines), "--owner", "team") == {
-        "created": 1, "changed": 0, "unchanged": 2, "problems": [], "problem_count": 0,
+        "created": 1, "changed": 0, "removed": 0, "unchanged": 2, "is_dry_run": False, "differences": [],
+        "problems": [], "problem_count": 0,
     }  # fmt: skip
     assert cronally.json("show", "c")["owner"] == "team"
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file of schedules; call it with the entries to write them."""
+
+    class File:
+        path = tmp_path / "schedules.json"
+
+        def __call__(self, **entries):
+            self.path.write_text(json.dumps({"schedules": entries}))
+            return str(self.path)
+
+    return File()
+
+
+def test_diff_shows_what_apply_would_do_and_does_nothing(cronally, file):
+    same, other = ENTRY | {"tz": "Europe/London"}, ENTRY | {"note": "old", "deadline": "1h"}
+    cronally.ok("apply", "-f", file(same=same, other=other, gone=ENTRY), "--owner", "team")
+    new = file(same=same, other=ENTRY | {"when": "0 10 * * *"}, new=ENTRY | {"tz": "Asia/Tokyo"})
+    words = ("diff", "-f", new, "--prune", "--owner", "team")
+    code, out, _ = cronally(*words)
+    assert code == 6
+    assert out.split("\n") == [
+        "- gone",
+        "    when        0 9 * * *",
+        f"    topic       {TOPIC}",
+        "    fires       Mon 2026-11-23 09:00:00 +00:00, Tue 2026-11-24 09:00:00 +00:00, Wed 2026-11-25 09:00:00 +00:00",
+        "+ new",
+        "    when        0 9 * * *",
+        "    tz          Asia/Tokyo",
+        f"    topic       {TOPIC}",
+        "    fires       Tue 2026-11-24 09:00:00 +09:00, Wed 2026-11-25 09:00:00 +09:00, Thu 2026-11-26 09:00:00 +09:00",
+        "~ other",
+        "    when        0 9 * * * -> 0 10 * * *",
+        "    deadline    1h -> (default)",
+        "    note        old -> (default)",
+        "    fired       Mon 2026-11-23 09:00:00 +00:00, Tue 2026-11-24 09:00:00 +00:00, Wed 2026-11-25 09:00:00 +00:00",
+        "    fires       Mon 2026-11-23 10:00:00 +00:00, Tue 2026-11-24 10:00:00 +00:00, Wed 2026-11-25 10:00:00 +00:00",
+        "1 to create, 1 to change, 1 to remove; 1 unchanged",
+        "",
+    ]
+    code, text, _ = cronally(*words, "--json")
+    assert code == 6
+    assert [(each["action"], each["name"]) for each in json.loads(text)["differences"]] == [
+        ("remove", "gone"), ("create", "new"), ("change", "other"),
+    ]  # fmt: skip
+    assert cronally.ok("apply", "-f", new, "--dry-run", "--prune", "--owner", "team") == out
+    assert [one["name"] for one in cronally.json("ls")["schedules"]] == ["gone", "other", "same"]
+    cronally.ok("apply", "-f", new, "--prune", "--owner", "team", "--yes")
+    assert cronally(*words)[:2] == (0, "nothing would change; 3 unchanged\n")
+
+
+def test_a_diff_of_a_bad_file_is_no_difference(cronally, file):
+    assert "unknown time zone" in cronally.bad("diff", "-f", file(a=ENTRY | {"tz": "Mars"}))
+
+
+def test_a_pause_in_a_file_is_a_difference(cronally, file):
+    cronally.ok("apply", "-f", file(a=ENTRY))
+    code, out, _ = cronally("diff", "-f", file(a=ENTRY | {"paused": {"until": "2026-12-01T00:00:00Z"}}))
+    assert code == 6
+    assert "    paused      (not paused) -> until 2026-12-01T00:00:00Z\n" in out
+    cronally.ok("pause", "a")
+    assert cronally("diff", "-f", file(a=ENTRY))[0] == 0
+    code, out, _ = cronally("diff", "-f", file(a=ENTRY | {"paused": False}))
+    assert "    paused      until it is resumed -> (not paused)\n    fired       paused\n" in out
+
+
+def test_prune_removes_only_what_an_apply_of_the_same_owner_made(cronally, file, monkeypatch):
+    cronally.ok("add", "by-hand", "0 9 * * *", "--topic", TOPIC)
+    cronally.ok("apply", "-f", file(theirs=ENTRY), "--owner", "them")
+    cronally.ok("apply", "-f", file(a=ENTRY, b=ENTRY, c=ENTRY))
+    cronally.ok("pause", "c")
+    assert "off a terminal give --yes" in cronally.bad("apply", "-f", file(a=ENTRY), "--prune")
+    assert "standard input is the file" in cronally.bad("apply", "-f", "-", "--prune")
+    answers = type("Tty", (io.StringIO,), {"isatty": lambda _self: True})
+    monkeypatch.setattr(sys, "stdin", answers("n\n"))
+    code, out, err = cronally("apply", "-f", file(a=ENTRY), "--prune")
+    assert (code, out.split("\n")[0]) == (1, "- b")
+    assert err == "Remove 2 schedules? [y/N] nothing was applied\n"
+    monkeypatch.setattr(sys, "stdin", answers("y\n"))
+    assert "removed 2, unchanged 1" in cronally.ok("apply", "-f", file(a=ENTRY), "--prune")
+    assert [one["name"] for one in cronally.json("ls")["schedules"]] == ["a", "by-hand", "theirs"]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--jsonl",)])
+def test_an_export_that_is_applied_changes_nothing(cronally, file, tmp_path, form):
+    cronally.ok(
+        "apply", "-f",
+        file(
+            plain=ENTRY, **{"007": ENTRY | {"message": "true"}},
+            full=ENTRY | {
+                "tz": "America/New_York", "message": "line 1\n  line 2\u0085\U0001f600\x7f: #\n", "subject": "é",
+                "attributes": {"team": "x", "n": {"type": "Number", "value": "5"}}, "catch_up": "all", "deadline": "90m",
+                "spread": "30s", "priority": 0, "starts": "2026-01-01T00:00:00Z", "tags": ["yes", "2026-01-01"], "note": "- x",
+            },
+            resting=ENTRY | {"paused": {"until": "2026-12-01T00:00:00Z", "note": "why"}}, still=ENTRY | {"paused": True},
+        ),
+    )  # fmt: skip
+    text = cronally.ok("export", *form)
+    copy = tmp_path / f"copy{form[0].replace('--', '.') if form else '.yaml'}"
+    copy.write_text(text)
+    assert cronally.ok("diff", "-f", str(copy)) == "nothing would change; 5 unchanged\n"
+    before = cronally.json("ls")["schedules"]
+    cronally.ok("rm", "*", "--yes")
+    assert "created 5" in cronally.ok("apply", "-f", str(copy))
+    kept = (
+        "name",
+        "when",
+        "tz",
+        "message",
+        "attributes",
+        "tags",
+        "note",
+        "spread",
+        "deadline",
+        "priority",
+        "starts",
+    )
+    for old, new in zip(before, cronally.json("ls")["schedules"], strict=True):
+        assert {key: old[key] for key in kept} == {key: new[key] for key in kept}
+        assert bool(old["paused"]) is bool(new["paused"])
+
+
+def test_an_export_of_some(cronally, file):
+    assert cronally.ok("export") == "schedules: {}\n"
+    assert json.loads(cronally.ok("export", "--json")) == {"schedules": {}}
+    cronally.ok(
+        "apply",
+        "-f",
+        file(a=ENTRY | {"tags": ["x"]}, b=ENTRY, ab=ENTRY | {"tags": ["x", "y"]}),
+        "--owner",
+        "team",
+    )
+    cronally.ok("add", "axe", "0 9 * * *", "--topic", TOPIC)
+
+    def exported(*words):
+        return list(json.loads(cronally.ok("export", "--json", *words))["schedules"])
+
+    assert exported("a*", "b") == ["a", "ab", "axe", "b"]
+    assert exported("--tag", "x") == ["a", "ab"]
+    assert exported("--tag", "x", "--tag", "y") == ["ab"]
+    assert exported("--owner", "team") == ["a", "ab", "b"]
+    assert "two forms" in cronally.bad("export", "--json", "--jsonl")
+    code, _, err = cronally("export", "zzz*")
+    assert (code, err) == (4, "cronally: no schedule matches 'zzz*'; 'cronally ls' lists those there are\n")
+
+
+def test_globs_and_tags_select_for_every_bulk_command(cronally, file, monkeypatch):
+    cronally.ok("apply", "-f", file(a1=ENTRY | {"tags": ["x"]}, a2=ENTRY, b=ENTRY | {"tags": ["x"]}))
+    assert [one["name"] for one in cronally.json("ls", "a*")["schedules"]] == ["a1", "a2"]
+    assert [one["name"] for one in cronally.json("ls", "a*", "--tag", "x")["schedules"]] == ["a1"]
+    assert len(cronally.json("ls", "--limit", "2")["schedules"]) == 2
+    assert [each["name"] for each in cronally.json("pause", "--tag", "x")["paused"]] == ["a1", "b"]
+    assert [each["name"] for each in cronally.json("resume", "a?", "b")["resumed"]] == ["a1", "a2", "b"]
+    assert "at least one" in cronally.bad("rm")
+    assert "off a terminal give --yes" in cronally.bad("rm", "a*")
+    assert "no schedule has the tag 'zzz'" in cronally.bad("pause", "--tag", "zzz", code=4)
+    answers = type("Tty", (io.StringIO,), {"isatty": lambda _self: True})
+    monkeypatch.setattr(sys, "stdin", answers("\n"))
+    assert cronally("rm", "a*") == (1, "a1\na2\n", "Remove these 2 schedules? [y/N] nothing was removed\n")
+    assert cronally.ok("rm", "a*", "--yes") == "removed a1\nremoved a2\n"
+    assert [one["name"] for one in cronally.json("ls")["schedules"]] == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -896,7 +1060,7 @@ def test_help_lists_the_commands(alone):
 @pytest.mark.parametrize(
     ("words", "part"),
     [(["lss"], "did you mean 'ls'?"), (["xyz"], "there are serve"), (["ls", "--jsno"], "--json"), (["--jsno"], "--json"),
-     (["--json"], "--version"), (["ls", "extra"], "unexpected extra argument"), (["show"], "NAME")],
+     (["--json"], "--version"), (["status", "extra"], "unexpected extra argument"), (["show"], "NAME")],
 )  # fmt: skip
 def test_words_that_are_not_understood(alone, words, part):
     err = alone.bad(*words)

@@ -365,4 +365,7 @@ class Story:
     async def _apply(self, daemon: Incarnation) -> None:
         names = {self._name() for _ in range(self.rng.choice((1, 3, 8)))}
         names.add(f"job-{self.rng.randrange(SCHEDULES + 20)}")
-        await daemon.rig.apply(*[{"name": name, **self._document()} for name in sorted(names)])
+        lines = [{"name": name, **self._document()} for name in sorted(names)]
+        owner = self.rng.choice(("default", "default", "team", "other"))
+        is_pruning = owner != "default" and self.rng.random() < 0.5
+        await daemon.rig.apply(*lines, owner=owner, is_pruning=is_pruning)

@@ -52,11 +52,17 @@ class WitnessStore(MemoryStore):
         return revised
 
     async def flip(
-        self, *, at: UtcMs, by: str, owner: str, unsettled: Sequence[JournalEntry]
+        self,
+        *,
+        at: UtcMs,
+        by: str,
+        owner: str,
+        unsettled: Sequence[JournalEntry],
+        removed: Sequence[int] = (),
     ) -> list[TimetableRow]:
-        rows = await super().flip(at=at, by=by, owner=owner, unsettled=unsettled)
-        for row in rows:
-            self._note(row.id)
+        rows = await super().flip(at=at, by=by, owner=owner, unsettled=unsettled, removed=removed)
+        for id_ in [*(row.id for row in rows), *removed]:
+            self._note(id_)
         return rows
 
     async def set_back(self, *, at: UtcMs, watermark: UtcMs, reached: UtcMs) -> None:

@@ -18,6 +18,7 @@ from cronally.engine.records import (
     OWN_NAME,
     JournalRow,
     Opened,
+    Owned,
     PendingFire,
     Pruned,
     Revised,
@@ -142,7 +143,7 @@ class MemoryStore:
             self._last_id += 1
             id_, number = self._last_id, 0
             created_at = effective_from = change.at
-            owner = "default"
+            owner = None
             error = None
         else:
             id_, number, created_at = old.id, old.revision, old.created_at
@@ -551,6 +552,10 @@ class MemoryStore:
         for name in names:
             self._staged.pop(name, None)
 
+    async def owned(self, owner: str) -> list[Owned]:
+        living = ((name, self._schedules[id_]) for name, id_ in sorted(self._names.items()))
+        return [Owned(name, one.id, one.revision_id) for name, one in living if one.owner == owner]
+
     async def flip(
         self,
         *,
@@ -558,7 +563,13 @@ class MemoryStore:
         by: str,
         owner: str,
         unsettled: Sequence[JournalEntry],
+        removed: Sequence[int] = (),
     ) -> list[TimetableRow]:
+        for id_ in removed:
+            stored = self._schedules[id_]
+            del self._names[stored.spec.name]
+            self._former.add((stored.spec.name, id_))
+            self._schedules[id_] = replace(stored, effective_from=at, changed_at=at)
         changes = await self.staged_changes()
         for name in self._staged:
             if name in self._names:

@@ -55,12 +55,14 @@ class Rig:
         await self.service.put(name, {"topic": TOPIC, **keys}, by="test")
         await self.clock.settle()
 
-    async def apply(self, *lines: Mapping[str, object] | bytes, owner: str = "default") -> ApplyResult:
+    async def apply(
+        self, *lines: Mapping[str, object] | bytes, owner: str = "default", is_pruning: bool = False
+    ) -> ApplyResult:
         async def encoded() -> AsyncIterator[bytes]:
             for line in lines:
                 yield line if isinstance(line, bytes) else json.dumps(line).encode()
 
-        return await self.service.apply(encoded(), owner=owner, by="test")
+        return await self.service.apply(encoded(), owner=owner, by="test", is_pruning=is_pruning)
 
     def start(self, change: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Begin a change that takes time of the clock; advance it, then look at the task."""

@@ -14,7 +14,8 @@ from cronally.instants import UtcMs, format_utc
 if TYPE_CHECKING:
     from cronally.domain.matching import Asked, Match
     from cronally.domain.model import Pause
-    from cronally.engine.applying import ApplyResult
+    from cronally.engine.applying import ApplyResult, Difference
+    from cronally.engine.applying import State as ScheduleState
     from cronally.engine.copies import Contents
     from cronally.engine.orders import Backfilled, Retried
     from cronally.engine.records import JournalRow, StoredSchedule
@@ -192,15 +193,37 @@ def _asked_text(asked: Asked) -> str | None:
     return f"{local} comes twice there; this is the first, and the second can be named with its UTC offset"
 
 
-def apply_answer(result: ApplyResult) -> wire.ApplyReply:
-    """Return the result of an apply as it travels."""
+def apply_answer(result: ApplyResult, *, is_dry_run: bool) -> wire.ApplyReply:
+    """Return the result of an apply as it travels, without its differences."""
     return wire.ApplyReply(
         created=result.created,
         changed=result.changed,
+        removed=result.removed,
         unchanged=result.unchanged,
+        is_dry_run=is_dry_run,
         problems=[wire.Problem(line=p.line, name=p.name, reason=p.reason) for p in result.problems],
         problem_count=result.problem_count,
     )
+
+
+def difference_answer(difference: Difference) -> wire.Difference:
+    """Return what an apply would do to a schedule as it travels."""
+    before, after = difference.before, difference.after
+    return wire.Difference(
+        action="create" if before is None else "remove" if after is None else "change",
+        name=difference.name,
+        before=_state_answer(before),
+        after=_state_answer(after),
+        next_before=[format_utc(slot) for slot in before.next_fires] if before else [],
+        next_after=[format_utc(slot) for slot in after.next_fires] if after else [],
+    )
+
+
+def _state_answer(state: ScheduleState | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    pause = _paused(state.pause)
+    return to_document(state.spec) | ({"paused": pause} if pause else {})
 
 
 def copy_answer(contents: Contents) -> wire.Copy:

@@ -152,9 +152,15 @@ class Client:
         chunks: Iterable[bytes],
         *,
         owner: str = "default",
+        prune: bool = False,
+        dry_run: bool = False,
         sent: Callable[[bytes], None] = lambda _: None,
     ) -> wire.ApplyReply:
-        """Stream JSON Lines, in chunks of any size. sent: called with each chunk on its way."""
+        """Stream JSON Lines, in chunks of any size. sent: called with each chunk on its way.
+
+        prune: remove what an earlier apply of the same owner made and these lines do not name. dry_run: only say what would
+        be done, with the first differences.
+        """
 
         def body() -> Iterator[bytes]:
             for chunk in chunks:
@@ -162,7 +168,9 @@ class Client:
                     yield chunk
                     sent(chunk)
 
-        answer = self._call("POST", "/v1/apply", body(), query={"owner": owner}, timeout_s=LONG_S)
+        query = {"owner": owner} | ({"prune": "true"} if prune else {})
+        query |= {"dry_run": "true", "differences": str(wire.MAX_DIFFERENCES)} if dry_run else {}
+        answer = self._call("POST", "/v1/apply", body(), query=query, timeout_s=LONG_S)
         return wire.from_plain(wire.ApplyReply, answer)
 
     def backup(self, file: str, *, force: bool = False) -> wire.Copy:

@@ -21,6 +21,7 @@ from cronally.admin.answers import (
     apply_answer,
     backfill_answer,
     copy_answer,
+    difference_answer,
     fire_answer,
     retry_answer,
     schedule_answer,
@@ -58,6 +59,7 @@ from cronally.instants import format_utc
 
 if TYPE_CHECKING:
     from cronally.clock import Clock
+    from cronally.engine.applying import ApplyResult
     from cronally.engine.service import Service
 
 log = logging.getLogger(__name__)
@@ -277,8 +279,10 @@ class AdminServer:
     # --- apply ------------------------------------------------------------------------------------------------------
 
     async def _apply(self, request: web.Request) -> web.Response:
-        query = query_of(request, "owner")
+        query = query_of(request, "owner", "prune", "dry_run", "differences")
         owner = query.get("owner", "default")
+        is_dry_run, is_pruning = flag(query, "dry_run"), flag(query, "prune")
+        most = whole_number(query, "differences", default=1_000, least=0, most=wire.MAX_DIFFERENCES)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", owner):
             raise UsageError(
                 f"{owner[:100]!r} cannot be an owner; use 1 to 80 letters, digits, dots, dashes or underscores, "
@@ -291,14 +295,35 @@ class AdminServer:
             by = await self._by(request)
             body = ApplyBody(request.content)
             await body.read_ahead()
-            result = await self._service.apply(read_lines(body), owner=owner, by=by)
+            lines = read_lines(body)
+            if is_dry_run:
+                result = await self._service.preview_apply(
+                    lines, owner=owner, is_pruning=is_pruning, most=most
+                )
+                return await self._apply_answer(result, is_dry_run=True)
+            result = await self._service.apply(lines, owner=owner, by=by, is_pruning=is_pruning)
         finally:
             self._applies -= 1
         log.info(
-            "admin.change action=apply owner=%s created=%d changed=%d unchanged=%d problems=%d by=%s",
-            owner, result.created, result.changed, result.unchanged, result.problem_count, by,
+            "admin.change action=apply owner=%s created=%d changed=%d removed=%d unchanged=%d problems=%d by=%s",
+            owner, result.created, result.changed, result.removed, result.unchanged, result.problem_count, by,
         )  # fmt: skip
-        return _answer(apply_answer(result), status=422 if result.problem_count else 200)
+        return await self._apply_answer(result, is_dry_run=False)
+
+    async def _apply_answer(self, result: ApplyResult, *, is_dry_run: bool) -> web.Response:
+        """Answer with the result, its differences written a few at a time."""
+        texts = []
+        size = yielded = 0
+        for number, difference in enumerate(result.differences, start=1):
+            texts.append(_dumps(wire.to_plain(difference_answer(difference))))
+            size += len(texts[-1])
+            if number % _RENDERED_AT_ONCE == 0 or size - yielded > _RENDERED_AT_ONCE_BYTES:
+                yielded = size
+                await self._clock.sleep(0)
+        rest = wire.to_plain(apply_answer(result, is_dry_run=is_dry_run))
+        del rest["differences"]
+        answer = f'{{"differences": [{", ".join(texts)}], {_dumps(rest)[1:]}'
+        return _text(answer, status=422 if result.problem_count else 200)
 
     # --- backup -----------------------------------------------------------------------------------------------------
 

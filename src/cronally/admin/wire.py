@@ -19,6 +19,7 @@ WIRE_VERSION: Final = 1
 VERSION_HEADER: Final = "Cronally-Wire"
 MAX_BODY_BYTES: Final = 1_048_576  # four times the largest message SNS takes; also of one line of an apply
 MAX_PAGE: Final = 1_000
+MAX_DIFFERENCES: Final = 10_000  # of a dry run of apply: as many schedules as a YAML file may have
 MAX_RETRY: Final = 1_000  # fires of one retry
 MAX_BACKFILL: Final = 1_000_000  # fires of one backfill, if the caller allows so many
 _MAX_KEY_CHARS: Final = 200
@@ -77,7 +78,7 @@ class Schedule:
     note: str | None = None
     revision: int = 0
     pending: int = 0
-    owner: str = "default"
+    owner: str | None = None
     effective_from: str | None = None
     created_at: str | None = None
     changed_at: str | None = None
@@ -242,12 +243,34 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What an apply would do to one schedule. action: ``create``, ``change`` or ``remove``.
+
+    before, after: its document without the keys that have their defaults; None where there is none. ``paused`` is in it
+    if it is paused. next_before, next_after: its next slots.
+    """
+
+    action: Literal["create", "change", "remove"]
+    name: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    next_before: list[str] = field(default_factory=list)
+    next_after: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyReply:
-    """What an apply did; with problems, nothing. problem_count: all there are, also those not listed."""
+    """What an apply did, or (is_dry_run) would do; with problems, nothing. problem_count: all there are, also those not listed.
+
+    differences: of a dry run, the first by name; the counts are of all.
+    """
 
     created: int = 0
     changed: int = 0
+    removed: int = 0
     unchanged: int = 0
+    is_dry_run: bool = False
+    differences: list[Difference] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
 
@@ -325,7 +348,7 @@ Answer = (
     | Copy
 )
 _Wire = TypeVar("_Wire")
-_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem)
+_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem, Difference)
 _NESTED: Final[dict[tuple[type, str], type]] = {
     (SchedulesPage, "schedules"): Schedule,
     (PutReply, "schedule"): Schedule,
@@ -335,6 +358,7 @@ _NESTED: Final[dict[tuple[type, str], type]] = {
     (Why, "fires"): Fire,
     (Why, "fields"): FieldMatch,
     (ApplyReply, "problems"): Problem,
+    (ApplyReply, "differences"): Difference,
 }
 
 

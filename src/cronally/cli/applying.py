@@ -1,11 +1,11 @@
-"""apply: make a file of schedules so."""
+"""apply, diff: make a file of schedules so, or show what that would do."""
 
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, BinaryIO, Final, NamedTuple
 
 import typer
 
@@ -13,36 +13,56 @@ from cronally.admin.client import Client
 from cronally.admin.wire import ApplyReply, to_plain
 from cronally.cli import options as o
 from cronally.cli.files import Contents, FileProblem, format_of, read_json, read_yaml
-from cronally.cli.output import err, out, out_json
+from cronally.cli.output import agreed, check_terminal, err, out, out_json
 from cronally.errors import UsageError
 
 EXAMPLES: Final = {
     "apply": """
         cronally apply -f schedules.yaml
         cronally apply -f many.jsonl --owner reports-team
+        cronally apply -f schedules.yaml --prune --owner reports-team
         generate-schedules | cronally apply -f -
+        """,
+    "diff": """
+        cronally diff -f schedules.yaml
+        cronally diff -f schedules.yaml --prune --owner reports-team || echo "it would change something"
         """,
 }
 
 MAX_SHOWN: Final = 50
 _CHUNK_BYTES: Final = 262_144
+_REFUSED: Final = 1
 _BAD_INPUT: Final = 2
+_DIFFERS: Final = 6
+
+
+_File = Annotated[
+    str,
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="FILE|-",
+        help="YAML, JSON or JSON Lines, by its extension or else its content; - is standard input.",
+    ),
+]
+_Owner = Annotated[
+    str, typer.Option("--owner", metavar="NAME", help="Recorded with each schedule that the file names.")
+]
+_Prune = Annotated[
+    bool,
+    typer.Option(
+        "--prune",
+        help="Remove the schedules that an earlier apply of the same owner made and the file does not name.",
+    ),
+]
 
 
 def apply_command(
-    file: Annotated[
-        str,
-        typer.Option(
-            "--file",
-            "-f",
-            metavar="FILE|-",
-            help="YAML, JSON or JSON Lines, by its extension or else its content; - is standard input.",
-        ),
-    ],
-    owner: Annotated[
-        str,
-        typer.Option("--owner", metavar="NAME", help="Recorded with each schedule that is made or changed."),
-    ] = "default",
+    file: _File,
+    owner: _Owner = "default",
+    prune: _Prune = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     json: o.Json = False,
     socket: o.Socket = None,
 ) -> int:
@@ -50,16 +70,65 @@ def apply_command(
 
     YAML and JSON have 'schedules: {NAME: {when: …, topic: …}}', up to 10,000 schedules; JSON Lines have one schedule
     per line with its "name" inside, any number. A key left out has its default, except 'paused', which leaves a pause as
-    it is. Schedules that the file does not name stay. On bad input nothing is changed, and every problem is shown with its
-    place (exit code 2).
+    it is. Schedules that the file does not name stay, unless --prune removes those of the same owner: then they are
+    shown, and you are asked. On bad input nothing is changed, and every problem is shown with its place (exit code 2).
     """
-    with o.connect(socket) as client, _opened(file) as source:
+    is_asking = prune and not dry_run and not yes
+    if is_asking and file == "-":
+        raise UsageError(
+            "--prune asks before it removes anything, and standard input is the file; look at 'cronally diff --prune -f FILE', then give --yes"
+        )
+    if is_asking:
+        check_terminal("--prune asks before it removes anything", yes=yes)
+    with o.connect(socket) as client:
+        if is_asking:
+            preview = _exchange(client, file, owner=owner, prune=prune, dry_run=True)
+            if preview.reply.removed and not preview.problems:
+                _show(preview.reply, only="remove")
+                if not agreed(f"Remove {_schedules(preview.reply.removed)}?"):
+                    err("nothing was applied")
+                    return _REFUSED
+        done = _exchange(client, file, owner=owner, prune=prune, dry_run=dry_run)
+    return _report(done, as_json=json)
+
+
+def diff_command(
+    file: _File,
+    owner: _Owner = "default",
+    prune: _Prune = False,
+    json: o.Json = False,
+    socket: o.Socket = None,
+) -> int:
+    """Show what 'cronally apply' would do with a file: + created, ~ changed, - removed, and the next fires before and after.
+
+    Exit code 0 when nothing would change, 6 when something would. Up to 10,000 differences are shown, and all are counted.
+    """
+    with o.connect(socket) as client:
+        done = _exchange(client, file, owner=owner, prune=prune, dry_run=True)
+    code = _report(done, as_json=json)
+    reply = done.reply
+    return code or (_DIFFERS if reply.created or reply.changed or reply.removed else 0)
+
+
+class _Exchange(NamedTuple):
+    """What the daemon said of a file, and the problems at their places in it."""
+
+    file: str
+    reply: ApplyReply
+    problems: list[FileProblem]
+
+
+def _exchange(client: Client, file: str, *, owner: str, prune: bool, dry_run: bool) -> _Exchange:
+    with _opened(file) as source:
         head = source.read(_CHUNK_BYTES)
         form = format_of(file, head)
+
+        def send(chunks: Iterable[bytes]) -> ApplyReply:
+            return _sent(client, chunks, owner=owner, prune=prune, dry_run=dry_run)
+
         if form == "lines":
             # As they are: the daemon reads them, and what it says of a line is said of the file's line.
-            chunks = chain((head,), iter(lambda: source.read(_CHUNK_BYTES), b""))
-            reply = _apply(client, chunks, owner)
+            reply = send(chain((head,), iter(lambda: source.read(_CHUNK_BYTES), b"")))
             problems = [FileProblem(p.line, p.name, p.reason) for p in reply.problems]
         else:
             data = head + source.read()
@@ -67,13 +136,10 @@ def apply_command(
             if contents.problems:
                 reply, problems = ApplyReply(problem_count=len(contents.problems)), contents.problems
             else:
-                reply = _apply(client, contents.lines(), owner)
+                reply = send(contents.lines())
                 problems = [_at_its_place(contents, p.line, p.name, p.reason) for p in reply.problems]
-    return _report(
-        reply,
-        sorted(problems, key=lambda problem: problem.line),
-        "stdin" if file == "-" else file,
-        as_json=json,
+    return _Exchange(
+        "stdin" if file == "-" else file, reply, sorted(problems, key=lambda problem: problem.line)
     )
 
 
@@ -94,9 +160,9 @@ def _opened(file: str) -> Iterator[BinaryIO]:
         yield source
 
 
-def _apply(client: Client, chunks: Iterable[bytes], owner: str) -> ApplyReply:
+def _sent(client: Client, chunks: Iterable[bytes], *, owner: str, prune: bool, dry_run: bool) -> ApplyReply:
     if not sys.stderr.isatty():
-        return client.apply(chunks, owner=owner)
+        return client.apply(chunks, owner=owner, prune=prune, dry_run=dry_run)
     count = 0
 
     def sent(chunk: bytes) -> None:
@@ -106,7 +172,7 @@ def _apply(client: Client, chunks: Iterable[bytes], owner: str) -> ApplyReply:
         sys.stderr.flush()
 
     try:
-        return client.apply(chunks, owner=owner, sent=sent)
+        return client.apply(chunks, owner=owner, prune=prune, dry_run=dry_run, sent=sent)
     finally:
         sys.stderr.write("\r\x1b[K")
 
@@ -119,18 +185,41 @@ def _at_its_place(contents: Contents, number: int, name: str | None, reason: str
     return FileProblem(schedule.line, schedule.name, reason)
 
 
-def _report(reply: ApplyReply, problems: list[FileProblem], place: str, *, as_json: bool) -> int:
+def _report(done: _Exchange, *, as_json: bool) -> int:
+    reply, problems = done.reply, done.problems
     if as_json:
-        plain = to_plain(reply) | {"problems": [problem._asdict() for problem in problems]}
-        out_json(plain)
+        out_json(to_plain(reply) | {"problems": [problem._asdict() for problem in problems]})
     if not reply.problem_count:
         if not as_json:
-            out(f"created {reply.created:,}, changed {reply.changed:,}, unchanged {reply.unchanged:,}")
+            _show(reply) if reply.is_dry_run else out(_done_text(reply))
         return 0
     for line, name, reason in problems[:MAX_SHOWN]:
-        err(f"{place}:{line}: {f'{name}: ' if name else ''}{reason}")
+        err(f"{done.file}:{line}: {f'{name}: ' if name else ''}{reason}")
     more = reply.problem_count - min(len(problems), MAX_SHOWN)
     if more:
         err(f"and {more:,} more")
     err("cronally: nothing was applied; correct the file and apply it again")
     return _BAD_INPUT
+
+
+def _show(reply: ApplyReply, *, only: str | None = None) -> None:
+    """Print the differences, all or of one kind, and how many there are."""
+    from cronally.cli.differences import counts_text, difference_text, is_coloured
+
+    coloured = is_coloured()
+    for difference in reply.differences:
+        if only in (None, difference.action):
+            out(difference_text(difference, coloured=coloured))
+    more = reply.created + reply.changed + reply.removed - len(reply.differences)
+    if more:
+        out(f"and {more:,} more")
+    out(counts_text(reply))
+
+
+def _done_text(reply: ApplyReply) -> str:
+    removed = f", removed {reply.removed:,}" if reply.removed else ""
+    return f"created {reply.created:,}, changed {reply.changed:,}{removed}, unchanged {reply.unchanged:,}"
+
+
+def _schedules(count: int) -> str:
+    return "1 schedule" if count == 1 else f"{count:,} schedules"

@@ -9,7 +9,8 @@ from cronally.admin.client import Client
 from cronally.admin.wire import PutReply, to_plain
 from cronally.cli import options as o
 from cronally.cli.documents import document_from_options, merged
-from cronally.cli.output import err, out, out_json, warn
+from cronally.cli.output import agreed, check_terminal, err, out, out_json, warn
+from cronally.cli.selecting import Selection, names_of
 from cronally.errors import CronallyError, RevisionConflict, UsageError
 
 EXAMPLES: Final = {
@@ -27,15 +28,20 @@ EXAMPLES: Final = {
     "rm": """
         cronally rm nightly-report
         cronally rm old-1 old-2 --drop-pending
+        cronally rm 'trial-*' --tag 2025
         """,
     "pause": """
         cronally pause nightly-report --until 2h --note "database upgrade"
         cronally pause nightly-report --until 2026-12-01T06:00:00Z
+        cronally pause --tag reports --until 30m
         """,
     "resume": """
         cronally resume nightly-report
+        cronally resume --tag reports
         """,
 }
+
+_REFUSED: Final = 1
 
 When = Annotated[
     str,
@@ -204,13 +210,30 @@ def _print_put(reply: PutReply, *, as_json: bool) -> None:
 
 
 def rm_command(
-    names: o.Names, drop_pending: o.DropPending = False, json: o.Json = False, socket: o.Socket = None
+    names: o.Globs = None,
+    tag: o.WithTag = None,
+    drop_pending: o.DropPending = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: o.Json = False,
+    socket: o.Socket = None,
 ) -> int:
     """Remove schedules; their history stays.
 
-    Fires that are still to be published are published all the same, unless --drop-pending skips them.
+    Those that a glob or a tag selects are shown, and you are asked, first. Fires that are still to be published are
+    published all the same, unless --drop-pending skips them.
     """
+    selection = Selection(names or (), tag or ())
+    if selection.is_bulk:
+        check_terminal("what a glob or a tag selects is removed only when you agree", yes=yes)
     with o.connect(socket) as client:
+        found = names_of(client, selection)
+        if selection.is_bulk and not yes:
+            (err if json else out)("\n".join(found))
+            if not agreed(
+                f"Remove {'this schedule' if len(found) == 1 else f'these {len(found):,} schedules'}?"
+            ):
+                err("nothing was removed")
+                return _REFUSED
 
         def remove(name: str) -> dict[str, Any]:
             reply = client.remove(name, drop_pending=drop_pending)
@@ -218,11 +241,12 @@ def rm_command(
                 out(f"removed {name}{_pending(reply.pending)}")
             return {"name": name, "pending": reply.pending}
 
-        return _each(names, remove, "removed", as_json=json)
+        return _each(found, remove, "removed", as_json=json)
 
 
 def pause_command(
-    names: o.Names,
+    names: o.Globs = None,
+    tag: o.WithTag = None,
     until: Annotated[
         str | None,
         typer.Option(
@@ -248,10 +272,13 @@ def pause_command(
                 out(f"{pause_text(reply.schedule)} {name}{_pending(reply.pending)}")
             return {"name": name, "pending": reply.pending, "schedule": to_plain(reply.schedule)}
 
-        return _each(names, pause, "paused", as_json=json)
+        found = names_of(client, Selection(names or (), tag or ()))
+        return _each(found, pause, "paused", as_json=json)
 
 
-def resume_command(names: o.Names, json: o.Json = False, socket: o.Socket = None) -> int:
+def resume_command(
+    names: o.Globs = None, tag: o.WithTag = None, json: o.Json = False, socket: o.Socket = None
+) -> int:
     """End the pause of schedules; slots that passed meanwhile stay skipped."""
     with o.connect(socket) as client:
 
@@ -264,7 +291,8 @@ def resume_command(names: o.Names, json: o.Json = False, socket: o.Socket = None
                 out(next_fires_text(schedule))
             return {"name": name, "schedule": to_plain(schedule)}
 
-        return _each(names, resume, "resumed", as_json=json)
+        found = names_of(client, Selection(names or (), tag or ()))
+        return _each(found, resume, "resumed", as_json=json)
 
 
 def _each(names: list[str], act: Callable[[str], dict[str, Any]], key: str, *, as_json: bool) -> int:

@@ -12,7 +12,7 @@ import typer
 from cronally.admin.client import Client
 from cronally.admin.wire import MAX_BACKFILL, MAX_PAGE, MAX_RETRY, BackfillReply, Fire, RetryReply, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import agreed, err, out, out_json
+from cronally.cli.output import agreed, check_terminal, err, out, out_json
 from cronally.errors import CronallyError, UsageError
 
 EXAMPLES: Final = {
@@ -100,7 +100,7 @@ def retry_command(
     then nothing is retried. Skipped fires are retried only by their ids.
     """
     _check_retry(fire_ids, since, schedule, failed=failed)
-    _check_terminal("retry", yes=yes)
+    check_terminal("'cronally retry' asks before it sends anything", yes=yes)
     with o.connect(socket) as client:
         asked = _failed(client, since, schedule) if failed else _named(client, fire_ids or [])
         if asked.ids and not yes:
@@ -255,7 +255,7 @@ def backfill_command(
     the schedule's deadline counts from now. Slots that were backfilled before are left alone, so a backfill that was broken off can be run again.
     """
     if not dry_run:
-        _check_terminal("backfill", yes=yes)
+        check_terminal("'cronally backfill' asks before it sends anything", yes=yes)
     with o.connect(socket) as client:
 
         def ask(*, is_dry_run: bool) -> BackfillReply:
@@ -299,11 +299,6 @@ def _backfill_text(reply: BackfillReply, done: str) -> str:
 
 
 # --- what both say ------------------------------------------------------------------------------------------------
-
-
-def _check_terminal(command: str, *, yes: bool) -> None:
-    if not yes and not sys.stdin.isatty():
-        raise UsageError(f"'cronally {command}' asks before it sends anything; off a terminal give --yes")
 
 
 def _fires(count: int) -> str:

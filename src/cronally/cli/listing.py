@@ -1,17 +1,21 @@
 """ls, show, history, status: what there is and what became of it."""
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import typer
 
-from cronally.admin.wire import MAX_PAGE, Fire, Schedule, to_plain
+from cronally.admin.client import Client
+from cronally.admin.wire import MAX_PAGE, Fire, Schedule, from_plain, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import err, out, out_json, warn
+from cronally.cli.output import err, out, out_json, out_json_list, warn
+from cronally.cli.selecting import Selection, pages
 from cronally.errors import CronallyError, UsageError
 
 EXAMPLES: Final = {
     "ls": """
         cronally ls
+        cronally ls 'report-*' --tag nightly
         cronally ls --json | jq -r '.schedules[] | select(.error) | .name'
         """,
     "show": """
@@ -29,25 +33,48 @@ EXAMPLES: Final = {
 }
 
 
-def ls_command(json: o.Json = False, socket: o.Socket = None) -> None:
-    """List all schedules by name, with their next fire and how they are."""
-    with o.connect(socket) as client:
-        if json:
-            # As they came: a thousand schedules are printed as soon as they are read.
-            plain = [schedule for page in client.schedule_pages() for schedule in page["schedules"]]
-            out_json({"schedules": plain})
-            return
-        schedules: list[Schedule] = []
-        now = None
-        for page in client.schedules():
-            schedules += page.schedules
-            now = page.now
-    if not schedules:
-        err("there are no schedules; make one with 'cronally add'")
-        return
-    from cronally.cli.render import schedules_table
+_Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="At most so many. [default: all]")
+]
 
-    out(schedules_table(schedules, now))
+
+def ls_command(
+    names: o.Globs = None,
+    tag: o.WithTag = None,
+    limit: _Limit = None,
+    json: o.Json = False,
+    socket: o.Socket = None,
+) -> None:
+    """List schedules by name, with their next fire and how they are: all of them, or those selected."""
+    selection = Selection(names or (), tag or ())
+    with o.connect(socket) as client:
+        found = _first(pages(client, selection), limit)
+        if json:
+            out_json_list("schedules", (schedule for page, _ in found for schedule in page))
+            return
+        from cronally.cli.render import Table, schedules_rows
+
+        table = Table(("NAME", "WHEN", "TZ", "NEXT (LOCAL)", "TOPIC", "STATE"))
+        for page, now in found:
+            out(table.part(schedules_rows([from_plain(Schedule, one) for one in page], now)))
+    if not table.has_rows:
+        err(
+            "no schedule is like that; 'cronally ls' lists all"
+            if selection.names or selection.tags
+            else "there are no schedules; make one with 'cronally add'"
+        )
+
+
+def _first(
+    found: Iterator[tuple[list[dict[str, Any]], str | None]], limit: int | None
+) -> Iterator[tuple[list[dict[str, Any]], str | None]]:
+    """Yield pages up to *limit* schedules."""
+    for page, now in found:
+        if limit is not None and len(page) >= limit:
+            yield page[:limit], now
+            return
+        yield page, now
+        limit = None if limit is None else limit - len(page)
 
 
 def show_command(name: o.Name, json: o.Json = False, socket: o.Socket = None) -> None:
@@ -107,40 +134,48 @@ def history_command(
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many, the newest.")
-    ] = 100,
+        int | None,
+        typer.Option("--limit", min=1, metavar="N", help="At most so many, the newest. [default: all]"),
+    ] = None,
     json: o.Json = False,
     socket: o.Socket = None,
 ) -> None:
     """List what became of each slot, newest first: published, pending, skipped, expired or rejected, and why."""
     if name == "":
         raise UsageError("the name of the schedule is empty; leave it out for all of them")
-    fires: list[Fire] = []
-    before: str | None = None
+    wanted = {
+        "schedule": name,
+        "state": ",".join(state or []) or None,
+        "reason": ",".join(reason or []) or None,
+        "since": since,
+        "until": until,
+    }
     with o.connect(socket) as client:
-        while len(fires) < limit:
-            page = client.fires(
-                schedule=name,
-                state=",".join(state or []) or None,
-                reason=",".join(reason or []) or None,
-                since=since,
-                until=until,
-                before=before,
-                limit=str(min(limit - len(fires), MAX_PAGE)),
-            )
-            fires += page.fires
-            before = page.next
-            if before is None:
-                break
-    if json:
-        out_json({"fires": to_plain(fires)})
-        return
-    if not fires:
-        err("no slots are on record for that")
-        return
-    from cronally.cli.render import fires_table
+        found = _fire_pages(client, wanted, limit)
+        if json:
+            out_json_list("fires", (to_plain(fire) for page in found for fire in page))
+            return
+        from cronally.cli.render import FIRE_HEADS, Table, fires_rows
 
-    out(fires_table(fires))
+        table = Table(FIRE_HEADS)
+        for page in found:
+            out(table.part(fires_rows(page)))
+    if not table.has_rows:
+        err("no slots are on record for that")
+
+
+def _fire_pages(client: Client, wanted: Mapping[str, str | None], limit: int | None) -> Iterator[list[Fire]]:
+    """Yield the entries that are *wanted*, newest first, up to *limit*."""
+    before: str | None = None
+    while True:
+        most = MAX_PAGE if limit is None else min(limit, MAX_PAGE)
+        page = client.fires(**wanted, before=before, limit=str(most))
+        if page.fires:
+            yield page.fires
+        before = page.next
+        limit = None if limit is None else limit - len(page.fires)
+        if before is None or limit == 0:
+            return
 
 
 def status_command(json: o.Json = False, socket: o.Socket = None) -> None:

@@ -40,6 +40,8 @@ COMMANDS: Final = {
     "history": ("listing", "List what became of each slot."),
     "status": ("listing", "Show how the daemon is."),
     "apply": ("applying", "Make a file of schedules so."),
+    "diff": ("applying", "Show what apply would do with a file."),
+    "export": ("exporting", "Write schedules as a file for apply."),
     "backup": ("backups", "Write a copy of the store while the daemon runs."),
     "restore": ("backups", "Put a backup in the place of the store."),
 }
@@ -101,7 +103,8 @@ def _cronally(
 
     A daemon ('cronally serve') keeps the schedules; the other commands speak to it through its socket.
 
-    Exit codes: 0 done, 1 failed, 2 bad input, 3 no daemon, 4 no such schedule, 5 conflict, 70 a bug.
+    Exit codes: 0 done, 1 failed, 2 bad input, 3 no daemon, 4 no such schedule, 5 conflict,
+    6 differences found, 70 a bug.
     """
     if version:
         _print_version(as_json=json)

@@ -18,7 +18,14 @@ Socket = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; times are RFC 3339 UTC.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of schedules.")]
+Globs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME...", help="Names of schedules, or globs in quotes, such as 'report-*'."),
+]
+WithTag = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="WORD", help="Those that have this tag; if repeated, all of them."),
+]
 DropPending = Annotated[
     bool, typer.Option("--drop-pending", help="Skip its fires that are still to be published, too.")
 ]

@@ -6,7 +6,12 @@ import io
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from cronally.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def prepare_streams() -> None:
@@ -33,9 +38,27 @@ def out(text: str) -> None:
 
 def out_json(value: Any) -> None:
     """Write one JSON document; on a terminal spread out to be read."""
+    out(_dumped(value))
+
+
+def out_json_list(key: str, items: Iterable[Any]) -> None:
+    """Write one JSON document, ``{key: [items]}``, each item as it comes."""
+    before = f'{{"{key}": ['
+    for item in items:
+        out_part(before + _dumped(item))
+        before = ",\n"
+    out("]}" if before == ",\n" else f"{before}]}}")
+
+
+def out_part(text: str) -> None:
+    """Write text as it is, without an end of line."""
+    sys.stdout.write(text)
+
+
+def _dumped(value: Any) -> str:
     is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
     indent = 2 if sys.stdout.isatty() else None
-    out(json.dumps(value, ensure_ascii=not is_unicode, indent=indent))
+    return json.dumps(value, ensure_ascii=not is_unicode, indent=indent)
 
 
 def err(text: str) -> None:
@@ -50,6 +73,12 @@ def agreed(question: str) -> bool:
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def check_terminal(why: str, *, yes: bool) -> None:
+    """Refuse to go on if somebody is to be asked and nobody is there. why: it is asked. Errors: UsageError."""
+    if not yes and not sys.stdin.isatty():
+        raise UsageError(f"{why}; off a terminal give --yes")
 
 
 def warn(sentences: list[str]) -> None:

@@ -100,15 +100,31 @@ def next_fires_text(schedule: Schedule) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return aligned columns; the last one is as long as it needs to be."""
-    cells = [heads, *([_cut(cell) for cell in row[:-1]] + [row[-1]] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
-    line = "  ".join([*(f"{{:<{width}}}" for width in widths), "{}"])
-    return "\n".join(line.format(*row).rstrip() for row in cells)
+    return Table(heads).part(rows)
 
 
-def schedules_table(schedules: Sequence[Schedule], now: str | None) -> str:
-    """Return what ``ls`` prints."""
-    rows = [
+class Table:
+    """Aligned columns, printed a part at a time; they never get narrower. The last one is as long as it needs to be."""
+
+    def __init__(self, heads: Sequence[str]) -> None:
+        self.has_rows = False
+        self._heads = heads
+        self._widths = [0] * (len(heads) - 1)
+
+    def part(self, rows: Sequence[Sequence[str]]) -> str:
+        """Return the lines of *rows*; the first time below the heads."""
+        cells = [*([_cut(cell) for cell in row[:-1]] + [row[-1]] for row in rows)]
+        cells = cells if self.has_rows else [[*self._heads], *cells]
+        self.has_rows = self.has_rows or bool(rows)
+        longest = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+        self._widths = [max(pair) for pair in zip(self._widths, longest, strict=True)]
+        line = "  ".join([*(f"{{:<{width}}}" for width in self._widths), "{}"])
+        return "\n".join(line.format(*row).rstrip() for row in cells)
+
+
+def schedules_rows(schedules: Sequence[Schedule], now: str | None) -> list[tuple[str, ...]]:
+    """Return the rows that ``ls`` prints: name, when, tz, next (local), topic, state."""
+    return [
         (
             schedule.name,
             " ".join(schedule.when.split()),
@@ -119,7 +135,6 @@ def schedules_table(schedules: Sequence[Schedule], now: str | None) -> str:
         )
         for schedule in schedules
     ]
-    return table(("NAME", "WHEN", "TZ", "NEXT (LOCAL)", "TOPIC", "STATE"), rows)
 
 
 def _next_text(schedule: Schedule, now: str | None) -> str:
@@ -200,9 +215,17 @@ def _attribute_text(name: str, value: object) -> str:
 # --- fires and state --------------------------------------------------------------------------------------------
 
 
+FIRE_HEADS: Final = ("FIRE TIME", "SCHEDULE", "KIND", "STATE", "LATE", "TRIES", "ABOUT")
+
+
 def fires_table(fires: Sequence[Fire]) -> str:
-    """Return what ``history`` prints."""
-    rows = [
+    """Return fires as ``history`` prints them."""
+    return table(FIRE_HEADS, fires_rows(fires))
+
+
+def fires_rows(fires: Sequence[Fire]) -> list[tuple[str, ...]]:
+    """Return the rows below ``FIRE_HEADS``."""
+    return [
         (
             fire.fire_time,
             fire.schedule,
@@ -214,7 +237,6 @@ def fires_table(fires: Sequence[Fire]) -> str:
         )
         for fire in fires
     ]
-    return table(("FIRE TIME", "SCHEDULE", "KIND", "STATE", "LATE", "TRIES", "ABOUT"), rows)
 
 
 def late_text(lateness_us: int | None) -> str:

@@ -4,6 +4,7 @@ typer reads them with pydantic, which takes 75 ms to import, half of what a shor
 valid integer, unable to parse string as an integer". These few kinds need neither.
 """
 
+from math import inf
 from typing import Any, get_args, get_origin
 
 import typer
@@ -32,14 +33,18 @@ class PlainValue:
             wanted = "a whole number" if self._kind is int else "a number"
             raise typer.BadParameter(f"{value[:50]!r} is not {wanted}", ctx=ctx, param=param) from None
         if not self._is_within(number):
-            bounds = f"from {self._least:,} to {self._most:,}"
+            bounds = (
+                f"from {self._least:,} to {self._most:,}"
+                if self._most is not None
+                else f"{self._least:,} or more"
+            )
             raise typer.BadParameter(f"{value[:50]!r} is not {bounds}", ctx=ctx, param=param)
         return number
 
     def _is_within(self, number: float) -> bool:
-        if self._least is None or self._most is None:
+        if self._least is None:
             return True
-        return self._least <= number <= self._most  # not so for NaN, either
+        return self._least <= number <= (inf if self._most is None else self._most)  # not so for NaN, either
 
 
 def read_plainly(command: Any) -> Any:

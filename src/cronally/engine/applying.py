@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, NamedTuple
 from cronally.domain.documents import DuplicateKey, load_json
 from cronally.domain.spec import canonical_document, from_document, parse_paused
 from cronally.engine.records import StagedRow
+from cronally.engine.views import is_same_pause, next_slots, wished_pause
 from cronally.errors import FieldError, UsageError, printable
 from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from cronally.clock import Clock
+    from cronally.domain.model import Pause
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
     from cronally.engine.ports import Store
-    from cronally.engine.records import StagedChange
+    from cronally.engine.records import Owned, StagedChange
 
 MAX_LINE_BYTES = 1_048_576
 MAX_PROBLEMS = 1_000  # reported; the others are counted
@@ -36,6 +38,9 @@ _COUNTS_AS_ONE_BYTES = 8_192
 _CHECKED_FOR_S = 0.003  # or they end it: a name looked for among all zones takes as long as fifty good lines
 _STAGED_AT_ONCE = 1_000
 _STAGED_AT_ONCE_BYTES = 1_048_576
+_MOST_SHOWN_BYTES = 8_388_608  # of the differences of a preview; the others are counted
+_STATE_BYTES = 1_000  # without its message
+_SHOWN_FIRES = 3  # before and after, of each schedule that would change
 
 
 class LineProblem(NamedTuple):
@@ -46,13 +51,37 @@ class LineProblem(NamedTuple):
     reason: str
 
 
+class State(NamedTuple):
+    """A schedule as it is, or as it would be. next_fires: its next slots; none while it is paused for good."""
+
+    spec: ScheduleSpec
+    pause: Pause | None
+    next_fires: tuple[UtcMs, ...]
+
+
+class Difference(NamedTuple):
+    """What an apply would do to one schedule. before is None if it would be created, after if it would be removed."""
+
+    name: str
+    before: State | None
+    after: State | None
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much of an answer it takes."""
+        states = [state for state in (self.before, self.after) if state is not None]
+        return sum(_STATE_BYTES + len((state.spec.message or "").encode()) for state in states)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyResult:
-    """What an apply did; with problems, nothing."""
+    """What an apply did; with problems, nothing. differences: of a preview, the first ones by name."""
 
     created: int = 0
     changed: int = 0
+    removed: int = 0
     unchanged: int = 0
+    differences: tuple[Difference, ...] = ()
     problems: tuple[LineProblem, ...] = ()
     problem_count: int = 0
 
@@ -60,7 +89,8 @@ class ApplyResult:
 class Applying:
     """One apply; the caller holds the lock of *edits*.
 
-    put: changes one schedule by its document and returns ``created``, ``changed`` or ``unchanged``.
+    Args: put: changes one schedule by its document and returns ``created``, ``changed`` or ``unchanged``.
+        remove: removes one.
     """
 
     def __init__(
@@ -70,12 +100,14 @@ class Applying:
         core: Core,
         clock: Clock,
         put: Callable[[str, Mapping[str, object]], Awaitable[str]],
+        remove: Callable[[str], Awaitable[object]],
     ) -> None:
         self._store = store
         self._edits = edits
         self._core = core
         self._clock = clock
         self._put = put
+        self._remove = remove
         self.topics: set[str] = set()
         self._line_of: dict[str, int] = {}
         self._singly: dict[str, Mapping[str, object]] = {}
@@ -83,8 +115,36 @@ class Applying:
         self._problems: list[LineProblem] = []
         self._problem_count = 0
 
-    async def run(self, lines: AsyncIterator[bytes], *, owner: str, by: str) -> ApplyResult:
-        """Apply *lines*, JSON documents with their ``name``."""
+    async def run(
+        self, lines: AsyncIterator[bytes], *, owner: str, by: str, is_pruning: bool = False
+    ) -> ApplyResult:
+        """Apply *lines*, JSON documents with their ``name``.
+
+        is_pruning: schedules that an earlier apply of the same owner made, and that *lines* do not name, are removed.
+        """
+        return await self._compared(
+            lines,
+            owner if is_pruning else None,
+            lambda changes, obsolete: self._make(changes, obsolete, owner=owner, by=by),
+        )
+
+    async def preview(
+        self, lines: AsyncIterator[bytes], *, owner: str, is_pruning: bool = False, most: int
+    ) -> ApplyResult:
+        """Say what ``run`` would do, with the first *most* differences (fewer if they are large), and do nothing."""
+        return await self._compared(
+            lines,
+            owner if is_pruning else None,
+            lambda changes, obsolete: self._preview(changes, obsolete, most),
+        )
+
+    async def _compared(
+        self,
+        lines: AsyncIterator[bytes],
+        pruned_owner: str | None,
+        act: Callable[[Sequence[StagedChange], Sequence[Owned]], Awaitable[ApplyResult]],
+    ) -> ApplyResult:
+        """Stage *lines* and, if all are well, *act* on what differs and on what *pruned_owner* has that they do not name."""
         await self._store.stage_begin()
         try:
             await self._stage(lines)
@@ -92,25 +152,77 @@ class Applying:
             await self._check_past(changes)
             if self._problem_count:
                 return ApplyResult(problems=tuple(self._problems), problem_count=self._problem_count)
-            return await self._make(changes, owner=owner, by=by)
+            owned = [] if pruned_owner is None else await self._store.owned(pruned_owner)
+            return await act(changes, [one for one in owned if one.name not in self._line_of])
         finally:
             await self._store.stage_begin()
 
-    async def _make(self, changes: Sequence[StagedChange], *, owner: str, by: str) -> ApplyResult:
+    async def _make(
+        self, changes: Sequence[StagedChange], obsolete: Sequence[Owned], *, owner: str, by: str
+    ) -> ApplyResult:
         outcomes: Counter[str] = Counter()
         await self._edits.finish_pauses()
         at_rest = [change for change in changes if self._core.is_at_rest(change.id)]
         await self._store.unstage([change.name for change in at_rest])
         together = [change for change in changes if not self._core.is_at_rest(change.id)]
-        if together:
-            await self._edits.flip(together, by=by, owner=owner)
+        removed = [one for one in obsolete if not self._core.is_at_rest(one.id)]
+        if together or removed:
+            await self._edits.flip(together, by=by, owner=owner, removed=removed)
         outcomes["created"] = sum(change.id is None for change in together)
         outcomes["changed"] = len(together) - outcomes["created"]
         self._singly |= {change.name: json.loads(change.document) for change in at_rest}
         for name, document in self._singly.items():
             outcomes[await self._put(name, document)] += 1
-        created, changed = outcomes["created"], outcomes["changed"]
-        return ApplyResult(created=created, changed=changed, unchanged=len(self._line_of) - created - changed)
+        for one in obsolete:
+            if self._core.is_at_rest(one.id):
+                await self._remove(one.name)
+        return self._result(outcomes["created"], outcomes["changed"], len(obsolete))
+
+    def _result(
+        self, created: int, changed: int, removed: int, differences: Iterable[Difference] = ()
+    ) -> ApplyResult:
+        return ApplyResult(
+            created=created,
+            changed=changed,
+            removed=removed,
+            unchanged=len(self._line_of) - created - changed,
+            differences=tuple(differences),
+        )
+
+    # --- previewing ---------------------------------------------------------------------------------------------------
+
+    async def _preview(
+        self, changes: Sequence[StagedChange], obsolete: Sequence[Owned], most: int
+    ) -> ApplyResult:
+        documents = {change.name: json.loads(change.document) for change in changes}
+        is_new = {change.name: change.id is None for change in changes}
+        for name, document in self._singly.items():
+            stored = await self._store.schedule(name)
+            spec = from_document(name, document)
+            pause = wished_pause(parse_paused(document.get("paused")), stored, self._clock.wall())
+            if stored is None or stored.spec != spec or not is_same_pause(stored.pause, pause):
+                documents[name], is_new[name] = document, stored is None
+        names = sorted([*documents, *(one.name for one in obsolete)])[:most]
+        differences: list[Difference] = []
+        size_bytes = 0
+        for name in names:
+            if size_bytes > _MOST_SHOWN_BYTES:
+                break
+            differences.append(await self._difference(name, documents.get(name)))
+            size_bytes += differences[-1].size_bytes
+        created = sum(is_new.values())
+        return self._result(created, len(is_new) - created, len(obsolete), differences)
+
+    async def _difference(self, name: str, document: Mapping[str, object] | None) -> Difference:
+        """Return what becomes of the schedule *name*. document: as it would be; None if it would be removed."""
+        await self._clock.sleep(0)
+        now = self._clock.wall()
+        stored = await self._store.schedule(name)
+        before = None if stored is None else _state(stored.spec, stored.pause, now)
+        if document is None:
+            return Difference(name, before, None)
+        pause = wished_pause(parse_paused(document.get("paused")), stored, now)
+        return Difference(name, before, _state(from_document(name, document), pause, now))
 
     # --- checking -----------------------------------------------------------------------------------------------------
 
@@ -180,6 +292,13 @@ class Applying:
         if len(self._problems) < MAX_PROBLEMS:
             shown = None if name is None else printable(name[:_MAX_SHOWN_CHARS])
             self._problems.append(LineProblem(line, shown, reason))
+
+
+def _state(spec: ScheduleSpec, pause: Pause | None, now: UtcMs) -> State:
+    if pause is not None and pause.until is None:
+        return State(spec, pause, ())
+    after = now if pause is None or pause.until is None else UtcMs(max(now, pause.until - 1))
+    return State(spec, pause, tuple(next_slots(spec, after, _SHOWN_FIRES)))
 
 
 def _parse(line: bytes) -> dict[str, object]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cronally.engine.hooks import Hooks
     from cronally.engine.loop import Loop
     from cronally.engine.ports import Store
-    from cronally.engine.records import Revised, StagedChange, StoredSchedule
+    from cronally.engine.records import Owned, Revised, StagedChange, StoredSchedule
     from cronally.engine.set_back import SetBack
 
 _SLICE = 200  # schedules taken in between two yields to the event loop
@@ -75,11 +75,11 @@ class Edits:
         self.lock = asyncio.Lock()
         """Held by whoever reads a schedule in order to change it."""
 
-    async def create(self, wanted: Wanted, *, by: str, owner: str = "default") -> None:
+    async def create(self, wanted: Wanted, *, by: str, owner: str | None = None) -> None:
         """Create a schedule. The caller holds ``lock``. Errors: Conflict (name taken), StoreError, NotReady."""
         await to_its_end(self._create(wanted, by=by, owner=owner))
 
-    async def _create(self, wanted: Wanted, *, by: str, owner: str) -> None:
+    async def _create(self, wanted: Wanted, *, by: str, owner: str | None) -> None:
         async with self._loop.steady():
             at = self._clock.wall()
             pause = wanted.pause and Pause(since=at, until=wanted.pause.until, note=wanted.pause.note, by=by)
@@ -177,33 +177,46 @@ class Edits:
 
     # --- many at once -------------------------------------------------------------------------------------------------
 
-    async def flip(self, changes: Sequence[StagedChange], *, by: str, owner: str) -> None:
-        """Make the staged *changes* (none of them of a paused schedule) in one transaction. The caller holds ``lock``.
+    async def flip(
+        self, changes: Sequence[StagedChange], *, by: str, owner: str, removed: Sequence[Owned] = ()
+    ) -> None:
+        """Make the staged *changes*, and remove what is *removed*, in one transaction. The caller holds ``lock``.
+
+        None of them is at rest.
 
         A large one takes effect a little ahead, so that the timetable can be brought in line in slices and every slot up
         to then is the old rule's and every later one the new rule's.
         """
-        await to_its_end(self._flip(changes, by=by, owner=owner))
+        await to_its_end(self._flip(changes, removed, by=by, owner=owner))
 
-    async def _flip(self, changes: Sequence[StagedChange], *, by: str, owner: str) -> None:
+    async def _flip(
+        self, changes: Sequence[StagedChange], removed: Sequence[Owned], *, by: str, owner: str
+    ) -> None:
         async with self._loop.steady():
-            await self._flip_ahead(changes, by=by, owner=owner)
+            await self._flip_ahead(changes, removed, by=by, owner=owner)
 
-    async def _flip_ahead(self, changes: Sequence[StagedChange], *, by: str, owner: str) -> None:
+    async def _flip_ahead(
+        self, changes: Sequence[StagedChange], removed: Sequence[Owned], *, by: str, owner: str
+    ) -> None:
         at = self._clock.wall()
         token = self._core.hold_watermark(at)
         old: dict[int, Member] = {}
         unsettled: list[Fire] = []
         created: list[Member] = []
         try:
-            members = await self._present_members(changes)
-            ahead_ms = len(changes) * _AHEAD_US // 1000 if len(changes) > _SLICE else 0
+            members = await self._present_members([*changes, *removed])
+            count = len(changes) + len(removed)
+            ahead_ms = count * _AHEAD_US // 1000 if count > _SLICE else 0
             while not await self._withhold(
                 members, at := UtcMs(self._clock.wall() + ahead_ms), old, unsettled
             ):
                 ahead_ms *= 2  # the machine is slower than that
             rows = await self._store.flip(
-                at=at, by=by, owner=owner, unsettled=[_pending(fire) for fire in unsettled]
+                at=at,
+                by=by,
+                owner=owner,
+                unsettled=[_pending(fire) for fire in unsettled],
+                removed=[one.id for one in removed],
             )
             for start in range(0, len(rows), _SLICE):
                 for member in map(member_of_row, rows[start : start + _SLICE]):
@@ -213,6 +226,11 @@ class Edits:
                     else:
                         created.append(member)
                 await self._clock.sleep(0)
+            for number, one in enumerate(removed):
+                if old.pop(one.id, None) is not None:
+                    self._loop.replan(self._core.end_change(one.id, None))
+                if number % _SLICE == _SLICE - 1:
+                    await self._clock.sleep(0)
         finally:
             self._let_go(old)
             await self._take_in(token, at, created)
@@ -248,11 +266,11 @@ class Edits:
             await self._clock.sleep(0)
         self._core.let_watermark(token)
 
-    async def _present_members(self, changes: Sequence[StagedChange]) -> dict[int, Member]:
+    async def _present_members(self, changes: Sequence[StagedChange | Owned]) -> dict[int, Member]:
         """Return the schedules that *changes* are about as they are now, those that are new left out."""
         members: dict[int, Member] = {}
         for start in range(0, len(changes), _SLICE):
-            single: dict[int, StagedChange] = {}
+            single: dict[int, StagedChange | Owned] = {}
             for change in changes[start : start + _SLICE]:
                 if change.id is None or change.revision_id is None:
                     continue
@@ -269,7 +287,9 @@ class Edits:
             await self._clock.sleep(0)
         return members
 
-    async def _single(self, change: StagedChange, revision_id: int, spec: ScheduleSpec) -> Member | None:
+    async def _single(
+        self, change: StagedChange | Owned, revision_id: int, spec: ScheduleSpec
+    ) -> Member | None:
         """Return a schedule that the core does not keep: an ``@at`` one; None if its rule cannot be compiled any more."""
         assert change.id is not None
         effective_from = MIN_UTC_MS

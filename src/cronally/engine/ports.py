@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Newer,
         Opened,
         Order,
+        Owned,
         PendingFire,
         Pruned,
         Reopened,
@@ -415,12 +416,22 @@ class Store(Protocol):
         """Take rows out of the staging area."""
         ...
 
+    async def owned(self, owner: str) -> list[Owned]:
+        """Return the schedules of *owner* by name."""
+        ...
+
     async def flip(
-        self, *, at: UtcMs, by: str, owner: str, unsettled: Sequence[JournalEntry]
+        self,
+        *,
+        at: UtcMs,
+        by: str,
+        owner: str,
+        unsettled: Sequence[JournalEntry],
+        removed: Sequence[int] = (),
     ) -> list[TimetableRow]:
         """Make every staged change effective from *at*, in one transaction; return the new state of each changed schedule.
 
-        *unsettled* as in ScheduleChange. Staged lines of paused schedules are not among them: the service changes those
+        removed: ids of schedules that end at *at*, none of them at rest. *unsettled* as in ScheduleChange. Staged lines of paused schedules are not among them: the service changes those
         one by one with ``change``, because their open range rows close with an exact count.
         """
         ...

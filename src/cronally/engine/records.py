@@ -39,7 +39,7 @@ class StoredSchedule:
 
     Fields: id: never reused. revision: the revision's number, from 1. revision_id: unique among all revisions.
         effective_from: it has no slots at or before it. error: what SNS last said against it, None when all is well.
-        pending: its pending fires. owner: who applied it.
+        pending: its pending fires. owner: of the apply that made it or took it over; None if a person made it.
     """
 
     id: int
@@ -51,7 +51,7 @@ class StoredSchedule:
     changed_at: UtcMs
     pause: Pause | None = None
     error: str | None = None
-    owner: str = "default"
+    owner: str | None = None
     pending: int = 0
 
 
@@ -176,6 +176,14 @@ class StagedChange(NamedTuple):
     id: int | None
     revision_id: int | None
     document: str
+
+
+class Owned(NamedTuple):
+    """A schedule that an apply of some owner made or took over."""
+
+    name: str
+    id: int
+    revision_id: int
 
 
 class ZoneRecord(NamedTuple):

@@ -279,7 +279,7 @@ class Service:
         wanted = Wanted(spec, pause)
         await self._make_topics([spec.topic])
         if stored is None:
-            await self._edits.create(wanted, by=by, owner=owner or "default")
+            await self._edits.create(wanted, by=by, owner=owner)
         else:
             await self._edits.replace(stored, wanted, by=by, owner=owner)
         return PutResult("created" if stored is None else "changed", await self.get(name))
@@ -374,18 +374,36 @@ class Service:
                 await self._store.remember_run(key, result.written(), at=self._clock.wall())
             return stored, result
 
-    async def apply(self, lines: AsyncIterator[bytes], *, owner: str, by: str) -> ApplyResult:
-        """Apply JSON Lines, one document with its ``name`` a line, all or nothing."""
+    async def apply(
+        self, lines: AsyncIterator[bytes], *, owner: str, by: str, is_pruning: bool = False
+    ) -> ApplyResult:
+        """Apply JSON Lines, one document with its ``name`` a line, all or nothing.
+
+        is_pruning: what an earlier apply of the same owner made, and no line names, is removed.
+        """
         async with self._changing():
-
-            async def put(name: str, document: Mapping[str, object]) -> str:
-                await self._edits.finish_pauses()
-                return (await self._put(name, document, by=by, owner=owner)).outcome
-
-            applying = Applying(self._store, self._edits, self._core, self._clock, put)
-            result = await applying.run(lines, owner=owner, by=by)
+            applying = self._applying(by=by, owner=owner)
+            result = await applying.run(lines, owner=owner, by=by, is_pruning=is_pruning)
             await self._make_topics(applying.topics)
             return result
+
+    async def preview_apply(
+        self, lines: AsyncIterator[bytes], *, owner: str, is_pruning: bool = False, most: int
+    ) -> ApplyResult:
+        """Say what ``apply`` would do, with the first *most* differences by name, and do nothing."""
+        async with self._changing():
+            applying = self._applying(by="", owner=owner)
+            return await applying.preview(lines, owner=owner, is_pruning=is_pruning, most=most)
+
+    def _applying(self, *, by: str, owner: str) -> Applying:
+        async def put(name: str, document: Mapping[str, object]) -> str:
+            await self._edits.finish_pauses()
+            return (await self._put(name, document, by=by, owner=owner)).outcome
+
+        async def remove(name: str) -> None:
+            await self._edits.remove(await self._stored(name), by=by, drop_pending=False)
+
+        return Applying(self._store, self._edits, self._core, self._clock, put, remove)
 
     @asynccontextmanager
     async def _changing(self) -> AsyncIterator[None]:

@@ -153,7 +153,7 @@ def stored_schedule(row: list[Any]) -> StoredSchedule:
         changed_at=changed_at,
         pause=pause,
         error=error,
-        owner=owner,
+        owner=owner or None,
         pending=pending,
     )
 
@@ -216,7 +216,7 @@ HOLDER: Final = "SELECT id FROM schedule WHERE name = ? AND removed_at IS NULL"
 
 INSERT_SCHEDULE: Final = """
     INSERT INTO schedule (name, revision_id, effective_from, created_at, changed_at, owner)
-    VALUES (?1, 0, ?2, ?2, ?2, 'default') RETURNING id
+    VALUES (?1, 0, ?2, ?2, ?2, '') RETURNING id
 """
 
 INSERT_REVISION: Final = """
@@ -323,6 +323,23 @@ STAGED_CHANGES: Final = _slice(
 UNSTAGE: Final = "DELETE FROM staging WHERE name IN (SELECT value FROM json_each(?))"
 
 CLEAR_STAGING: Final = "DELETE FROM staging"
+
+OWNED: Final = """
+    SELECT json_group_array(json_array(name, id, revision_id)) FROM (
+        SELECT name, id, revision_id FROM schedule
+        WHERE owner = ? AND removed_at IS NULL AND name > ? ORDER BY name LIMIT ?
+    )
+"""
+
+_IDS: Final = "(SELECT value FROM json_each(:ids))"
+REMOVE_MANY: Final = (
+    f"INSERT OR IGNORE INTO former_name (name, schedule_id) SELECT name, id FROM schedule WHERE id IN {_IDS}",
+    f"""
+    INSERT INTO action (schedule_id, revision_id, done_at, done_by, action)
+    SELECT id, revision_id, :at, :by, 'rm' FROM schedule WHERE id IN {_IDS}
+    """,
+    f"UPDATE schedule SET removed_at = :at, effective_from = :at, changed_at = :at WHERE id IN {_IDS}",
+)
 
 LAST_REVISION: Final = "SELECT coalesce(max(id), 0) FROM revision"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cronally.domain.model import Fire
 from cronally.domain.spec import canonical_document, from_canonical
-from cronally.engine.records import Opened, Revised, StagedChange, TimetableRow, ZoneRecord
+from cronally.engine.records import Opened, Owned, Revised, StagedChange, TimetableRow, ZoneRecord
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
 from cronally.instants import UtcMs
 from cronally.store import journal_sql, schedule_sql
@@ -260,14 +260,30 @@ class SqliteStore(SqliteJournal):
         async with self._database.transaction() as writer:
             await writer.rows(schedule_sql.UNSTAGE, (json.dumps(list(names)),))
 
+    async def owned(self, owner: str) -> list[Owned]:
+        found: list[Owned] = []
+        while rows := await self._database.lister.json(
+            schedule_sql.OWNED, (owner, found[-1].name if found else "", _MOST_ROWS)
+        ):
+            found += map(Owned._make, rows)
+        return found
+
     async def flip(
-        self, *, at: UtcMs, by: str, owner: str, unsettled: Sequence[JournalEntry]
+        self,
+        *,
+        at: UtcMs,
+        by: str,
+        owner: str,
+        unsettled: Sequence[JournalEntry],
+        removed: Sequence[int] = (),
     ) -> list[TimetableRow]:
         async with self._database.transaction() as writer:
             [[last]] = await writer.rows(schedule_sql.LAST_REVISION)
             values = {"at": at, "by": by, "owner": owner, "last_revision": last}
             for statement in schedule_sql.FLIP:
                 await writer.rows(statement, values)
+            for statement in schedule_sql.REMOVE_MANY if removed else ():
+                await writer.rows(statement, {"at": at, "by": by, "ids": json.dumps(list(removed))})
             await write_entries(writer, unsettled)
             found: list[TimetableRow] = []
             while rows := await writer.json(schedule_sql.FLIPPED, (last, _MOST_ROWS)):

@@ -67,7 +67,9 @@ def test_relative_text():
 
 
 def test_a_table_of_schedules():
-    assert render.schedules_table([SCHEDULE, replace(SCHEDULE, next_fire=None)], NOW).split("\n") == [
+    table = render.Table(("NAME", "WHEN", "TZ", "NEXT (LOCAL)", "TOPIC", "STATE"))
+    rows = render.schedules_rows([SCHEDULE, replace(SCHEDULE, next_fire=None)], NOW)
+    assert table.part(rows).split("\n") == [
         "NAME     WHEN       TZ             NEXT (LOCAL)                         TOPIC                STATE",
         "nightly  0 9 * * *  Europe/London  Mon 2026-06-01 09:00:00 (in 1h 30m)  reports (us-east-1)  ok",
         "nightly  0 9 * * *  Europe/London  -                                    reports (us-east-1)  done",
@@ -93,6 +95,13 @@ def test_long_cells_are_cut_and_the_last_is_not():
     lines = render.table(("A", "B"), [("x" * 60, "y" * 200)]).split("\n")
     assert lines[1] == "x" * 47 + "…  " + "y" * 200
     assert render.table(("A", "B"), []) == "A  B"
+
+
+def test_the_later_parts_of_a_table_go_on_in_its_columns():
+    table = render.Table(("A", "B"))
+    assert table.part([("xxxx", "1")]) == "A     B\nxxxx  1"
+    assert table.part([("y", "2")]) == "y     2"
+    assert table.part([("zzzzzz", "3")]) == "zzzzzz  3"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cronally.domain.model import SkipReason, State
@@ -270,3 +272,87 @@ async def test_a_bulk_change_that_takes_longer_than_expected_begins_again_furthe
         assert all(
             (a.entry.message == "new") is (a.entry.fire.fire_time > at) for a in rig.publisher.arrivals
         )
+
+
+async def test_what_is_pruned_fires_up_to_that_instant_and_no_longer():
+    async with running_engine() as rig:
+        await rig.apply(line("kept", "@every 10s"), line("gone", "@every 10s"), line("rest", "@every 10s"))
+        await rig.add("by-hand", "@every 10s")
+        await rig.service.pause("rest", by="t")
+        await rig.clock.advance_to(at("08:59:59.500"))  # 09:00:00 is planned and armed
+        result = await rig.apply(line("kept", "@every 10s"), line("new"), is_pruning=True)
+        assert (result.created, result.removed, result.unchanged) == (1, 2, 1)
+        assert await names(rig) == ["by-hand", "kept", "new"]
+        await rig.clock.advance_to(at("09:00:25"))
+        assert sorted(id_ for id_ in rig.sent if "gone" in id_) == [
+            "gone@2026-11-23T08:59:40Z", "gone@2026-11-23T08:59:50Z",
+        ]  # fmt: skip
+        assert sum("kept" in id_ for id_ in rig.sent) == 5
+        [rested] = (await rig.journal("rest")).values()
+        assert (rested.is_open, rested.reason, rested.count) == (False, SkipReason.PAUSED, 2)
+
+
+async def test_pruning_is_as_atomic_as_the_rest():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.apply(line("a", "@every 10s"), line("b", "@every 10s"))
+        store.fail("flip")
+        with pytest.raises(StoreBusy):
+            await rig.apply(line("c"), is_pruning=True)
+        store.fail()
+        assert (await rig.apply(line("a", tz="Mars"), is_pruning=True)).problem_count == 1
+        await clock.advance_to(at("09:00:05"))
+        assert await names(rig) == ["a", "b"]
+        assert sum("b@" in id_ for id_ in rig.sent) == 3
+
+
+async def test_a_slot_that_is_due_when_its_schedule_is_pruned_is_still_sent():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.apply(line("a", "@every 10s", spread="9s"), line("b", "@every 10s", topic=FIFO_TOPIC))
+        store.before_s["flip"] = 5
+        await clock.advance_to(at("08:59:58"))
+        pruning = rig.start(rig.apply(line("c"), is_pruning=True))
+        await clock.advance(6)
+        assert (await pruning).removed == 2
+        await clock.advance_to(at("09:00:25"))
+        slots = {id_.partition("@")[2] for id_ in rig.accepted if id_[0] in "ab"}
+        assert slots == {"2026-11-23T08:59:40Z", "2026-11-23T08:59:50Z"}
+        assert len(rig.accepted) == len(set(rig.accepted)) == 5  # with that of c
+
+
+async def test_a_preview_tells_all_and_does_nothing():
+    async def lines(*given):
+        for each in given:
+            yield json.dumps(each).encode()
+
+    async with running_engine() as rig:
+        await rig.apply(line("same"), line("other"), line("gone"), line("rest", paused=True))
+        given = [line("same"), line("other", note="x"), line("new"), line("rest", paused=False)]
+        result = await rig.service.preview_apply(lines(*given), owner="default", is_pruning=True, most=10)
+        assert (result.created, result.changed, result.removed, result.unchanged) == (1, 2, 1, 1)
+        found = {each.name: (each.before is None, each.after is None) for each in result.differences}
+        assert found == {
+            "gone": (False, True),
+            "new": (True, False),
+            "other": (False, False),
+            "rest": (False, False),
+        }
+        few = await rig.service.preview_apply(lines(*given), owner="default", most=1)
+        assert [each.name for each in few.differences] == ["new"]
+        assert (few.changed, few.removed) == (2, 0)
+        assert await names(rig) == ["gone", "other", "rest", "same"]
+        assert (await rig.service.get("other")).stored.revision == 1
+
+
+async def test_a_preview_with_large_messages_is_cut_short(monkeypatch):
+    async def lines():
+        for number in range(5):
+            yield json.dumps(line(f"s{number}", message="x" * 4_000)).encode()
+
+    monkeypatch.setattr(applying, "_MOST_SHOWN_BYTES", 9_000)
+    async with running_engine() as rig:
+        result = await rig.service.preview_apply(lines(), owner="default", most=10)
+        assert (result.created, len(result.differences)) == (5, 2)
