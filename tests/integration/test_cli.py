@@ -708,6 +708,136 @@ def test_a_bad_why(cronally):
     assert "'cronally ls'" in cronally.bad("why", "zzz", "2026-11-23T09:00:00Z", code=4)
 
 
+# --- edit and mv ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def editor(monkeypatch, tmp_path):
+    """Let the editor be a sed script, one for each time that it is opened; return what it was shown."""
+    shown = tmp_path / "shown"
+
+    def use(*scripts):
+        lines = [
+            f'cat "$1" >> {shown}',
+            f"n=$(cat {tmp_path}/n 2>/dev/null || echo 0)",
+            f"echo $((n+1)) > {tmp_path}/n",
+        ]
+        lines += [f"[ $n -eq {number} ] && sed -i '{script}' \"$1\"" for number, script in enumerate(scripts)]
+        program = tmp_path / "ed"
+        program.write_text("#!/bin/sh\n" + "\n".join(lines) + "\nexit 0\n")
+        program.chmod(0o755)
+        monkeypatch.delenv("VISUAL", raising=False)
+        monkeypatch.setenv("EDITOR", str(program))
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        return shown
+
+    return use
+
+
+def left_over(tmp_path):
+    return list(tmp_path.glob("cronally-*.yaml"))
+
+
+def test_edit_makes_what_was_saved_effective(cronally, editor, tmp_path):
+    cronally.ok("add", "a", "0 9 * * *", "--topic", TOPIC, "--note", "x")
+    cronally.ok("pause", "a", "--note", "why")
+    shown = editor("s/0 9/0 10/; /paused/,/note: why/d")
+    out = cronally.ok("edit", "a")
+    assert out.startswith("changed a\n  Mon 2026-11-23 10:00:00 +00:00")
+    assert "schedules:\n  a:\n    when: 0 9 * * *\n" in shown.read_text()
+    now = cronally.json("show", "a")
+    assert (now["when"], now["note"], now["paused"]) == ("0 10 * * *", "x", False)
+    assert left_over(tmp_path) == []
+
+
+def test_edit_changes_nothing_if_nothing_is_saved(cronally, editor, tmp_path):
+    cronally.ok("add", "a", "0 9 * * *", "--topic", TOPIC)
+    editor()
+    assert cronally.ok("edit", "a") == "unchanged a\n"
+    assert cronally.json("edit", "a")["outcome"] == "unchanged"
+    assert cronally.json("show", "a")["revision"] == 1
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "part"),
+    [
+        ("s/0 9/99 9/", "out of range"),
+        ("s/  a:/  b:/", "'cronally mv'"),
+        ("s/when: /when: [/", "line "),
+        ("s/topic/topci/", "did you mean 'topic'"),
+    ],
+)
+def test_what_was_edited_wrongly_is_kept(cronally, editor, tmp_path, script, part):
+    cronally.ok("add", "a", "0 9 * * *", "--topic", TOPIC)
+    editor(script)
+    err = cronally.bad("edit", "a")
+    assert part in err
+    [file] = left_over(tmp_path)
+    assert f"nothing was changed; what you wrote is in {file}" in err
+    assert cronally.json("show", "a")["revision"] == 1
+
+
+def test_what_was_edited_wrongly_can_be_edited_again(cronally, editor, tmp_path, monkeypatch):
+    cronally.ok("add", "a", "0 9 * * *", "--topic", TOPIC)
+    editor("s/0 9/99 9/", "s/99 9/7 9/")
+    monkeypatch.setattr(sys, "stdin", type("Tty", (io.StringIO,), {"isatty": lambda _self: True})("y\n"))
+    assert "changed a" in cronally.ok("edit", "a")
+    assert cronally.json("show", "a")["when"] == "7 9 * * *"
+
+
+def test_an_edit_overwrites_no_other(cronally, editor, tmp_path):
+    cronally.ok("add", "a", "0 9 * * *", "--topic", TOPIC)
+    document = {"when": "0 9 * * *", "topic": TOPIC, "note": "theirs"}
+    editor("s/0 9/0 10/")
+    program = tmp_path / "ed"
+    put = tmp_path / "put.py"
+    put.write_text(
+        f"from cronally.admin.client import Client\nClient({cronally.daemon.socket!r}).put('a', {document!r})\n"
+    )
+    program.write_text(program.read_text().replace("exit 0", f"{sys.executable} {put}\nexit 0"))
+    assert "changed" in cronally.bad("edit", "a", code=5)
+    assert cronally.json("show", "a")["note"] == "theirs"
+    assert len(left_over(tmp_path)) == 1
+
+
+def test_an_editor_that_fails_or_is_none(cronally, monkeypatch, editor, tmp_path):
+    cronally.ok("add", "a", "0 9 * * *", "--topic", TOPIC)
+    editor()
+    monkeypatch.setenv("EDITOR", "false")
+    assert "the editor ended with 1" in cronally.bad("edit", "a")
+    monkeypatch.setenv("EDITOR", "/no/such-editor --wait")
+    assert "cannot be started (no such file or directory)" in cronally.bad("edit", "a")
+    assert len(left_over(tmp_path)) == 1
+    assert "no schedule is named 'none'" in cronally.bad("edit", "none", code=4)
+
+
+def test_mv_renames_and_says_what_moves_with_the_name(cronally):
+    cronally.ok("add", "old", "H 9 * * *", "--topic", f"{TOPIC}.fifo", "--spread", "1h")
+    out = cronally.ok("mv", "old", "new")
+    before, after = out.split("\n")[0], out
+    assert before == "renamed old to new"
+    assert "the spread goes by the name" in after
+    assert "its slots have moved: H goes by the name" in after
+    assert "its message group on the FIFO topic is 'new' now" in after
+    assert [one["name"] for one in cronally.json("ls")["schedules"]] == ["new"]
+    assert cronally.json("show", "new")["revision"] == 2
+    cronally.ok("add", "other", "0 9 * * *", "--topic", TOPIC)
+    assert "already" in cronally.bad("mv", "new", "other", code=5)
+    assert "already" in cronally.bad("mv", "new", "new", code=5)
+    assert "not a schedule name" in cronally.bad("mv", "new", "a b")
+    assert "no schedule is named 'old'" in cronally.bad("mv", "old", "x", code=4)
+
+
+def test_history_answers_to_both_names(cronally):
+    cronally.ok("add", "old", "0 9 * * *", "--topic", TOPIC)
+    fire_id = cronally.ok("run", "old").strip()
+    cronally.ok("mv", "old", "new")
+    for name in ("old", "new"):
+        assert [fire["fire_id"] for fire in cronally.json("history", name)["fires"]] == [fire_id]
+
+
 # --- apply ------------------------------------------------------------------------------------------------------
 
 ENTRY = {"when": "0 9 * * *", "topic": TOPIC}

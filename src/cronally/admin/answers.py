@@ -54,6 +54,7 @@ def schedule_answer(view: ScheduleView) -> dict[str, Any]:
         **document,
         "revision": stored.revision,
         "pending": stored.pending,
+        "offset": format_duration(stored.spec.offset_ms()),
         "owner": stored.owner,
         "effective_from": format_utc(stored.effective_from),
         "created_at": format_utc(stored.created_at),

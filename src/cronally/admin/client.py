@@ -85,6 +85,10 @@ class Client:
         query = {"drop_pending": "true"} if drop_pending else {}
         return wire.from_plain(wire.RemoveReply, self._call("DELETE", _path(name), query=query))
 
+    def move(self, name: str, new_name: str) -> wire.MoveReply:
+        """Give a schedule another name. Errors: ScheduleNotFound, Conflict."""
+        return wire.from_plain(wire.MoveReply, self._call("POST", _path(name, "move"), {"to": new_name}))
+
     def pause(
         self, name: str, *, until: str | None = None, note: str | None = None, drop_pending: bool = False
     ) -> wire.PauseReply:

@@ -127,6 +127,7 @@ class AdminServer:
                 web.get(name, self._get),
                 web.put(name, self._put),
                 web.delete(name, self._delete),
+                web.post(f"{name}/move", self._move),
                 web.post(f"{name}/pause", self._pause),
                 web.post(f"{name}/resume", self._resume),
                 web.post(f"{name}/run", self._run),
@@ -197,6 +198,15 @@ class AdminServer:
         )
         log.info("admin.change action=remove schedule=%s by=%s", name, by)
         return _answer(wire.RemoveReply(name=name, pending=pending))
+
+    async def _move(self, request: web.Request) -> web.Response:
+        query_of(request)
+        name, by = request.match_info["name"], await self._by(request)
+        wish = await read_object(request)
+        refuse_unknown(wish, "to")
+        before, after = await self._service.move(name, wish.get("to"), by=by)
+        log.info("admin.change action=move schedule=%s to=%s by=%s", name, after.stored.spec.name, by)
+        return _json({"before": schedule_answer(before), "schedule": schedule_answer(after)})
 
     async def _pause(self, request: web.Request) -> web.Response:
         query_of(request)

@@ -31,6 +31,7 @@ STATE_KEYS: Final = (
     "name",
     "paused",
     "next_fire",
+    "offset",
     "error",
     "revision",
     "pending",
@@ -49,7 +50,8 @@ class Schedule:
     """A schedule: the keys of a file, defaults written out, and its state.
 
     paused: False, or ``{"since", "until", "note", "by"}``. next_fires: the next slots; empty if it will not fire.
-    error: what SNS last said against it. pending: its fires still to be published.
+    error: what SNS last said against it. pending: its fires still to be published. offset: how long after its slot a
+    fire is due, by its spread and name.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Schedule:
     note: str | None = None
     revision: int = 0
     pending: int = 0
+    offset: str = "0s"
     owner: str | None = None
     effective_from: str | None = None
     created_at: str | None = None
@@ -117,6 +120,14 @@ class RemoveReply:
 
     name: str
     pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveReply:
+    """A schedule with its new name, and as it was *before*."""
+
+    before: Schedule
+    schedule: Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +348,7 @@ Answer = (
     | PutReply
     | PauseReply
     | RemoveReply
+    | MoveReply
     | RunReply
     | BackfillReply
     | RetryReply
@@ -353,6 +365,8 @@ _NESTED: Final[dict[tuple[type, str], type]] = {
     (SchedulesPage, "schedules"): Schedule,
     (PutReply, "schedule"): Schedule,
     (PauseReply, "schedule"): Schedule,
+    (MoveReply, "before"): Schedule,
+    (MoveReply, "schedule"): Schedule,
     (FiresPage, "fires"): Fire,
     (RetryReply, "fires"): Fire,
     (Why, "fires"): Fire,

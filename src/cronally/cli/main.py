@@ -26,6 +26,8 @@ COMMANDS: Final = {
     "demo": ("daemon", "See the main job at work, without AWS."),
     "add": ("changing", "Create a schedule."),
     "set": ("changing", "Change a schedule."),
+    "edit": ("editing", "Change a schedule in an editor."),
+    "mv": ("editing", "Give a schedule another name."),
     "ls": ("listing", "List the schedules."),
     "show": ("listing", "Show all of one schedule."),
     "rm": ("changing", "Remove schedules."),

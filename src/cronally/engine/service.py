@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cronally.domain.matching import read_instant
 from cronally.domain.model import Pause
 from cronally.domain.policy import clip, range_in
-from cronally.domain.spec import from_document, parse_paused
+from cronally.domain.spec import from_document, parse_paused, to_document
 from cronally.domain.zones import tzdata_version
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
@@ -293,6 +293,21 @@ class Service:
             if if_revision is not None:
                 _check_revision(name, stored, if_revision)
             return await self._edits.remove(stored, by=by, drop_pending=drop_pending)
+
+    async def move(self, name: str, new_name: object, *, by: str) -> tuple[ScheduleView, ScheduleView]:
+        """Give a schedule another name; return it as it was and as it is. Its pending fires keep the old one.
+
+        Errors: Conflict if a schedule has that name, or it is its own.
+        """
+        async with self._changing():
+            stored = await self._stored(name)
+            document = to_document(stored.spec)
+            spec = from_document(new_name, document)
+            if await self._store.schedule(spec.name) is not None:
+                raise Conflict(f"there is a schedule named {spec.name!r} already; choose another name")
+            before = self._view(stored, fires=3)
+            await self._edits.replace(stored, Wanted(spec, stored.pause), by=by, action="mv")
+            return before, await self.get(spec.name)
 
     async def pause(
         self,

@@ -603,3 +603,17 @@ async def test_what_an_attempt_came_to_is_not_forgotten_by_a_change_that_waits_f
         await clock.advance(300)
         entry = (await rig.journal())[f"job@{NINE}"]
         assert (entry.state, entry.attempts, entry.maybe_published) == (State.REJECTED, 2, True)
+
+
+async def test_a_schedule_that_is_renamed_keeps_its_slots_and_its_pending_fires_their_name():
+    async with running_engine(script=lambda _entry, attempt: THROTTLED if attempt == 1 else PUBLISHED) as rig:
+        await rig.add("old", "@every 10s", catch_up="all")
+        await rig.clock.advance_to(
+            parse_rfc3339("2026-11-23T08:59:50.001Z")
+        )  # the slot at :50 is to be tried again
+        before, after = await rig.service.move("old", "new", by="t")
+        assert (before.stored.spec.name, after.stored.spec.name) == ("old", "new")
+        await rig.clock.advance_to(parse_rfc3339("2026-11-23T09:00:15Z"))
+        ids = [id_.replace("2026-11-23T", "") for id_ in rig.accepted]
+        assert sorted(ids) == ["new@09:00:00Z", "new@09:00:10Z", "old@08:59:40Z", "old@08:59:50Z"]
+        assert set((await rig.states("new")).values()) == {State.PUBLISHED}
