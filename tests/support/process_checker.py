@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _SLACK_MS = (
     1_000  # an answer written so shortly before a fault may not have been read; a busy receiver reads so late
 )
+_STARTED_MS = 500  # no start takes less
 _COMMITTED_MS = 3_000  # outcomes are committed every 50 ms; so long a lag is no lag
 _DEFAULTS = {"catch_up": "latest", "priority": 5}  # design §4; a document on record leaves them out
 _SETTLED_MS = 15_000  # after a fault: what is due then is on time again
@@ -251,9 +252,10 @@ class _Judge:
         for id_, life in lives.items():
             self.by_name[life.name].append(id_)
         # Halfway through its start: it has no connection before, and what the one before it wrote has been read, also by a
-        # receiver that was busy for a moment.
+        # receiver that was busy for a moment. One that was killed may have been ready and nobody had seen it yet.
         self._began_us = [
-            (each.spawned_at + (each.ready_at or each.ended_at)) * 500 for each in record.incarnations
+            (each.spawned_at + (each.ready_at or min(each.ended_at, each.spawned_at + _STARTED_MS))) * 500
+            for each in record.incarnations
         ]
 
     def verdict(self) -> Verdict:
