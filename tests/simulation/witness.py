@@ -71,12 +71,11 @@ class WitnessStore(MemoryStore):
             if self._names.get(life.name) != id_:  # removed; that is so from now on
                 life.removed_at = min(life.removed_at, at)
 
-    def _write(self, entry: JournalEntry) -> None:
-        before = self._journal.get(entry.key)
-        super()._write(entry)
-        after = self._journal[entry.key]
-        if after is not before and after.state is not State.PENDING:
-            self.written[entry.key] = self._clock.wall()
+    def _write(self, entry: JournalEntry) -> JournalEntry | None:
+        stored = super()._write(entry)
+        if stored is not None and stored.state is not State.PENDING:
+            self.written[stored.key] = self._clock.wall()
+        return stored
 
     def _note(self, id_: int) -> None:
         schedule = self._schedules[id_]

@@ -641,20 +641,24 @@ class MemoryStore:
                     revision, slot=SingleSlot(fire_time, due_time)
                 )
 
-    def _write(self, entry: JournalEntry) -> None:
-        there = self._journal.get(entry.key)
-        if there is None or there.state is State.PENDING:
-            if there is not None:
-                if entry.state is not State.PUBLISHED:
-                    entry = _with_last_attempt(entry, there)
-                self._forget_pending(there)
-            stored = self._journal[entry.key] = as_stored(entry)
-            if stored.state is State.PENDING:
-                self._expect_pending(stored)
-            self._times.setdefault((stored.schedule_id, stored.kind), set()).add(stored.fire_time)
-            if stored.kind is Kind.SCHEDULED and not stored.is_open:
-                insort(self._by_due, (stored.last_due_time, stored.key))
-                insort(self._by_slot, (stored.last_slot, stored.key))
+    def _write(self, entry: JournalEntry) -> JournalEntry | None:
+        """Return the entry as it is stored, None if there is a final one, which stays."""
+        key = entry.key
+        there = self._journal.get(key)
+        if there is not None:
+            if there.state is not State.PENDING:
+                return None
+            if entry.state is not State.PUBLISHED:
+                entry = _with_last_attempt(entry, there)
+            self._forget_pending(there)
+        stored = self._journal[key] = as_stored(entry)
+        if stored.state is State.PENDING:
+            self._expect_pending(stored)
+        self._times.setdefault((stored.schedule_id, stored.kind), set()).add(stored.fire_time)
+        if stored.kind is Kind.SCHEDULED and not stored.is_open:
+            insort(self._by_due, (stored.last_due_time, key))
+            insort(self._by_slot, (stored.last_slot, key))
+        return stored
 
     def _expect_pending(self, entry: JournalEntry) -> None:
         assert entry.next_attempt_at is not None
