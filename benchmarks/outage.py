@@ -22,6 +22,7 @@ from cronally.clock import SystemClock, WaitResult
 from cronally.domain.model import SkipReason, State
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
+from cronally.engine.live import Live
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.engine.records import JournalFilter
 from cronally.engine.service import Service
@@ -182,16 +183,16 @@ class _Sns:
             self._timer.cancel()
 
 
-class _Counting(Lateness):
+class _Counting(Lateness, Live):
     """Counts what is journalled."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.settled: dict[State, int] = dict.fromkeys(State, 0)
+        self.journalled: dict[State, int] = dict.fromkeys(State, 0)
 
     def committed(self, entries: Sequence[JournalEntry]) -> None:
         for entry in entries:
-            self.settled[entry.state] += 1
+            self.journalled[entry.state] += 1
 
 
 class _House:
@@ -208,6 +209,7 @@ class _House:
             self.engine.orders,
             self.engine.loop.halt,
             clock,
+            self.counting,
             self.counting,
             self.engine.loop.circuits,
             version="0",
@@ -445,9 +447,9 @@ async def _week(path: Path, count: int) -> dict[str, Any]:
     await house.start()
     recovery_s = house.recovery_s
     await asyncio.sleep(1.0)
-    skipped = house.counting.settled[State.SKIPPED]
+    skipped = house.counting.journalled[State.SKIPPED]
     slots = (await house.store.counts()).journal.get(State.SKIPPED, 0)
-    rows = sum(house.counting.settled.values())
+    rows = sum(house.counting.journalled.values())
     await house.stop()
     return {
         "schedules": count,

@@ -185,6 +185,7 @@ class _Daemon:
                 engine.loop.halt,
                 self._clock,
                 lateness,
+                lateness,
                 engine.loop.circuits,
                 version=__version__,
                 store_name=f"sqlite:{config.store_path}",

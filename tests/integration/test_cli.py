@@ -10,7 +10,7 @@ import pytest
 
 from cronally.admin.client import Client
 from cronally.cli.main import COMMANDS, main
-from cronally.errors import StoreFull
+from cronally.errors import AdminError, StoreFull, UsageError
 from support.daemon import running_daemon
 from support.recording_publisher import PUBLISHED, REJECTED, TOPIC_GONE
 from support.rig import TOPIC
@@ -706,6 +706,60 @@ def test_a_bad_why(cronally):
     cronally.daemon.add("a")
     assert "write 2026-12-24T18:00:00Z" in cronally.bad("why", "a", "soon")
     assert "'cronally ls'" in cronally.bad("why", "zzz", "2026-11-23T09:00:00Z", code=4)
+
+
+# --- tail -------------------------------------------------------------------------------------------------------
+
+
+def test_events_come_as_they_happen(cronally):
+    cronally.daemon.add("a")
+    cronally.daemon.add("b")
+    with Client(cronally.daemon.socket) as client:
+        events = client.events(schedule="a")
+        cronally.ok("run", "b")
+        fire_id = cronally.ok("run", "a").strip()
+        fire = next(events)
+        assert (fire.fire_id, fire.state) == (fire_id, "published")
+        cronally.daemon.loop.call_soon_threadsafe(cronally.daemon.server.end_listening)
+        with pytest.raises(AdminError, match="has stopped"):
+            next(events)
+
+
+def test_a_listener_that_goes_is_forgotten_and_what_is_asked_wrongly_is_refused(cronally):
+    with Client(cronally.daemon.socket) as client:
+        client.events()
+        assert len(cronally.daemon.service._live._feeds) == 1
+    with Client(cronally.daemon.socket) as client, pytest.raises(UsageError, match="state"):
+        client.events(state="done")
+    cronally.daemon.call(cronally.daemon.rig.clock.advance(30))
+    assert len(cronally.daemon.service._live._feeds) == 0
+
+
+def test_tail_prints_rows_or_lines(cronally, monkeypatch, capsys):
+    cronally.daemon.add("a-1")
+    cronally.daemon.add("b")
+    real = Client.events
+
+    def events(client, **query):
+        found = real(client, **query)  # it listens
+        for name in ("b", "a-1"):
+            cronally.daemon.call(cronally.daemon.service.run(name, by="t"))
+        cronally.daemon.call(
+            cronally.daemon.rig.clock.advance(1)
+        )  # the second time each has the next millisecond
+        if query.get("schedule") is None:
+            yield next(found)
+            yield 7
+        yield next(found)
+
+    monkeypatch.setattr(Client, "events", events)
+    code, out, err = cronally("tail", "a-*")
+    assert code == 0
+    lines = out.split("\n")
+    assert lines[0].split()[:2] == ["FIRE", "TIME"]
+    assert lines[1].split()[1:4] == ["a-1", "manual", "published"]
+    assert err == "warning: 7 fires are left out: what reads this is too slow\n"
+    assert json.loads(cronally.ok("tail", "a-1", "--json"))["schedule"] == "a-1"
 
 
 # --- edit and mv ------------------------------------------------------------------------------------------------

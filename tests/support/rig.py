@@ -12,6 +12,7 @@ from cronally.domain.model import JournalEntry, State, fire_id
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES
 from cronally.engine.engine import Engine
 from cronally.engine.lateness import Lateness
+from cronally.engine.live import Live
 from cronally.engine.records import JournalFilter
 from cronally.engine.service import Service
 from support.fake_clock import FakeClock
@@ -86,6 +87,10 @@ class Rig:
         return {id_: entry.state for id_, entry in (await self.journal(name)).items()}
 
 
+class _Observed(Lateness, Live):
+    """What the daemon hears of its engine, less the log."""
+
+
 def assembled(
     clock: FakeClock,
     store: Store,
@@ -98,12 +103,12 @@ def assembled(
     backup_maker: BackupMaker | None = None,
 ) -> Rig:
     """Put an engine together. hooks: in the place of those that measure lateness."""
-    lateness = Lateness()
+    observed = _Observed()
     engine = Engine(
         store,
         publisher,
         clock,
-        hooks or lateness,
+        hooks or observed,
         watch=watch,
         jitter=jitter,
         armed_budget_bytes=armed_budget_bytes,
@@ -115,7 +120,8 @@ def assembled(
         engine.orders,
         engine.loop.halt,
         clock,
-        lateness,
+        observed,
+        observed,
         engine.loop.circuits,
         version="0",
         store_name="memory",

@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 
 _APPLY: Final = "/v1/apply"
 _WITHOUT_TURN: Final = frozenset(
-    {_APPLY, "/healthz"}
-)  # an apply reads its body as it goes, and has a limit of its own
+    {_APPLY, "/v1/events", "/healthz"}
+)  # an apply reads its body as it goes, and has a limit of its own, as those have who listen
 _READING: Final = frozenset({"GET", "HEAD"})
 
 

@@ -147,6 +147,17 @@ class Client:
         given = {key: value for key, value in query.items() if value is not None}
         return wire.from_plain(wire.FiresPage, self._call("GET", "/v1/fires", query=given))
 
+    def events(self, **query: str | None) -> Iterator[wire.Fire | int]:
+        """Begin to listen; then yield what becomes of fires, and how many were left out whenever we are too slow.
+
+        query: schedule, state, reason. Errors: UsageError, NotReady; AdminError when the daemon goes.
+        """
+        given = {key: value for key, value in query.items() if value is not None}
+        return (
+            wire.from_plain(wire.Fire, data) if kind == "fire" else int(data["count"])
+            for kind, data in self._stream("/v1/events", given)
+        )
+
     def status(self) -> wire.Status:
         """Return how the daemon is."""
         return wire.from_plain(wire.Status, self._call("GET", "/v1/status"))
@@ -225,6 +236,35 @@ class Client:
                 "when it is back, see with 'cronally show' whether a change was made"
             ) from None
         return self._understood(status, version, text)
+
+    def _stream(self, path: str, query: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+        """Ask for a stream of server-sent events; return what yields (event, data) of each."""
+        self._connect(ANSWER_S)
+        try:
+            headers = {wire.VERSION_HEADER: str(wire.WIRE_VERSION)}
+            self._connection.request("GET", f"{path}?{urlencode(query)}", headers=headers)
+            response = self._connection.getresponse()
+            if response.status != 200:
+                version = response.headers.get(wire.VERSION_HEADER)
+                self._understood(response.status, version, response.read())
+        except (OSError, http.client.HTTPException) as exc:
+            self.close()
+            raise AdminError(f"the daemon at {self.socket_path} went away ({_reason(exc)})") from None
+        return self._events_of(response)
+
+    def _events_of(self, response: http.client.HTTPResponse) -> Iterator[tuple[str, Any]]:
+        event = ""
+        try:
+            while line := response.readline().decode():
+                if line.startswith("event: "):
+                    event = line[7:].strip()
+                elif line.startswith("data: "):
+                    yield event, json.loads(line[6:])
+        except (OSError, http.client.HTTPException) as exc:
+            raise AdminError(f"the daemon at {self.socket_path} went away ({_reason(exc)})") from None
+        finally:
+            self.close()
+        raise AdminError(f"the daemon at {self.socket_path} has stopped")
 
     def _connect(self, timeout_s: float) -> None:
         self._connection.timeout = timeout_s

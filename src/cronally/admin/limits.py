@@ -33,6 +33,9 @@ READS_AT_ONCE: Final = (
 CHANGES_AT_ONCE: Final = 2  # one is being made, one is read meanwhile
 MAX_FIRES: Final = 1_000  # slots one answer names
 MAX_PAGE_BYTES: Final = 4_194_304  # a page of long messages ends here
+EVENTS_QUIET_S: Final = (
+    10.0  # then those who listen are told that there is nothing, and we learn whether they are there
+)
 STOP_S: Final = 15.0  # for requests in hand when the daemon stops
 
 # --- apply ----------------------------------------------------------------------------------------------------------

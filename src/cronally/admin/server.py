@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -30,7 +31,15 @@ from cronally.admin.answers import (
 )
 from cronally.admin.boundary import Boundary
 from cronally.admin.connections import Connections
-from cronally.admin.limits import MAX_APPLIES, MAX_FIRES, MAX_PAGE_BYTES, STOP_S, connection_limit
+from cronally.admin.limits import (
+    ANSWER_S,
+    EVENTS_QUIET_S,
+    MAX_APPLIES,
+    MAX_FIRES,
+    MAX_PAGE_BYTES,
+    STOP_S,
+    connection_limit,
+)
 from cronally.admin.requests import (
     ApplyBody,
     backup_wish,
@@ -54,12 +63,13 @@ from cronally.admin.unix_socket import bind_socket, inode_of, peer_uid, remove_s
 from cronally.domain.model import SkipReason, State
 from cronally.domain.spec import parse_note
 from cronally.engine.records import JournalFilter
-from cronally.errors import FieldError, NotReady, UsageError
+from cronally.errors import FieldError, NotReady, StoreError, UsageError
 from cronally.instants import format_utc
 
 if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.engine.applying import ApplyResult
+    from cronally.engine.live import Feed
     from cronally.engine.service import Service
 
 log = logging.getLogger(__name__)
@@ -84,6 +94,7 @@ class AdminServer:
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
         self._applies = 0
+        self._feeds: set[Feed] = set()
         self._inode: tuple[int, int] | None = None
         self._users: dict[int, str] = {}
 
@@ -110,6 +121,7 @@ class AdminServer:
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+        self.end_listening()
         self.connections.close_waiting()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -117,6 +129,11 @@ class AdminServer:
         if self._inode is not None:
             remove_socket(self.socket_path, self._inode)
             self._inode = None
+
+    def end_listening(self) -> None:
+        """End the answers to those who listen."""
+        for feed in self._feeds:
+            feed.close()
 
     def _app(self, boundary: Boundary) -> web.Application:
         app = web.Application(middlewares=[boundary.answer])
@@ -138,6 +155,7 @@ class AdminServer:
                 web.post("/v1/apply", self._apply),
                 web.post("/v1/backup", self._backup),
                 web.get("/v1/fires", self._fires),
+                web.get("/v1/events", self._events),
                 web.get("/v1/status", self._status),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
@@ -362,6 +380,36 @@ class AdminServer:
             last = rows[-1].entry
             following = f"{last.fire_time}.{last.schedule_id}.{last.kind}"
         return _text(f'{{"fires": [{", ".join(texts)}], "next": {_dumps(following)}}}')
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Write each entry as it is made, as server-sent events, until the client or the daemon goes."""
+        query = query_of(request, "schedule", "state", "reason")
+        wanted = self._journal_filter(query, limit=1)
+        with self._service.listening(wanted) as listener:
+            feed = listener.feed
+            self._feeds.add(feed)
+            response = web.StreamResponse(
+                headers={"Content-Type": "text/event-stream", wire.VERSION_HEADER: str(wire.WIRE_VERSION)}
+            )
+            try:
+                with suppress(ConnectionError, TimeoutError, StoreError):
+                    await response.prepare(request)
+                    quiet_since, lost = self._clock.mono(), 0
+                    async for rows in listener.rows():
+                        events = [f"event: fire\ndata: {_dumps(fire_answer(row))}\n\n" for row in rows]
+                        if feed.lost > lost:
+                            events.append(f'event: lost\ndata: {{"count": {feed.lost - lost}}}\n\n')
+                            lost = feed.lost
+                        if self._clock.mono() - quiet_since >= EVENTS_QUIET_S and not events:
+                            events.append(": nothing has happened\n\n")
+                        if events:
+                            quiet_since = self._clock.mono()
+                            async with asyncio.timeout(ANSWER_S):
+                                await response.write("".join(events).encode())
+            finally:
+                self._feeds.discard(feed)
+            response.force_close()
+            return response
 
     def _journal_filter(self, query: dict[str, str], limit: int) -> JournalFilter:
         now, before = self._clock.wall(), query.get("before")

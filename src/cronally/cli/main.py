@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "why": ("asking", "Say why a slot was there or not."),
     "explain": ("explaining", "Say what a rule or a schedule's rule means."),
     "history": ("listing", "List what became of each slot."),
+    "tail": ("watching", "Show what becomes of fires as it happens."),
     "status": ("listing", "Show how the daemon is."),
     "apply": ("applying", "Make a file of schedules so."),
     "diff": ("applying", "Show what apply would do with a file."),

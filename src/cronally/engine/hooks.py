@@ -24,6 +24,9 @@ class Hooks:
     def released(self, batch: Batch, late_us: int) -> None:
         """A batch left; late_us: how long after the instant it was released for."""
 
+    def settled(self, entries: Sequence[JournalEntry]) -> None:
+        """Entries were made, of attempts or without one; they are about to be committed."""
+
     def committed(self, entries: Sequence[JournalEntry]) -> None:
         """Entries are durable."""
 

@@ -9,6 +9,7 @@ from cronally.domain.durations import HOUR_MS, format_duration
 from cronally.domain.sizes import format_size
 from cronally.domain.zones import tzdata_version
 from cronally.engine.lateness import Lateness
+from cronally.engine.live import Live
 from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ _SAY_PRUNED_EVERY_MS = HOUR_MS  # of what is pruned for its size
 _log = logging.getLogger("cronally")
 
 
-class Journalist(Lateness):
-    """Says in the log what an operator wants to know. A store that keeps failing the same way is told once a minute."""
+class Journalist(Lateness, Live):
+    """Measures, tells whoever listens, and says in the log what an operator wants to know. A store that keeps failing the same way is told once a minute."""
 
     def __init__(self, clock: Clock, keep: Keep) -> None:
         """clock: says when a minute is over. keep: how much of the journal is kept."""

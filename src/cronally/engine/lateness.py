@@ -30,6 +30,7 @@ class Lateness(Hooks):
     """Keeps the lateness of the last 10,000 fires, and how many fell into each bucket since the start."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._recent_us: deque[int] = deque(maxlen=_RECENT)
         self._counts = [0] * (len(BOUNDS_US) + 1)
 

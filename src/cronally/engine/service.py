@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from cronally.domain.matching import read_instant
@@ -12,6 +12,7 @@ from cronally.domain.spec import from_document, parse_paused, to_document
 from cronally.domain.zones import tzdata_version
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
+from cronally.engine.live import Listener
 from cronally.engine.orders import MOST_BACKFILLED, Backfilled
 from cronally.engine.records import JournalFilter, JournalRow, StoredSchedule
 from cronally.engine.retention import Keep
@@ -37,7 +38,7 @@ from cronally.errors import (
 from cronally.instants import MIN_UTC_MS, UtcMs, format_utc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.spec import ScheduleSpec
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from cronally.engine.edits import Edits
     from cronally.engine.halt import Halt
     from cronally.engine.lateness import Lateness
+    from cronally.engine.live import Live
     from cronally.engine.orders import Orders, Retried
     from cronally.engine.ports import Store, TopicMaker
     from cronally.engine.zone_watch import ZoneWatch
@@ -71,6 +73,7 @@ class Service:
         halt: Halt,
         clock: Clock,
         lateness: Lateness,
+        live: Live,
         circuits: Circuits,
         *,
         version: str,
@@ -89,6 +92,7 @@ class Service:
         self._halt = halt
         self._clock = clock
         self._lateness = lateness
+        self._live = live
         self._circuits = circuits
         self._version = version
         self._store_name = store_name
@@ -230,6 +234,12 @@ class Service:
     def not_ready_because(self) -> str | None:
         """Why changes are refused and fires may be held back; None when all is well."""
         return self._not_ready_because or self._halt.because
+
+    @contextmanager
+    def listening(self, wanted: JournalFilter) -> Iterator[Listener]:
+        """For the block, hear of what *wanted* has (schedule, states, reasons). Errors: NotReady if too many listen."""
+        with self._live.listening() as feed:
+            yield Listener(feed, wanted, self._store, self._clock)
 
     # --- changing ---------------------------------------------------------------------------------------------------
 

@@ -148,6 +148,7 @@ class Settler:
             if failing or entry.state is not _PUBLISHED:
                 self._note_error(entry)
         self._queue.extend(entries)
+        self._hooks.settled(entries)
         if self._queue and self._oldest_uncommitted is None:
             self._oldest_uncommitted = self._clock.mono()
         self._arrived.set()
