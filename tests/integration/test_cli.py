@@ -708,6 +708,56 @@ def test_a_bad_why(cronally):
     assert "'cronally ls'" in cronally.bad("why", "zzz", "2026-11-23T09:00:00Z", code=4)
 
 
+# --- completion -------------------------------------------------------------------------------------------------
+
+
+def completed(cronally, monkeypatch, line):
+    """What a shell is offered for the last word of *line*."""
+    words = line.split(" ")
+    monkeypatch.setenv("_CRONALLY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    code, out, err = cronally()
+    assert (code, err) == (0, "")
+    return out.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("cronally res", ["resume", "restore"]),
+        ("cronally pause --un", ["--until"]),
+        ("cronally show a", ["a", "a.b", "a1"]),
+        ("cronally rm b a", ["a", "a.b", "a1"]),
+        ("cronally history zz", ["zz"]),
+        ("cronally mv x", []),
+    ],
+)
+def test_a_shell_completes_commands_options_and_names(cronally, monkeypatch, line, offered):
+    for name in ("A", "a", "a.b", "a1", "b", "zz"):
+        cronally.daemon.add(name)
+    assert completed(cronally, monkeypatch, line) == offered
+
+
+def test_a_shell_is_offered_two_hundred_names_at_most_and_none_without_a_daemon(
+    cronally, monkeypatch, tmp_path
+):
+    cronally.daemon.call(cronally.daemon.rig.apply(*[{"name": f"n{n:03}", **ENTRY} for n in range(210)]))
+    assert completed(cronally, monkeypatch, "cronally show n")[-1] == "n199"
+    assert completed(cronally, monkeypatch, "cronally show n20")[0] == "n200"
+    monkeypatch.setenv("CRONALLY_SOCKET", str(tmp_path / "none.sock"))
+    assert completed(cronally, monkeypatch, "cronally show n") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_what_a_shell_is_told(alone, shell):
+    assert "_CRONALLY_COMPLETE=complete_" in alone.ok("completion", shell)
+
+
+def test_a_shell_that_cannot_be_told(alone):
+    assert "there are bash, zsh, fish" in alone.bad("completion", "tcsh")
+
+
 # --- tail -------------------------------------------------------------------------------------------------------
 
 

@@ -32,9 +32,11 @@ class Client:
     AdminError if what answers does not do so in time or is no daemon.
     """
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, *, answer_s: float = ANSWER_S) -> None:
+        """answer_s: how long to wait for an answer; some take longer, and are given it."""
         self.socket_path = check_path(socket_path)
-        self._connection = _UnixConnection(socket_path, timeout=ANSWER_S)
+        self._answer_s = answer_s
+        self._connection = _UnixConnection(socket_path, timeout=answer_s)
 
     def __enter__(self) -> Self:
         return self
@@ -47,9 +49,9 @@ class Client:
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
-    def schedule_pages(self) -> Iterator[dict[str, Any]]:
-        """Yield all schedules by name, in pages, as plain JSON values."""
-        query = {"limit": str(wire.MAX_PAGE)}
+    def schedule_pages(self, *, after: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield all schedules by name, or those after a name, in pages, as plain JSON values."""
+        query = {"limit": str(wire.MAX_PAGE)} | ({} if after is None else {"after": after})
         while True:
             page = self._call("GET", "/v1/schedules", query=query)
             yield page
@@ -203,8 +205,9 @@ class Client:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = ANSWER_S,
+        timeout_s: float | None = None,
     ) -> Any:
+        timeout_s = timeout_s or self._answer_s
         target = f"{path}?{urlencode(query, errors='surrogateescape')}" if query else path
         sent = {wire.VERSION_HEADER: str(wire.WIRE_VERSION), **(headers or {})}
         data = _encoded(body)

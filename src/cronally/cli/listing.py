@@ -105,7 +105,12 @@ def _meaning(schedule: Schedule) -> str | None:
 
 def history_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Only this schedule's, also if it is removed.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Only this schedule's, also if it is removed.",
+            autocompletion=o.complete_name,
+        ),
     ] = None,
     state: Annotated[
         list[str] | None,

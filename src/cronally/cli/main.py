@@ -45,12 +45,14 @@ COMMANDS: Final = {
     "apply": ("applying", "Make a file of schedules so."),
     "diff": ("applying", "Show what apply would do with a file."),
     "export": ("exporting", "Write schedules as a file for apply."),
+    "completion": ("completing", "Have a shell complete names and options."),
     "backup": ("backups", "Write a copy of the store while the daemon runs."),
     "restore": ("backups", "Put a backup in the place of the store."),
 }
 """Each command, the module that has it as ``NAME_command``, and what it does in a few words."""
 
 _TRACEBACK_VARIABLE: Final = "CRONALLY_TRACEBACK"
+_COMPLETION_VARIABLE: Final = "_CRONALLY_COMPLETE"  # a shell asks
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 
@@ -145,6 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    asked = os.environ.get(_COMPLETION_VARIABLE)
+    if asked:
+        completion = import_module("typer.completion")
+        completion.completion_init()
+        commands = read_plainly(get_command(_app))
+        return int(completion.shell_complete(commands, {}, "cronally", _COMPLETION_VARIABLE, asked))
     try:
         code = read_plainly(get_command(_app)).main(
             list(arguments), prog_name="cronally", standalone_mode=False

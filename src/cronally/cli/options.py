@@ -17,10 +17,25 @@ Socket = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; times are RFC 3339 UTC.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
+
+
+def complete_name(incomplete: str) -> list[str]:
+    """Return the names of schedules that begin so, for the shell."""
+    from cronally.cli.completing import schedule_names
+
+    return schedule_names(incomplete)
+
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The schedule's name.", autocompletion=complete_name)
+]
 Globs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="NAME...", help="Names of schedules, or globs in quotes, such as 'report-*'."),
+    typer.Argument(
+        metavar="NAME...",
+        help="Names of schedules, or globs in quotes, such as 'report-*'.",
+        autocompletion=complete_name,
+    ),
 ]
 WithTag = Annotated[
     list[str] | None,
