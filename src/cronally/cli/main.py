@@ -41,6 +41,11 @@ COMMANDS: Final = {
     "history": ("listing", "List what became of each slot."),
     "status": ("listing", "Show how the daemon is."),
     "apply": ("applying", "Make a file of schedules so."),
+    "import": ("imports", "Take over the schedules of another system."),
+    "import crontab": ("imports", "Those of cron: a user's crontab, /etc/crontab, /etc/cron.d."),
+    "import cron.yaml": ("imports", "Those of an Elastic Beanstalk worker environment."),
+    "import eventbridge": ("imports", "Those of EventBridge Scheduler, and scheduled rules."),
+    "import kubernetes": ("imports", "Those of Kubernetes CronJobs."),
     "backup": ("backups", "Write a copy of the store while the daemon runs."),
     "restore": ("backups", "Put a backup in the place of the store."),
 }
