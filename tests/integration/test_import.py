@@ -180,6 +180,13 @@ def test_what_is_written_is_what_was_shown(importing):
     assert made["paused"] is not None
 
 
+def test_owner_and_keep_dst_reach_what_is_written(importing):
+    importing("kubernetes", KUBERNETES, "--topic", TOPIC, "--write", "--owner", "platform", "--keep-dst")
+    made = json.loads(importing.run("show", "prod.hello", "--json")[1])
+    assert (made["owner"], made["on_gap"], made["on_repeat"]) == ("platform", "skip", "both")
+    assert importing("kubernetes", KUBERNETES, "--topic", TOPIC, "--write")[0] == 5
+
+
 def test_what_cannot_be_imported_keeps_all_from_being_written_unless_skipped(importing):
     text = CRONTAB + "@reboot /opt/agent\n"
     code, out, err = importing("crontab", text, "--topic", TOPIC, "--write")

@@ -5,7 +5,11 @@ different, and of the next three fires under the old rule and under Cronally's. 
 
 What cannot be imported is listed with its reason, and the exit code is 1. --write then writes nothing, unless --skip says to
 go on without it. All schedules are written or none. A schedule of the same name that an import with the same --owner did not
-make is left alone, and then nothing is written (exit code 5).
+make is left alone, and then nothing is written (exit code 5). A file that is not what it should be is refused as a whole, with
+the line (exit code 2).
+
+The same source gives the same names each time, so an import can be repeated; what is there twice is numbered, and --prefix keeps
+the names of two machines apart.
 """
 
 import re
@@ -52,9 +56,7 @@ _CRON_D_NAME: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 _Files = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[FILE|-]...", help="What to read. [default: - (standard input)]", show_default=False
-    ),
+    typer.Argument(metavar="FILE|-", help="What to read. [default: - (standard input)]", show_default=False),
 ]
 _Topic = Annotated[
     str | None,

@@ -13,6 +13,7 @@ from cronally.cli.importing.day_fields import EITHER, fires_on_either
 from cronally.cli.importing.found import Findings, Found, SourceProblem, shortened, word
 from cronally.cli.importing.old_rules import OldCrontab
 from cronally.cli.importing.yaml_texts import Mapping, read_documents
+from cronally.domain.when import NICKNAMES
 
 SYSTEM: Final = "Beanstalk"
 GENERAL: Final = (
@@ -83,22 +84,30 @@ def _defect(entry: Mapping) -> str | None:
             return f"{key} is missing or no text; Beanstalk refuses the file, too"
     if not entry["url"].startswith("/"):
         return "url must be a path that begins with /, such as /tasks/report"
-    if len(entry["schedule"].split()) != 5:
-        return f"the schedule {shortened(entry['schedule'])!r} does not have five fields; Beanstalk refuses the file, too"
+    schedule = entry["schedule"].strip()
+    if len(schedule.split()) != 5 and schedule not in NICKNAMES:
+        return f"the schedule {shortened(schedule)!r} does not have five fields; write minute, hour, day, month and weekday"
     return None
 
 
 def _add(findings: Findings, entry: Mapping, source: str) -> None:
-    fields = entry["schedule"].split()
+    schedule = entry["schedule"].strip()
+    fields = NICKNAMES.get(schedule, schedule).split()
     when = fires_on_either(fields)
     remarks: list[str] = []
+    differs: list[str] = []
+    if fields[2] != "*" and fields[4] != "*":
+        differs.append(
+            "both day fields are set: an early version of Beanstalk's reader ran it when both match, later ones when either does, "
+            "as is done here; look at the days on which it ran"
+        )
     if when != fields:
         remarks.append(EITHER.format(now=" ".join(when), before=" ".join(fields), system=SYSTEM))
     unknown = sorted(set(entry) - set(_KEYS))
     if unknown:
         remarks.append(f"left out, as Beanstalk does: {', '.join(unknown)}")
     document: dict[str, Any] = {
-        "when": " ".join(when),
+        "when": schedule if schedule in NICKNAMES else " ".join(when),
         "tz": "UTC",
         "message": BODY,
         "attributes": {
@@ -117,6 +126,7 @@ def _add(findings: Findings, entry: Mapping, source: str) -> None:
             document=document,
             old=old if failure is None else None,
             why_no_old=failure and f"croniter cannot read it ({failure})",
+            differs=tuple(differs),
             remarks=tuple(remarks),
         )
     )

@@ -63,7 +63,8 @@ def test_a_worker_gets_what_its_leader_would_have_sent():
 
 
 @pytest.mark.parametrize(
-    "rule", ["0 */12 * * *", "0 23 1 * fri", "0 23 */2 * fri", "0 23 1 * */2", "5 4 * * sun", "0 0 29 2 *"]
+    "rule",
+    ["@daily", "0 */12 * * *", "0 23 1 * fri", "0 23 */2 * fri", "0 23 1 * */2", "5 4 * * sun", "0 0 29 2 *"],
 )
 def test_a_task_keeps_its_fires(rule):
     [item] = planned(entry(rule)).items
@@ -76,6 +77,11 @@ def test_a_rule_that_is_written_anew_says_so():
     [found] = translate(entry("0 23 */2 * fri")).found
     assert found.document["when"] == "0 23 1-31/2 * fri"
     assert "Beanstalk fires when either does" in found.remarks[0]
+
+
+def test_both_day_fields_are_pointed_out_because_versions_of_beanstalk_differ():
+    assert "look at the days" in translate(entry("0 23 1 * fri")).found[0].differs[0]
+    assert translate(entry("0 23 1 * *")).found[0].differs == ()
 
 
 @pytest.mark.parametrize("text", ["version: 1\ncron:\n", "version: 1\ncron: []\n"])
@@ -98,7 +104,7 @@ def test_what_is_no_cron_yaml(text, line, part):
 @pytest.mark.parametrize(
     ("text", "part"),
     [(entry(url="a"), "begins with /"), (entry(url=None), "url is missing"), (entry(name="5"), "name is missing or no text"),
-     (entry(schedule="0 1 * *"), "five fields"), (entry(schedule="@daily"), "five fields")],
+     (entry(schedule="0 1 * *"), "five fields"), (entry(schedule="@reboot"), "five fields")],
 )  # fmt: skip
 def test_a_bad_task_is_refused_with_the_reason(text, part):
     findings = translate(text)
