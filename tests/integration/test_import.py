@@ -3,11 +3,15 @@
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from cronally.cli import imports
 from cronally.cli.import_job import MAX_BYTES
 from cronally.cli.main import main
 from support.daemon import running_daemon
@@ -306,6 +310,32 @@ def test_words_that_are_not_understood(alone, words, part):
     code, out, err = alone.run("import", *words)
     assert (code, out) == (2, "")
     assert part in err
+
+
+def shown_commands():
+    """Return the words of each ``cronally import`` that the page, the README and the help show."""
+    root = Path(__file__).parents[2]
+    texts = [(root / page).read_text() for page in ("docs/importing.md", "README.md")]
+    # Code stands indented, after a pipe, or at the beginning of a line; a command in a sentence has no options.
+    texts += imports.EXAMPLES.values()
+    lines = [
+        line
+        for text in texts
+        for line in text.split("\n")
+        if re.match(r"(?:.*\| *|\s*)cronally import [a-z]", line)
+    ]
+    return [shlex.split(line.rpartition("cronally ")[2].partition("`")[0]) for line in lines]
+
+
+@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
+def test_every_command_that_is_shown_runs(importing, monkeypatch, words):
+    source, sample = words[1], SOURCES[words[1]]
+    files = [word for word in words[2:] if re.fullmatch(r"/etc/\S+|\S+\.yaml", word)]
+    kept = [word for word in words[2:] if word not in files]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sample.encode())))
+    code, out, err = importing.run("import", source, *([importing.file(sample)] if files else []), *kept)
+    assert code == 0, err
+    assert ("created" in out) == ("--write" in kept)
 
 
 def test_other_commands_do_not_pay_for_it(alone):
