@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MAX_SCHEDULES: Final = 10_000  # as in a file for apply
 _BOM: Final = b"\xef\xbb\xbf"
 _BINARY: Final = b"\x00"
+_LONG_NUMBER: Final = 10**18
 
 
 class SourceProblem(UsageError):  # noqa: N818 - says whose it is
@@ -109,6 +110,8 @@ def word(value: object) -> str:
     """Return a value of a file to be quoted: one that is no scalar may, by aliases, be longer than any memory."""
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) >= _LONG_NUMBER:
+        return "a long number"  # Python writes none of over 4,300 digits
     return str(value)
 
 

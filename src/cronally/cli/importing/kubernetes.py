@@ -16,7 +16,7 @@ from cronally.cli.importing.found import Findings, Found, NotImportable, SourceP
 from cronally.cli.importing.old_rules import OldCrontab
 from cronally.cli.importing.yaml_texts import Mapping, read_documents
 from cronally.domain.durations import format_duration
-from cronally.domain.spec import MAX_TAGS
+from cronally.domain.spec import MAX_DEADLINE_MS, MAX_TAGS
 from cronally.domain.when import NICKNAMES
 
 SYSTEM: Final = "Kubernetes"
@@ -50,6 +50,7 @@ _GO_UNITS: Final = {
 }
 _GO_DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)", re.ASCII)
 _TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/=-]{0,79}", re.ASCII)
+_MOST_SECONDS: Final = MAX_DEADLINE_MS // 1000
 _CONTAINER_KEYS: Final = ("name", "image", "command", "args")
 
 
@@ -135,12 +136,14 @@ def _found(line: int, source: str, full: str, metadata: Any, spec: Any) -> Found
         remarks.append("suspend: true, so it is paused until 'cronally resume'")
     deadline = spec.get("startingDeadlineSeconds")
     if deadline is not None:
-        if not isinstance(deadline, int) or isinstance(deadline, bool) or deadline < 0:
-            raise NotImportable("spec.startingDeadlineSeconds must be a whole number")
+        if not isinstance(deadline, int) or isinstance(deadline, bool) or not 0 <= deadline <= _MOST_SECONDS:
+            raise NotImportable(
+                f"spec.startingDeadlineSeconds must be a whole number from 0 to {_MOST_SECONDS:,}"
+            )
         document["deadline"] = format_duration(max(deadline, 1) * 1000)
         remarks.append(f"startingDeadlineSeconds: {deadline} is its deadline")
     policy = spec.get("concurrencyPolicy")
-    if policy in {"Forbid", "Replace"}:
+    if word(policy) in {"Forbid", "Replace"}:
         doing = "is not started" if policy == "Forbid" else "replaces it"
         differs.append(
             f"concurrencyPolicy {policy}: under Kubernetes a run that comes while the last one is at work {doing}; Cronally "

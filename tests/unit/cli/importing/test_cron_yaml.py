@@ -92,6 +92,7 @@ def test_a_file_without_tasks(text):
 @pytest.mark.parametrize(
     ("text", "line", "part"),
     [("cron: []", 1, "'version: 1' is missing"), ("version: 1", 1, "'cron:' is missing"), ("version: 2\ncron: []", 1, "Beanstalk knows 1"),
+     (f"version: 0x{'f' * 5_000}\ncron: []", 1, "a long number"),
      ("version: true\ncron: []", 1, "Beanstalk knows 1"), ("- a", 1, "a cron.yaml is"), ("version: 1\ncron: {a: b}", 1, "no list"),
      ("version: 1\ncron: [a]", 1, "no mapping"), ("version: 1\ncron: []\n---\nb: 1", 4, "one document"), ("# nothing", 1, "one document")],
 )  # fmt: skip

@@ -218,6 +218,12 @@ def test_what_is_no_manifest(text, line, part):
         (manifest("TZ=UTC 0 9 * * *", timeZone="UTC"), "leave one out"),
         (manifest(timeZone=5), "timeZone must be text"),
         (manifest(startingDeadlineSeconds="x"), "whole number"),
+        (
+            DOCS.replace(
+                "spec:\n  schedule", f"spec:\n  startingDeadlineSeconds: 0x{'f' * 5_000}\n  schedule"
+            ),
+            "whole number",
+        ),
         (manifest(containers=[{"name": "c", "command": "x"}]), "list of texts"),
         (manifest(containers=[{"name": ["x"]}]), "must be text"),
     ],
