@@ -3,12 +3,15 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 from cronally.admin.client import Client
+from cronally.cli import options as o
 from cronally.cli.main import COMMANDS, main
 from cronally.errors import AdminError, StoreFull, UsageError
 from support.daemon import running_daemon
@@ -1278,17 +1281,66 @@ def test_version(alone):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_examples(alone, name):
-    out = alone.ok(name, "--help")
+    words = name.split()
+    out = alone.ok(*words, "--help")
     assert "Examples:\n" in out
     assert f"cronally {name}" in out
-    assert alone.ok(name, "-h") == out
+    assert alone.ok(*words, "-h") == out
 
 
 def test_help_lists_the_commands(alone):
     out = alone.ok("--help")
-    assert all(f"  {name} " in out for name in COMMANDS)
+    assert all(f"  {name} " in out for name in COMMANDS if " " not in name)
     assert "..." not in out.partition("Commands:")[2]
     assert "Usage:" in alone.bad()
+
+
+@pytest.fixture
+def grouped(alone, monkeypatch):
+    """A terminal with a group of commands, ``pets``; what is fed is in its list ``fed``."""
+    fed = []
+
+    def pets_feed_command(name: o.Name, socket: o.Socket = None) -> int:
+        """Feed a pet."""
+        fed.append((name, socket))
+        return 7
+
+    def pets_ls_command() -> None:
+        """List the pets."""
+
+    module = ModuleType("cronally.cli.pets", "Animals that live with people.")
+    module.EXAMPLES = {name: f"cronally {name}" for name in ("pets", "pets feed", "pets ls.all")}
+    module.pets_feed_command, module.pets_ls_all_command = pets_feed_command, pets_ls_command
+    monkeypatch.setitem(sys.modules, "cronally.cli.pets", module)
+    for name, text in {"pets": "Keep pets.", "pets feed": "Feed one.", "pets ls.all": "List all."}.items():
+        monkeypatch.setitem(COMMANDS, name, ("pets", text))
+    alone.fed = fed
+    return alone
+
+
+def test_a_group_has_commands_of_its_own(grouped):
+    assert grouped("pets", "feed", "rex", "--socket", "/s")[0] == 7
+    assert grouped("--socket", "/t", "pets", "feed", "rex")[0] == 7
+    assert grouped.fed == [("rex", "/s"), ("rex", "/t")]
+    grouped.ok("pets", "ls.all")
+    out = grouped.ok("pets", "--help")
+    assert out.startswith("Usage: cronally pets [OPTIONS] COMMAND [ARGS]")
+    assert "Animals that live with people." in out
+    assert "  feed    Feed one.\n  ls.all  List all." in out
+    assert "Examples:\n    cronally pets" in out
+    everything = grouped.ok("--help")
+    assert re.search(r"^  pets +Keep pets\.$", everything, re.MULTILINE)
+    assert "feed" not in everything
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [(["pets"], "List all."), (["pets", "fed"], "no such command: 'pets fed'; did you mean 'feed'?"),
+     (["pets", "xyz"], "there are feed, ls.all"), (["feed", "rex"], "no such command: 'feed'"),
+     (["pets feed", "rex"], "no such command: 'pets feed'"), (["pets", "--feed"], "--feed")],
+)  # fmt: skip
+def test_a_group_refuses_other_words(grouped, words, part):
+    assert part in grouped.bad(*words)
 
 
 @pytest.mark.parametrize(

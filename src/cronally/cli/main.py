@@ -4,6 +4,7 @@ A command's module is imported when the command is called, so that a short one s
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -45,11 +46,20 @@ COMMANDS: Final = {
     "apply": ("applying", "Make a file of schedules so."),
     "diff": ("applying", "Show what apply would do with a file."),
     "export": ("exporting", "Write schedules as a file for apply."),
+    "import": ("imports", "Take over the schedules of another system."),
+    "import crontab": ("imports", "Those of cron: a user's crontab, /etc/crontab, /etc/cron.d."),
+    "import cron.yaml": ("imports", "Those of an Elastic Beanstalk worker environment."),
+    "import eventbridge": ("imports", "Those of EventBridge Scheduler, and scheduled rules."),
+    "import kubernetes": ("imports", "Those of Kubernetes CronJobs."),
     "completion": ("completing", "Have a shell complete names and options."),
     "backup": ("backups", "Write a copy of the store while the daemon runs."),
     "restore": ("backups", "Put a backup in the place of the store."),
 }
-"""Each command, the module that has it as ``NAME_command``, and what it does in a few words."""
+"""Each command, the module that has it as ``NAME_command``, and what it does in a few words.
+
+One of two words belongs to a group, which has an entry of its own: its module's docstring is what its help says, and
+``ls`` of the group ``topics`` is there as ``topics_ls_command``.
+"""
 
 _TRACEBACK_VARIABLE: Final = "CRONALLY_TRACEBACK"
 _COMPLETION_VARIABLE: Final = "_CRONALLY_COMPLETE"  # a shell asks
@@ -58,39 +68,78 @@ _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 
 
 def command(name: str) -> Any:
-    """Return the command *name*, ready to be called."""
+    """Return the command *name*, or the group of that name, ready to be called."""
     module = import_module(f"cronally.cli.{COMMANDS[name][0]}")
-    function = getattr(module, f"{name}_command")
     examples = indent(cleandoc(module.EXAMPLES[name]), "  ")
+    short = COMMANDS[name][1]
+    if _names_in(name):
+        app = typer.Typer(**_of_commands(f"{name} "))
+        app.callback(help=_help(module.__doc__, examples), short_help=short)(_needs_a_command)
+        return read_plainly(get_command(app))
+    function = getattr(module, f"{re.sub('[ .]', '_', name)}_command")
     # Of a command that sees its context, words left over are its own to refuse: a rule without quotes, most often.
     settings = _SETTINGS | {"allow_extra_args": "ctx" in function.__annotations__}
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    text = f"{cleandoc(function.__doc__)}\n\n\b\nExamples:\n{examples}"
-    app.command(name, help=text, short_help=COMMANDS[name][1], context_settings=settings)(function)
+    app.command(
+        name.rpartition(" ")[2],
+        help=_help(function.__doc__, examples),
+        short_help=short,
+        context_settings=settings,
+    )(function)
     return read_plainly(get_command(app))
 
 
+def _help(text: Any, examples: str) -> str:
+    return f"{cleandoc(text)}\n\n\b\nExamples:\n{examples}"
+
+
+def _names_in(group: str) -> list[str]:
+    """Return the names of the commands of a group, or of those of one word for the empty text."""
+    start = f"{group} " if group else ""
+    return [
+        name.removeprefix(start)
+        for name in COMMANDS
+        if name.startswith(start) and name.count(" ") == bool(group)
+    ]
+
+
 class _Commands(TyperGroup):
+    """Commands that are imported when they are called. Attributes: path: the words before them, each with a blank."""
+
+    path = ""
+
     def list_commands(self, _ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return _names_in(self.path.strip())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in COMMANDS:
-            return command(cmd_name)
+        names = self.list_commands(ctx)
+        if cmd_name in names:
+            return command(self.path + cmd_name)
         if not cmd_name.startswith("-"):
-            near = get_close_matches(cmd_name, COMMANDS, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-            ctx.fail(f"no such command: {cmd_name[:100]!r}; {fix}")
+            near = get_close_matches(cmd_name, names, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            ctx.fail(f"no such command: {(self.path + cmd_name)[:100]!r}; {fix}")
         return None
 
 
-_app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    rich_markup_mode=None,
-    invoke_without_command=True,
-    context_settings=_SETTINGS,
-)
+def _of_commands(path: str) -> dict[str, Any]:
+    """Return what makes a ``Typer`` the group of the commands below *path*."""
+    return {
+        "cls": type("_Commands", (_Commands,), {"path": path}),
+        "add_completion": False,
+        "rich_markup_mode": None,
+        "invoke_without_command": True,
+        "context_settings": _SETTINGS,
+    }
+
+
+def _needs_a_command(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        err(ctx.get_help())
+        raise typer.Exit(2)
+
+
+_app = typer.Typer(**_of_commands(""))
 
 
 @_app.callback()
@@ -116,11 +165,10 @@ def _cronally(
         raise typer.Exit
     if json:
         raise typer.BadParameter("belongs after a command, or beside --version", param_hint="--json")
-    if ctx.invoked_subcommand is None:
-        err(ctx.get_help())
-        raise typer.Exit(2)
+    _needs_a_command(ctx)
     if socket is not None:
-        ctx.default_map = {name: {"socket": socket} for name in COMMANDS}
+        given = {"socket": socket}
+        ctx.default_map = {name: given | dict.fromkeys(_names_in(name), given) for name in _names_in("")}
     return 0
 
 
