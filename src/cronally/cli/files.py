@@ -14,6 +14,7 @@ import math
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from cronally.cli.yaml_depth import too_deep_line
 from cronally.domain.documents import load_json, read_string
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ def read_yaml(data: bytes) -> Contents:
     contents = Contents([], [])
     loader = _yaml_loader()(data)
     try:
+        too_deep = too_deep_line(data)
+        if too_deep is not None:
+            contents.problems.append(FileProblem(too_deep, None, "this is nested too deeply"))
+            return contents
         root = loader.get_single_node()
         if root is None:
             contents.problems.append(FileProblem(1, None, "the file is empty; it needs a key 'schedules'"))

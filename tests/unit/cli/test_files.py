@@ -157,6 +157,13 @@ def test_half_a_surrogate_pair_reaches_the_daemon_escaped():
         (b"schedules: {\n", 2, None, "not YAML"),
         (b"schedules: {}\n---\nschedules: {}\n", 2, None, "not YAML"),
         (b"a\xff", 1, None, "not YAML"),
+        (b"schedules:\n  a: " + b"[" * 100_000, 2, None, "nested too deeply"),
+        (
+            b"schedules:\n" + b"".join(b" " * n + b"a:\n" for n in range(1, 300)),
+            101,
+            None,
+            "nested too deeply",
+        ),
         (b"schedules:\n  a: {when: \x01}\n", 2, None, "not YAML"),
     ],
 )

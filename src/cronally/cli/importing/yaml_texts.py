@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from cronally.cli.importing.found import SourceProblem, shortened
+from cronally.cli.yaml_depth import too_deep_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_DEPTH: Final = 100
 
 
 class Mapping(dict[str, Any]):
@@ -28,7 +27,9 @@ def read_documents(text: str) -> list[tuple[int, Any]]:
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     loader: Any = None
     try:
-        _check_depth(yaml.parse(text, Loader=base))
+        too_deep = too_deep_line(text)
+        if too_deep is not None:
+            raise SourceProblem(too_deep, "this is nested too deeply; a manifest has about ten levels")
         loader = base(text)
         reader = _Reader(loader)
         return [
@@ -44,21 +45,6 @@ def read_documents(text: str) -> list[tuple[int, Any]]:
     finally:
         if loader is not None:
             loader.dispose()
-
-
-def _check_depth(events: Iterator[Any]) -> None:
-    """Refuse what is nested so deeply that libyaml, which reads nodes recursively, would end the process."""
-    import yaml
-
-    depth = 0
-    for event in events:
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise SourceProblem(line, "this is nested too deeply; a manifest has about ten levels")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
 
 
 def _nodes(loader: Any) -> Iterator[Any]:
