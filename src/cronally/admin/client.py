@@ -147,6 +147,17 @@ class Client:
         """Return how the daemon is."""
         return wire.from_plain(wire.Status, self._call("GET", "/v1/status"))
 
+    def topics(self) -> list[wire.Topic]:
+        """Return the topics in use, by ARN."""
+        topics: list[wire.Topic] = []
+        query = {"limit": str(wire.MAX_PAGE)}
+        while True:
+            page = wire.from_plain(wire.TopicsPage, self._call("GET", "/v1/topics", query=query))
+            topics += page.topics
+            if page.next is None:
+                return topics
+            query["after"] = page.next
+
     def apply(
         self,
         chunks: Iterable[bytes],
