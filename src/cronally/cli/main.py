@@ -45,40 +45,85 @@ COMMANDS: Final = {
 }
 """Each command, the module that has it as ``NAME_command``, and what it does in a few words."""
 
+GROUPS: Final = {
+    "topics": (
+        "See, make and try SNS topics.",
+        {
+            "ls": ("topics", "List the topics in use."),
+        },
+    ),
+}
+"""Each group of commands, what it is about, and its commands as in ``COMMANDS``; the module has them as ``GROUP_NAME_command``."""
+
+_NAMES: Final = (*COMMANDS, *GROUPS)
+
 _TRACEBACK_VARIABLE: Final = "CRONALLY_TRACEBACK"
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 
 
-def command(name: str) -> Any:
-    """Return the command *name*, ready to be called."""
-    module = import_module(f"cronally.cli.{COMMANDS[name][0]}")
-    function = getattr(module, f"{name}_command")
-    examples = indent(cleandoc(module.EXAMPLES[name]), "  ")
+def command(name: str, group: str | None = None) -> Any:
+    """Return the command *name* (of *group*), ready to be called."""
+    module_name, summary = (COMMANDS if group is None else GROUPS[group][1])[name]
+    module = import_module(f"cronally.cli.{module_name}")
+    whole_name = name if group is None else f"{group} {name}"
+    function = getattr(module, f"{whole_name.replace(' ', '_')}_command")
+    examples = indent(cleandoc(module.EXAMPLES[whole_name]), "  ")
     # Of a command that sees its context, words left over are its own to refuse: a rule without quotes, most often.
     settings = _SETTINGS | {"allow_extra_args": "ctx" in function.__annotations__}
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     text = f"{cleandoc(function.__doc__)}\n\n\b\nExamples:\n{examples}"
-    app.command(name, help=text, short_help=COMMANDS[name][1], context_settings=settings)(function)
+    app.command(name, help=text, short_help=summary, context_settings=settings)(function)
     return read_plainly(get_command(app))
 
 
-class _Commands(TyperGroup):
+def _group(name: str) -> Any:
+    """Return the group *name*, ready to find its commands."""
+    summary, names = GROUPS[name]
+
+    class Group(_Listed):
+        def names(self) -> Sequence[str]:
+            return tuple(names)
+
+        def made(self, cmd_name: str) -> Any:
+            return command(cmd_name, group=name)
+
+    app = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
+    app.callback(invoke_without_command=True, help=summary, short_help=summary)(_of_group)
+    return read_plainly(get_command(app))
+
+
+def _of_group(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        err(ctx.get_help())
+        raise typer.Exit(2)
+
+
+class _Listed(TyperGroup):
+    """Commands that are made when they are called."""
+
+    def names(self) -> Sequence[str]:
+        return _NAMES
+
+    def made(self, cmd_name: str) -> Any:
+        return _group(cmd_name) if cmd_name in GROUPS else command(cmd_name)
+
     def list_commands(self, _ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return list(self.names())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in COMMANDS:
-            return command(cmd_name)
+        names = self.names()
+        if cmd_name in names:
+            return self.made(cmd_name)
         if not cmd_name.startswith("-"):
-            near = get_close_matches(cmd_name, COMMANDS, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+            near = get_close_matches(cmd_name, names, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
             ctx.fail(f"no such command: {cmd_name[:100]!r}; {fix}")
         return None
 
 
 _app = typer.Typer(
-    cls=_Commands,
+    cls=_Listed,
     add_completion=False,
     rich_markup_mode=None,
     invoke_without_command=True,
@@ -112,7 +157,10 @@ def _cronally(
         err(ctx.get_help())
         raise typer.Exit(2)
     if socket is not None:
-        ctx.default_map = {name: {"socket": socket} for name in COMMANDS}
+        given = {"socket": socket}
+        ctx.default_map = dict.fromkeys(COMMANDS, given) | {
+            name: dict.fromkeys(names, given) for name, (_, names) in GROUPS.items()
+        }
     return 0
 
 
