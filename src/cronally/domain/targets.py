@@ -110,6 +110,27 @@ def is_raw(topic: TopicArn, target: Target, *, wish: bool | None) -> bool:
     return target.protocol == "sqs" if wish is None else wish
 
 
+def how_to_confirm(target: Target) -> str:
+    """Return what has to happen before SNS delivers to a target that must agree."""
+    if target.is_http:
+        return f"{target.endpoint} must fetch the SubscribeURL of the SubscriptionConfirmation that SNS posts to it"
+    if target.protocol == "email":
+        return f"the owner of {target.endpoint} must follow the link in the mail that SNS sends"
+    return f"the account {target.account} must confirm it"
+
+
+def warnings_of(target: Target, *, raw: bool) -> list[str]:
+    """Return what a person should know of *target* before messages go there. raw: they go without the JSON of SNS."""
+    found = []
+    if target.protocol == "http":
+        found.append("HTTP is not encrypted: whoever is on the way can read the messages; https:// is safe")
+    if target.is_http and raw:
+        found.append(
+            "a raw HTTP(S) message has no attributes and no signature: the receiver cannot tell who sent it"
+        )
+    return found
+
+
 _NOUNS: Final = {"lambda": "a Lambda function", "email": "an e-mail address"}
 
 

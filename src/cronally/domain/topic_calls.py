@@ -127,6 +127,18 @@ def set_raw(topic: TopicArn, subscription: str, *, is_raw: bool) -> Call:
     )
 
 
+def set_redrive(topic: TopicArn, subscription: str) -> Call:
+    """Return the call that gives a subscription a dead-letter queue, whose ARN is for a person to put in."""
+    queue = f"arn:{topic.partition}:sqs:{topic.region}:{topic.account}:DEAD-LETTERS{'.fifo' if topic.is_fifo else ''}"
+    return _of_subscription(
+        "SetSubscriptionAttributes",
+        topic,
+        subscription,
+        AttributeName="RedrivePolicy",
+        AttributeValue=json.dumps({"deadLetterTargetArn": queue}),
+    )
+
+
 def _of_subscription(operation: str, topic: TopicArn, subscription: str, **parameters: object) -> Call:
     return Call(
         service="sns",
@@ -212,17 +224,19 @@ def subscribe_lines(topic: TopicArn, target: Target, *, is_raw: bool) -> list[st
     elif target.protocol == "lambda":
         lines.append(command_line(allow_invocation(topic, target)))
     elif target.protocol == "sqs":
-        lines += _queue_lines(topic, target)
+        lines.append(_queue_line(topic, target))
     return [*lines, command_line(subscribe(topic, target, is_raw=is_raw))]
 
 
-def _queue_lines(topic: TopicArn, queue: Target) -> list[str]:
+def _queue_line(topic: TopicArn, queue: Target) -> str:
     region = shlex.join(["--region", queue.region])
     url = command_line(get_queue_url(queue))
     ours = shlex.quote(json.dumps(queue_statement(topic.text, queue.endpoint), separators=(",", ":")))
-    read = f'aws sqs get-queue-attributes --queue-url "$queue_url" --attribute-names Policy {region}'
-    return [
+    # A step that fails ends it: without the policy that is there, what is written would take its place.
+    steps = [
         f"queue_url=$({url} --query QueueUrl --output text)",
-        f"policy=$({read} | jq -cn --argjson ours {ours} {shlex.quote(_MERGE)})",
+        f'attributes=$(aws sqs get-queue-attributes --queue-url "$queue_url" --attribute-names Policy {region})',
+        f"policy=$(printf '%s' \"$attributes\" | jq -cn --argjson ours {ours} {shlex.quote(_MERGE)})",
         f'aws sqs set-queue-attributes --queue-url "$queue_url" --attributes "$policy" {region}',
     ]
+    return " &&\n  ".join(steps)

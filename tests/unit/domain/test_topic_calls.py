@@ -69,7 +69,7 @@ def test_every_line_splits_into_the_words_that_were_meant():
         (STANDARD, "http://example.com/", ["sns set-topic-attributes", "sns subscribe"]),
         (STANDARD, "ops@example.com", ["sns subscribe"]),
         (STANDARD, FUNCTION.endpoint, ["lambda add-permission", "sns subscribe"]),
-        (FIFO, QUEUE.endpoint, ["sqs get-queue-url", "sqs get-queue-attributes", "sqs set-queue-attributes", "sns subscribe"]),
+        (FIFO, QUEUE.endpoint, ["sqs set-queue-attributes", "sns subscribe"]),
     ],
 )  # fmt: skip
 def test_a_dry_run_has_a_line_for_each_thing_that_is_done(topic, target, commands):
@@ -106,6 +106,20 @@ def test_the_lines_of_a_dry_run_keep_the_policy_that_is_there(tmp_path, present)
     written = json.loads(json.loads((tmp_path / "written").read_text())["Policy"])
     expected = merged_policy(present and json.dumps(present), queue_statement(STANDARD.text, QUEUE.endpoint))
     assert written == json.loads(expected)
+
+
+def test_a_policy_that_cannot_be_read_is_not_overwritten_by_the_lines_of_a_dry_run(tmp_path):
+    aws = tmp_path / "aws"
+    aws.write_text(
+        f'#!/bin/sh\necho "$2" >> {tmp_path}/asked\ncase "$2" in get-queue-url) echo http://q;; *) exit 255;; esac\n'
+    )
+    aws.chmod(0o755)
+    line = lines(STANDARD, QUEUE.endpoint, is_raw=True)[0]
+    done = subprocess.run(
+        ["sh", "-c", line], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False, timeout=20
+    )
+    assert done.returncode != 0
+    assert (tmp_path / "asked").read_text().split() == ["get-queue-url", "get-queue-attributes"]
 
 
 # --- topics and messages ----------------------------------------------------------------------------------------
