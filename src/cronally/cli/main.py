@@ -50,6 +50,9 @@ GROUPS: Final = {
         "See, make and try SNS topics.",
         {
             "ls": ("topics", "List the topics in use."),
+            "create": ("topics", "Make a topic."),
+            "subscribe": ("topics", "Have a topic deliver to a queue, function, URL or address."),
+            "check": ("topics", "Send a test message."),
         },
     ),
 }

@@ -296,10 +296,15 @@ def _refusing_lines(status: Status) -> list[str]:
     return lines
 
 
-def topics_table(topics: Sequence[Topic]) -> str:
-    """Return what ``topics ls`` prints."""
-    rows = [(one.topic, f"{one.schedules:,}", f"{one.pending:,}", _health_text(one)) for one in topics]
-    return table(("TOPIC", "SCHEDULES", "PENDING", "HEALTH"), rows, widest=_WIDEST_ARN)
+def topics_table(topics: Sequence[Topic], states: Sequence[str] | None) -> str:
+    """Return what ``topics ls`` prints. states: what SNS says of each, if it was asked."""
+    rows = [[one.topic, f"{one.schedules:,}", f"{one.pending:,}", _health_text(one)] for one in topics]
+    heads = ["TOPIC", "SCHEDULES", "PENDING", "HEALTH"]
+    if states is not None:
+        heads.append("AT SNS")
+        for row, state in zip(rows, states, strict=True):
+            row.append(printable(state))
+    return table(heads, rows, widest=_WIDEST_ARN)
 
 
 def _health_text(topic: Topic) -> str:
