@@ -12,6 +12,8 @@ from cronally.domain.topic_policies import queue_statement, statement_id
 from cronally.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cronally.domain.targets import Target
 
 TEST_ATTRIBUTE: Final = "cronally.test"
@@ -62,6 +64,27 @@ def create_topic(name: str, region: str | None, *, is_fifo: bool) -> Call:
 
 def get_topic(topic: TopicArn) -> Call:
     return _sns("GetTopicAttributes", topic)
+
+
+def who_am_i(region: str) -> Call:
+    return Call(service="sts", operation="GetCallerIdentity", region=region, parameters={}, resource="itself")
+
+
+def may_publish(principal: str, topics: Sequence[str], region: str) -> Call:
+    """Return the question whether the policies of *principal* let it publish to *topics*."""
+    parameters = {
+        "PolicySourceArn": principal,
+        "ActionNames": ["sns:Publish"],
+        "ResourceArns": list(topics),
+        "MaxItems": 1000,
+    }
+    return Call(
+        service="iam",
+        operation="SimulatePrincipalPolicy",
+        region=region,
+        parameters=parameters,
+        resource=principal,
+    )
 
 
 def sign_by_sha256(topic: TopicArn) -> Call:
