@@ -20,6 +20,7 @@ from cronally import RELEASED_AT, __version__
 from cronally.admin.server import AdminServer
 from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
+from cronally.doctor import Doctor
 from cronally.engine.arming import armed_budget
 from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.engine import Engine
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cronally.clock import Clock
+    from cronally.domain.findings import Finding
     from cronally.domain.model import Fire
     from cronally.domain.targets import Target
     from cronally.domain.topic import TopicArn
@@ -146,6 +148,25 @@ def check_topic(arn: str) -> str:
 def topic_states(arns: Sequence[str], *, stand_in: str | None) -> list[TopicState]:
     """Return how topics are at SNS, or at the *stand_in* (URL) that a daemon publishes to. Errors: CredentialsInvalid."""
     return _with_aws(lambda aws: Topics(aws).states(arns), stand_in=stand_in)
+
+
+def examine(
+    socket: str, flags: Mapping[str, object], topics: Sequence[str], *, config_file: str | None = None
+) -> list[Finding]:
+    """Look at all that a daemon needs; see ``doctor``. topics: ARNs to look at beside those in use. Errors: ConfigError."""
+    config = load_config(os.environ, flags, config_file=config_file)
+
+    async def look() -> list[Finding]:
+        clock = SystemClock()
+        credentials = Credentials(clock)
+        aws = Aws(credentials)
+        try:
+            return await Doctor(config, credentials, aws, clock, socket=socket, topics=topics).examine()
+        finally:
+            await aws.close()
+
+    with silent_logs():
+        return asyncio.run(look())
 
 
 def _with_aws(work: Callable[[Aws], Awaitable[_T]], *, stand_in: str | None = None) -> _T:

@@ -32,9 +32,11 @@ class Client:
     AdminError if what answers does not do so in time or is no daemon.
     """
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, *, answer_s: float = ANSWER_S) -> None:
+        """answer_s: how long to wait for the answer of a call that has no time of its own."""
         self.socket_path = check_path(socket_path)
-        self._connection = _UnixConnection(socket_path, timeout=ANSWER_S)
+        self._answer_s = answer_s
+        self._connection = _UnixConnection(socket_path, timeout=answer_s)
 
     def __enter__(self) -> Self:
         return self
@@ -191,8 +193,9 @@ class Client:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = ANSWER_S,
+        timeout_s: float | None = None,
     ) -> Any:
+        timeout_s = self._answer_s if timeout_s is None else timeout_s
         target = f"{path}?{urlencode(query, errors='surrogateescape')}" if query else path
         sent = {wire.VERSION_HEADER: str(wire.WIRE_VERSION), **(headers or {})}
         data = _encoded(body)

@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "apply": ("applying", "Make a file of schedules so."),
     "backup": ("backups", "Write a copy of the store while the daemon runs."),
     "restore": ("backups", "Put a backup in the place of the store."),
+    "doctor": ("doctor", "Look at all that a daemon needs."),
 }
 """Each command, the module that has it as ``NAME_command``, and what it does in a few words."""
 
