@@ -15,7 +15,7 @@ from cronally.domain.targets import how_to_confirm, is_raw
 from cronally.domain.topic_policies import has_permission, merged_policy, queue_statement
 from cronally.domain.topic_reports import Done, Step, Subscribed
 from cronally.errors import AwsRefused
-from cronally.sns.refusals import is_absent
+from cronally.sns.refusals import is_absent, plain_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from cronally.sns.aws import Caller
 
 POLL_S: Final = 2.0  # a person clicks within minutes, a server answers within seconds
-_PENDING: Final = "PendingConfirmation"  # what SNS lists in the place of an ARN
+# What SNS lists in the place of an ARN; of one that was removed, for some days.
+_PENDING: Final = "PendingConfirmation"
+_DELETED: Final = "Deleted"
 
 
 class Subscribing:
@@ -124,11 +126,15 @@ class Subscribing:
             if not is_absent(exc):
                 raise
             present = None
-        if has_permission(present, self._topic.text):
-            self._say("permission", "unchanged", f"the topic may invoke {function.name}")
-            return
-        await self._aws.do(topic_calls.allow_invocation(self._topic, function))
-        self._say("permission", "done", f"the topic may invoke {function.name}")
+        is_there = has_permission(present, self._topic.text)
+        if not is_there:
+            try:
+                await self._aws.do(topic_calls.allow_invocation(self._topic, function))
+            except AwsRefused as exc:
+                if plain_code(exc.code) != "ResourceConflict":  # somebody ran this command just now
+                    raise
+                is_there = True
+        self._say("permission", "unchanged" if is_there else "done", f"the topic may invoke {function.name}")
 
     # --- the subscription -------------------------------------------------------------------------------------------
 
@@ -148,7 +154,8 @@ class Subscribing:
         while True:
             page = await self._aws.do(topic_calls.list_subscriptions(self._topic, after))
             for one in page.get("Subscriptions", []):
-                if (one["Protocol"], one["Endpoint"]) == (self._target.protocol, self._target.endpoint):
+                is_ours = (one["Protocol"], one["Endpoint"]) == (self._target.protocol, self._target.endpoint)
+                if is_ours and one["SubscriptionArn"] != _DELETED:
                     return str(one["SubscriptionArn"])
             after = page.get("NextToken")
             if not after:

@@ -169,6 +169,14 @@ async def test_a_function_may_be_invoked_by_the_topic_and_is_told_so_once(policy
         assert aws.operations.index("AddPermission") < aws.operations.index("Subscribe")
 
 
+async def test_a_permission_that_somebody_has_just_given_is_as_good():
+    aws = scripted(AddPermission=Refused("ResourceConflictException"))
+    run = Run(aws, FUNCTION)
+    await run()
+    assert ("permission", "unchanged") in run.steps
+    assert "Subscribe" in aws.operations
+
+
 async def test_a_function_whose_policy_may_not_be_read_is_not_subscribed():
     aws = scripted(GetPolicy=Refused("AccessDeniedException", "User: x is not authorized"))
     with pytest.raises(AwsRefused, match="lambda:GetPolicy"):
@@ -250,3 +258,13 @@ async def test_nothing_is_done_for_a_topic_that_is_not_there():
     with pytest.raises(AwsRefused, match="cronally topics create reports --region us-east-1"):
         await Run(aws, QUEUE)()
     assert aws.operations == ["GetTopicAttributes"]
+
+
+async def test_one_that_was_removed_is_no_subscription():
+    gone = listed(URL, "https", "Deleted")["Subscriptions"]
+    aws = scripted(ListSubscriptionsByTopic={"Subscriptions": gone})
+    await Run(aws, URL)()
+    assert "Subscribe" in aws.operations
+    aws = scripted(ListSubscriptionsByTopic={"Subscriptions": gone + listed(URL, "https")["Subscriptions"]})
+    await Run(aws, URL)()
+    assert "Subscribe" not in aws.operations
