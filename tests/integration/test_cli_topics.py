@@ -408,10 +408,21 @@ def test_without_credentials_it_says_what_to_set(alone, no_aws):
     assert err.count("\n") == 1
 
 
-def test_a_server_that_does_not_answer_is_named(alone, aws, monkeypatch):
+@pytest.mark.parametrize("is_page", [False, True], ids=["nobody", "a web page"])
+def test_a_server_that_is_no_sns_is_named(alone, aws, monkeypatch, is_page):
     url = f"http://127.0.0.1:{free_port()}"
+    if is_page:
+        url = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api"
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     err = alone.bad("topics", "check", TOPIC, code=1)
-    assert url in err
     assert "AWS_ENDPOINT_URL" in err
     assert err.count("\n") == 1
+    if not is_page:
+        assert url in err
+
+
+def test_an_endpoint_that_is_no_url_is_told_apart_from_a_bug(alone, aws, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
+    assert "Invalid endpoint: localhost; look at the network, at AWS_ENDPOINT_URL" in alone.bad(
+        "topics", "check", TOPIC, code=1
+    )

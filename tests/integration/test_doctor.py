@@ -142,6 +142,16 @@ def test_a_damaged_store_is_a_failure(alone, aws, tmp_path):
     assert found["store"]["state"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [("AWS_ENDPOINT_URL", "localhost", "Invalid endpoint"), ("AWS_PROFILE", "nobody", "nobody")],
+)
+def test_settings_of_aws_that_are_wrong_are_findings(alone, aws, monkeypatch, name, value, part):
+    monkeypatch.setenv(name, value)
+    found = checks(alone, "--topic", TOPIC, code=1)
+    assert any(part in one["text"] for one in found.values() if one["state"] == "failed")
+
+
 def test_bad_settings_are_bad_input(alone):
     assert "sqlite:PATH" in alone.bad("doctor", "--store", "mysql:x")
     assert "at most 107" in alone.bad("doctor", "--socket", "/" + "x" * 120)

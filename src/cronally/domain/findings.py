@@ -201,7 +201,9 @@ def topic_finding(
     if state.exists:
         untested = f"sns:Publish itself was not tested ({_MAY_SIMULATE} did not tell): {check_it}"
         return ok(check, f"it is there and may be looked at; {untested}")
-    return warning(check, f"not tested: {state.problem}", f"{check_it}; if it may not, {policy}")
+    return warning(
+        check, f"not tested: {str(state.problem).partition('; ')[0]}", f"{check_it}; if it may not, {policy}"
+    )
 
 
 def simulated(reply: Mapping[str, object]) -> dict[str, str]:

@@ -64,7 +64,8 @@ class Aws:
             raise refusal(call, str(error.get("Code", "")), str(error.get("Message", ""))) from exc
         except NoCredentialsError as exc:
             raise CredentialsInvalid(str(exc)) from exc
-        except (BotoCoreError, ResponseParserError, OSError) as exc:
+        except (BotoCoreError, ResponseParserError, OSError, ValueError, LookupError, AttributeError) as exc:
+            # The last three are what botocore makes of a bad URL, and of XML and HTML that it does not expect.
             raise AwsUnreachable(call.action, " ".join(str(exc).split())[:300] or type(exc).__name__) from exc
         return reply
 

@@ -26,7 +26,7 @@ from cronally.domain.findings import (
     warning,
 )
 from cronally.domain.topic_reports import TopicState
-from cronally.errors import AwsRefused, CredentialsInvalid, CronallyError
+from cronally.errors import AwsRefused, AwsUnreachable, CredentialsInvalid, CronallyError
 from cronally.instants import from_datetime
 from cronally.sns.clients import Clients
 from cronally.sns.credentials import Credentials
@@ -190,4 +190,6 @@ async def _within(asked: Awaitable[_T]) -> _T:
 
 
 def _said(exc: Exception) -> str:
+    if isinstance(exc, AwsUnreachable):
+        return exc.reason
     return f"no answer within {PART_S:g} s" if isinstance(exc, TimeoutError) else str(exc)
