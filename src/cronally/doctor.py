@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally import RELEASED_AT, __version__
 from cronally.admin.client import Client
-from cronally.domain.findings import clock_finding, failed, ok, tzdata_finding, warning
+from cronally.domain.findings import clock_finding, failed, ok, quota_finding, tzdata_finding, warning
+from cronally.domain.topic import is_fifo_topic
 from cronally.domain.zones import tzdata_version
 from cronally.errors import CronallyError, DaemonUnreachable
 from cronally.instants import parse_rfc3339
@@ -25,6 +27,7 @@ from cronally.sns.examination import (
     examine_endpoint,
     examine_topics,
 )
+from cronally.sns.pacing import quota_per_s
 from cronally.store.examination import examine_store
 
 if TYPE_CHECKING:
@@ -175,7 +178,20 @@ class Doctor:
         if self._credentials.is_resolved:
             found = await examine_topics(self._aws, topics, (*regions, _ANY_REGION)[0])
             identity, about_topics = found[:1], found[1:] or about_topics
-        return [credentials, *identity, *await endpoints, *about_topics]
+        return [credentials, *identity, *await endpoints, *about_topics, *self._quotas(daemon.topics or [])]
+
+    def _quotas(self, topics: Sequence[Topic]) -> list[Finding]:
+        schedules: Counter[tuple[str, bool]] = Counter()
+        for one in topics:
+            schedules[one.topic.split(":")[3], is_fifo_topic(one.topic)] += one.schedules
+        return [
+            quota_finding(
+                f"{region} FIFO" if is_fifo else region,
+                quota_per_s=quota_per_s(region, is_fifo=is_fifo, given=self._config.sns_quota),
+                schedules=count,
+            )
+            for (region, is_fifo), count in sorted(schedules.items())
+        ]
 
     def _session_region(self) -> list[str]:
         try:

@@ -101,6 +101,18 @@ def test_the_topics_of_the_daemon_are_looked_at(cronally, aws):
     assert found["daemon"]["state"] == "ok"
 
 
+def test_the_quota_is_that_of_each_region_or_the_user_s(cronally, aws, monkeypatch):
+    cronally.daemon.add("a")
+    cronally.daemon.add("b", topic=f"{TOPIC}.fifo")
+    cronally.daemon.add("c", topic=f"{TOPIC}.fifo")
+    monkeypatch.setenv("CRONALLY_SNS_QUOTA", "eu-west-1=7")
+    found = checks(cronally, code=1)
+    assert "30,000 messages a second; were all 1 schedules" in found["quota us-east-1"]["text"]
+    assert "were all 2 schedules" in found["quota us-east-1 FIFO"]["text"]
+    monkeypatch.setenv("CRONALLY_SNS_QUOTA", "us-east-1=1")
+    assert "1 messages a second" in checks(cronally, code=1)["quota us-east-1"]["text"]
+
+
 def test_a_topic_can_be_named_before_there_is_a_daemon(alone, aws):
     assert checks(alone, "--topic", TOPIC, code=0)[f"topic {TOPIC}"]["state"] == "ok"
     assert "--topic" in alone.bad("doctor", "--topic", "reports")

@@ -21,6 +21,7 @@ _NOTABLE_OFFSET_S: Final = 2.0  # a Date header has whole seconds, and the answe
 _LEAST_FREE_BYTES: Final = 64 << 20  # the store's log alone may grow to this
 _OLD_MONTHS: Final = 6  # IANA releases zone data several times a year
 _SOON_S: Final = 900.0  # botocore renews what expires within 15 minutes, if it can
+_MISSED_S: Final = 10.0  # design §4: what waits longer for quota is journalled as pending
 _MAY_SIMULATE: Final = "iam:SimulatePrincipalPolicy"
 
 
@@ -204,6 +205,25 @@ def topic_finding(
     return warning(
         check, f"not tested: {str(state.problem).partition('; ')[0]}", f"{check_it}; if it may not, {policy}"
     )
+
+
+def quota_finding(way: str, *, quota_per_s: float, schedules: int) -> Finding:
+    """Judge the quota of a *way* (a region, and whether its topics are FIFO) by the worst instant there can be.
+
+    quota_per_s: messages a second, 0 for no pacing. schedules: those that go this way; at one instant each has one fire.
+    """
+    check = f"quota {way}"
+    if not quota_per_s:
+        return ok(check, "there is no pacing ([sns.quota] says 0)")
+    drain_s = schedules / quota_per_s
+    text = f"{quota_per_s:,.0f} messages a second; were all {schedules:,} schedules due at one instant, that would take {drain_s:.1f} s"
+    if drain_s > _MISSED_S:
+        return warning(
+            check,
+            f"{text}, and what would wait longer than {_MISSED_S:g} s becomes pending; when they are due was not looked at",
+            "if many share an instant, give them a --spread; or have AWS raise the quota, and say so in [sns.quota]",
+        )
+    return ok(check, text)
 
 
 def simulated(reply: Mapping[str, object]) -> dict[str, str]:

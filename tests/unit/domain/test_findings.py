@@ -7,6 +7,7 @@ from cronally.domain.findings import (
     disk_finding,
     offset_finding,
     principal_of,
+    quota_finding,
     simulated,
     topic_finding,
     tzdata_finding,
@@ -137,6 +138,19 @@ def test_a_topic(topic, state, decision, refused, health, parts):
     found = topic_finding(topic, state=state, decision=decision, who="role/x", refused=refused)
     for part in parts:
         judged(found, health, part)
+
+
+@pytest.mark.parametrize(
+    ("quota", "schedules", "health", "part"),
+    [
+        (30_000, 15_000, OK, "30,000 messages a second; were all 15,000 schedules due at one instant, that would take 0.5 s"),
+        (300, 3_000, OK, "10.0 s"),
+        (300, 3_001, WARNING, "--spread"),
+        (0, 1_000_000, OK, "no pacing"),
+    ],
+)  # fmt: skip
+def test_the_quota_beside_the_worst_instant(quota, schedules, health, part):
+    judged(quota_finding("us-east-1", quota_per_s=quota, schedules=schedules), health, part)
 
 
 def test_what_a_simulation_says_is_read_by_topic():
