@@ -214,6 +214,33 @@ class CredentialsInvalid(PublishError):  # noqa: N818 - says the state
     """The AWS chain gave no usable credentials."""
 
 
+class AwsRefused(PublishError):  # noqa: N818 - says the state
+    """AWS refused a call that is not a fire's. Attributes: action: the call as IAM names it. resource: what it is about. code: AWS's."""
+
+    def __init__(self, reason: str, *, action: str, resource: str, code: str) -> None:
+        self.action, self.resource, self.code = action, resource, code
+        super().__init__(reason)
+
+
+class AwsInputRefused(AwsRefused):
+    """AWS refused what the caller gave: a name, a URL, an address."""
+
+    exit_code = 2
+
+
+class AwsUnreachable(PublishError):  # noqa: N818 - says the state
+    """No answer, or none that can be understood. Attributes: action: the call as IAM names it. reason: what was seen."""
+
+    is_retryable = True
+
+    def __init__(self, action: str, reason: str) -> None:
+        self.action, self.reason = action, reason
+        super().__init__(
+            f"no answer of AWS to {action}: {reason}; look at the network, at AWS_ENDPOINT_URL and at the proxy settings, and "
+            "run it again"
+        )
+
+
 class AdminError(CronallyError):
     """The daemon could not be reached or did not answer as one."""
 

@@ -32,6 +32,17 @@ class OneLine(logging.Formatter):
         return f"cronally: {text}"
 
 
+@contextmanager
+def silent_logs() -> Iterator[None]:
+    """Write no log for the block: a command says itself what went wrong."""
+    root, nowhere = logging.getLogger(), logging.NullHandler()
+    root.addHandler(nowhere)  # or Python would write warnings to stderr
+    try:
+        yield
+    finally:
+        root.removeHandler(nowhere)
+
+
 class _Waiting(logging.Handler):
     """Hands lines to a thread that writes them: a full pipe or disk holds up the thread alone."""
 

@@ -20,6 +20,7 @@ from cronally.engine.records import (
     StagedChange,
     StagedRow,
     StoredSchedule,
+    TopicUse,
     ZoneRecord,
 )
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
@@ -738,6 +739,30 @@ async def test_lines_are_by_topic_and_priority_and_in_the_order_of_due_times(sto
     assert keys(await store.in_line(TOPIC, 9)) == [(urgent.id, T + 9)]
     assert await store.in_line(TOPIC, 4) == []
     assert await store.pending_counts([TOPIC, FIFO, "none"]) == {TOPIC: 5, FIFO: 1, "none": 0}
+
+
+async def test_the_topics_in_use_are_counted(store):
+    a = await store.change(creation(spec("a")))
+    b = await store.change(creation(spec("b")))
+    fifo = await store.change(creation(spec("fifo", topic=FIFO)))
+    gone = await store.change(creation(spec("gone", topic=TOPIC + "-gone")))
+    quiet = await store.change(creation(spec("quiet", topic=TOPIC + "-quiet")))
+    await store.commit(
+        [pending(a, T), in_line(b, T), in_line(b, T + 1), in_line(fifo), pending(gone, T), entry(quiet, T)],
+        watermark=None,
+        errors=[(a.id, "NotFound: no"), (b.id, None)],
+    )
+    await store.change(edit(a, new_spec=spec("a", topic=TOPIC + "-quiet"), action="edit"))
+    await store.change(edit(gone, is_removal=True))
+    found = await store.topics()
+    assert found == [
+        TopicUse(FIFO, schedules=1, failing=0, pending=1, error=None),
+        TopicUse(TOPIC, schedules=1, failing=0, pending=3, error=None),
+        TopicUse(TOPIC + "-gone", schedules=0, failing=0, pending=1, error=None),
+        TopicUse(TOPIC + "-quiet", schedules=2, failing=1, pending=0, error="NotFound: no"),
+    ]
+    assert await store.topics(after=TOPIC, limit=1) == found[2:3]
+    assert await store.topics(after=TOPIC + "-quiet") == []
 
 
 async def test_a_fire_leaves_its_line_when_it_is_settled_or_gets_a_time_of_its_own(store):

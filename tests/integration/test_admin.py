@@ -273,6 +273,22 @@ def test_a_pause_that_goes_on_is_listed_however_long_ago_it_began(daemon, client
     assert client.fires(since="10m", state="published,pending").fires == []
 
 
+def test_the_topics_in_use_come_in_pages(daemon, client):
+    for number in range(3):
+        daemon.add(f"s{number}", topic=f"{TOPIC}-{number}")
+    daemon.add("other", topic=f"{TOPIC}-0")
+    status, _, page = raw(daemon, "GET", "/v1/topics?limit=2")
+    assert (status, page["next"]) == (200, f"{TOPIC}-1")
+    assert [(one["topic"], one["schedules"]) for one in page["topics"]] == [
+        (f"{TOPIC}-0", 2),
+        (f"{TOPIC}-1", 1),
+    ]
+    _, _, rest = raw(daemon, "GET", f"/v1/topics?limit=2&after={page['next']}")
+    assert [one["topic"] for one in rest["topics"]] == [f"{TOPIC}-2"]
+    assert rest["next"] is None
+    assert client.topics() == [wire.Topic(**one) for one in page["topics"] + rest["topics"]]
+
+
 def test_status_and_probes(daemon, client, monkeypatch):
     daemon.add("a")
     status = client.status()

@@ -17,41 +17,12 @@ from cronally.errors import AdminError, StoreFull, UsageError
 from support.daemon import running_daemon
 from support.recording_publisher import PUBLISHED, REJECTED, TOPIC_GONE
 from support.rig import TOPIC
+from support.terminal import Terminal
 
 
 class Stdin(io.TextIOWrapper):
     def __init__(self, data):
         super().__init__(io.BytesIO(data))
-
-
-class Terminal:
-    """A daemon, and somebody at a terminal who types commands."""
-
-    def __init__(self, daemon, capsys):
-        self.daemon = daemon
-        self.capsys = capsys
-
-    def __call__(self, *words):
-        """Return exit code, stdout, stderr."""
-        self.capsys.readouterr()
-        code = main([*words])
-        out, err = self.capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    def ok(self, *words):
-        code, out, err = self(*words)
-        assert code == 0, err
-        return out
-
-    def json(self, *words):
-        return json.loads(self.ok(*words, "--json"))
-
-    def bad(self, *words, code=2):
-        found, out, err = self(*words)
-        assert found == code, (out, err)
-        assert out == ""
-        return err
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from cronally.domain.batching import Batch
 from cronally.domain.spec import Attribute
 from cronally.engine.ports import OutcomeClass
 from cronally.errors import PublishError
+from cronally.sns.clients import Clients
 from cronally.sns.credentials import Credentials
 from cronally.sns.local import StandIn, local_credentials
 from cronally.sns.publisher import SnsPublisher
-from cronally.sns.topics import Topics
+from cronally.sns.topics import create_topic
 from support.entries import FIFO_TOPIC, TOPIC, batch, numbers
 from support.fake_sns import ACCESS_KEY, SECRET_KEY, FakeSns, Fault
 from support.moto_server import free_port, moto_url
@@ -425,34 +426,13 @@ async def test_moto_delivers_body_and_attributes(moto, make):
 # --- topics ---
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])  # the server remembers them
-async def test_topics_are_found_and_made(moto):
-    topics = Topics(LOCAL, endpoint_url=moto)
-    for name in ("made-here", "made-here.fifo"):
-        arn = f"arn:aws:sns:eu-west-1:123456789012:{name}"
-        assert not await topics.exists(arn)
-        await topics.ensure(arn)
-        await topics.ensure(arn)
-        assert await topics.exists(arn)
-    await topics.close()
-
-
 async def test_a_topic_of_another_account_is_not_made_in_ours(moto):
-    topics = Topics(LOCAL, endpoint_url=moto)
+    clients = Clients(LOCAL, endpoint_url=moto)
     with pytest.raises(
         PublishError, match=r"is arn:aws:sns:us-east-1:123456789012:theirs, not .*correct the ARN"
     ):
-        await topics.ensure("arn:aws:sns:us-east-1:999999999999:theirs")
-    await topics.close()
-
-
-async def test_a_topic_nobody_can_tell_about_is_an_error(sns):
-    topics = Topics(Credentials.fixed(CLOCK, "AKIDOTHER", "wrong"), endpoint_url=sns.url)
-    with pytest.raises(PublishError, match="InvalidClientTokenId"):
-        await topics.exists(TOPIC)
-    with pytest.raises(PublishError, match="could not be created"):
-        await topics.ensure(TOPIC)
-    await topics.close()
+        await create_topic(await clients.get("us-east-1"), "arn:aws:sns:us-east-1:999999999999:theirs")
+    await clients.close()
 
 
 async def test_throttling_is_said_once_in_a_while(sns, make, caplog):

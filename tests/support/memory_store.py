@@ -26,6 +26,7 @@ from cronally.engine.records import (
     StoreCounts,
     StoredSchedule,
     TimetableRow,
+    TopicUse,
 )
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
 from cronally.instants import UtcMs
@@ -129,6 +130,21 @@ class MemoryStore:
     async def schedules(self, *, after: str | None = None, limit: int = 1000) -> list[StoredSchedule]:
         names = sorted(name for name in self._names if after is None or name > after)
         return [self._seen(self._names[name]) for name in names[:limit]]
+
+    async def topics(self, *, after: str = "", limit: int = 1000) -> list[TopicUse]:
+        living = [self._schedules[id_] for id_ in self._names.values()]
+        found: dict[str, list[tuple[int, int, int, str | None]]] = {}
+        for schedule in living:
+            topic = self._revisions[schedule.revision_id].spec.topic
+            found.setdefault(topic, []).append((1, schedule.error is not None, 0, schedule.error))
+        for entry in self._pending.values():
+            found.setdefault(self._revisions[entry.revision_id].spec.topic, []).append((0, 0, 1, None))
+        uses = []
+        for topic in sorted(topic for topic in found if topic > after)[:limit]:
+            schedules, failing, pending, errors = zip(*found[topic], strict=True)
+            error = max((error for error in errors if error is not None), default=None)
+            uses.append(TopicUse(topic, sum(schedules), sum(failing), sum(pending), error))
+        return uses
 
     async def nearest_name(self, name: str) -> str | None:
         return next(iter(get_close_matches(name, sorted(self._names), n=1)), None)

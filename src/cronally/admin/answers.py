@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cronally.engine.applying import State as ScheduleState
     from cronally.engine.copies import Contents
     from cronally.engine.orders import Backfilled, Retried
-    from cronally.engine.records import JournalRow, StoredSchedule
+    from cronally.engine.records import JournalRow, StoredSchedule, TopicUse
     from cronally.engine.views import Refusing, ScheduleView, Status
     from cronally.engine.why import Why
     from cronally.engine.zone_watch import ZoneChange
@@ -138,6 +138,15 @@ def status_answer(status: Status) -> wire.Status:
         refusing=[_refusing(one) for one in status.refusing],
         refusing_count=status.refusing_count,
     )
+
+
+def topic_answer(use: TopicUse, refusing: Refusing | None) -> wire.Topic:
+    """Return a topic in use as it travels."""
+    shown = None
+    if refusing is not None:
+        plain = _refusing(refusing)
+        shown = {key: plain[key] for key in ("since", "error", "next_probe")}
+    return wire.Topic(**use._asdict(), refusing=shown)
 
 
 def _refusing(one: Refusing) -> dict[str, Any]:

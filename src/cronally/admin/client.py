@@ -33,7 +33,7 @@ class Client:
     """
 
     def __init__(self, socket_path: str, *, answer_s: float = ANSWER_S) -> None:
-        """answer_s: how long to wait for an answer; some take longer, and are given it."""
+        """answer_s: how long to wait for the answer of a call that has no time of its own."""
         self.socket_path = check_path(socket_path)
         self._answer_s = answer_s
         self._connection = _UnixConnection(socket_path, timeout=answer_s)
@@ -164,6 +164,17 @@ class Client:
         """Return how the daemon is."""
         return wire.from_plain(wire.Status, self._call("GET", "/v1/status"))
 
+    def topics(self) -> list[wire.Topic]:
+        """Return the topics in use, by ARN."""
+        topics: list[wire.Topic] = []
+        query = {"limit": str(wire.MAX_PAGE)}
+        while True:
+            page = wire.from_plain(wire.TopicsPage, self._call("GET", "/v1/topics", query=query))
+            topics += page.topics
+            if page.next is None:
+                return topics
+            query["after"] = page.next
+
     def apply(
         self,
         chunks: Iterable[bytes],
@@ -207,7 +218,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Any:
-        timeout_s = timeout_s or self._answer_s
+        timeout_s = self._answer_s if timeout_s is None else timeout_s
         target = f"{path}?{urlencode(query, errors='surrogateescape')}" if query else path
         sent = {wire.VERSION_HEADER: str(wire.WIRE_VERSION), **(headers or {})}
         data = _encoded(body)

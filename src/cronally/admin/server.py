@@ -27,6 +27,7 @@ from cronally.admin.answers import (
     retry_answer,
     schedule_answer,
     status_answer,
+    topic_answer,
     why_answer,
 )
 from cronally.admin.boundary import Boundary
@@ -156,6 +157,7 @@ class AdminServer:
                 web.post("/v1/backup", self._backup),
                 web.get("/v1/fires", self._fires),
                 web.get("/v1/events", self._events),
+                web.get("/v1/topics", self._topics),
                 web.get("/v1/status", self._status),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
@@ -431,6 +433,13 @@ class AdminServer:
             before=None if before is None else cursor(before),
             limit=limit,
         )
+
+    async def _topics(self, request: web.Request) -> web.Response:
+        query = query_of(request, "after", "limit")
+        limit = whole_number(query, "limit", default=500, least=1, most=wire.MAX_PAGE)
+        page = await self._service.topics(after=query.get("after", ""), limit=limit)
+        following = page[-1][0].topic if len(page) == limit else None
+        return _answer(wire.TopicsPage(topics=[topic_answer(*one) for one in page], next=following))
 
     async def _status(self, request: web.Request) -> web.Response:
         query_of(request)

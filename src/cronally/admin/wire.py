@@ -330,6 +330,30 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """A topic that schedules name, or that has pending fires.
+
+    schedules: how many name it; failing: of them those SNS refused last, with error what it said of one of them. pending: fires
+    still to be published to it. refusing: ``{"since", "error", "next_probe"}`` while SNS refuses everything for it, else None.
+    """
+
+    topic: str
+    schedules: int
+    failing: int = 0
+    pending: int = 0
+    error: str | None = None
+    refusing: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicsPage:
+    """Topics in use, by ARN. next: what to ask for as ``after``, None on the last page."""
+
+    topics: list[Topic]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
     """What a backup holds. watermark: every slot due at or before it is in its journal; None before the first."""
 
@@ -356,11 +380,12 @@ Answer = (
     | FiresPage
     | ApplyReply
     | Status
+    | TopicsPage
     | Why
     | Copy
 )
 _Wire = TypeVar("_Wire")
-_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem, Difference)
+_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem, Difference, Topic)
 _NESTED: Final[dict[tuple[type, str], type]] = {
     (SchedulesPage, "schedules"): Schedule,
     (PutReply, "schedule"): Schedule,
@@ -368,6 +393,7 @@ _NESTED: Final[dict[tuple[type, str], type]] = {
     (MoveReply, "before"): Schedule,
     (MoveReply, "schedule"): Schedule,
     (FiresPage, "fires"): Fire,
+    (TopicsPage, "topics"): Topic,
     (RetryReply, "fires"): Fire,
     (Why, "fires"): Fire,
     (Why, "fields"): FieldMatch,

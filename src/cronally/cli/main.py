@@ -51,9 +51,15 @@ COMMANDS: Final = {
     "import cron.yaml": ("imports", "Those of an Elastic Beanstalk worker environment."),
     "import eventbridge": ("imports", "Those of EventBridge Scheduler, and scheduled rules."),
     "import kubernetes": ("imports", "Those of Kubernetes CronJobs."),
+    "topics": ("topics", "See, make and try SNS topics."),
+    "topics ls": ("topics", "List the topics in use."),
+    "topics create": ("topics", "Make a topic."),
+    "topics subscribe": ("topics", "Have a topic deliver to a queue, function, URL or address."),
+    "topics check": ("topics", "Send a test message."),
     "completion": ("completing", "Have a shell complete names and options."),
     "backup": ("backups", "Write a copy of the store while the daemon runs."),
     "restore": ("backups", "Put a backup in the place of the store."),
+    "doctor": ("doctor", "Look at all that a daemon needs."),
 }
 """Each command, the module that has it as ``NAME_command``, and what it does in a few words.
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import tzinfo
 
-    from cronally.admin.wire import Fire, Schedule, Status
+    from cronally.admin.wire import Fire, Schedule, Status, Topic
 
 _WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WIDEST: Final = 48  # characters of a column; --json has everything
+_WIDEST_ARN: Final = 300  # what is copied into the next command is not cut
 _SHOWN_MESSAGE: Final = 400
 _BAR_CHARS: Final = 30
 _MOST_REFUSING: Final = 5  # topics; --json names more
@@ -98,22 +99,24 @@ def next_fires_text(schedule: Schedule) -> str:
 # --- schedules --------------------------------------------------------------------------------------------------
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return aligned columns; the last one is as long as it needs to be."""
-    return Table(heads).part(rows)
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, widest: int = _WIDEST) -> str:
+    """Return aligned columns, each at most *widest* characters; the last one is as long as it needs to be."""
+    return Table(heads, widest=widest).part(rows)
 
 
 class Table:
     """Aligned columns, printed a part at a time; they never get narrower. The last one is as long as it needs to be."""
 
-    def __init__(self, heads: Sequence[str]) -> None:
+    def __init__(self, heads: Sequence[str], *, widest: int = _WIDEST) -> None:
+        """widest: characters of a cell, but for those of the last column."""
         self.has_rows = False
+        self._widest = widest
         self._heads = heads
         self._widths = [0] * (len(heads) - 1)
 
     def part(self, rows: Sequence[Sequence[str]]) -> str:
         """Return the lines of *rows*; the first time below the heads."""
-        cells = [*([_cut(cell) for cell in row[:-1]] + [row[-1]] for row in rows)]
+        cells = [*([_cut(cell, self._widest) for cell in row[:-1]] + [row[-1]] for row in rows)]
         cells = cells if self.has_rows else [[*self._heads], *cells]
         self.has_rows = self.has_rows or bool(rows)
         longest = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
@@ -317,6 +320,25 @@ def _refusing_lines(status: Status) -> list[str]:
     return lines
 
 
+def topics_table(topics: Sequence[Topic], states: Sequence[str] | None) -> str:
+    """Return what ``topics ls`` prints. states: what SNS says of each, if it was asked."""
+    rows = [[one.topic, f"{one.schedules:,}", f"{one.pending:,}", _health_text(one)] for one in topics]
+    heads = ["TOPIC", "SCHEDULES", "PENDING", "HEALTH"]
+    if states is not None:
+        heads.append("AT SNS")
+        for row, state in zip(rows, states, strict=True):
+            row.append(printable(state))
+    return table(heads, rows, widest=_WIDEST_ARN)
+
+
+def _health_text(topic: Topic) -> str:
+    if topic.refusing is not None:
+        return printable(f"refusing since {topic.refusing['since']}: {topic.refusing['error']}")
+    if topic.failing:
+        return printable(f"{topic.failing:,} of its schedules failing: {topic.error}")
+    return "ok"
+
+
 def histogram_lines(buckets: Sequence[Mapping[str, int | None]]) -> list[str]:
     """Return a line for each bucket from the first to the last that is not empty: its bound, a bar, its share and count."""
     counts = [bucket["count"] or 0 for bucket in buckets]
@@ -346,5 +368,5 @@ def printable(text: str) -> str:
     return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t").translate(_UNPRINTABLE)
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+def _cut(text: str, widest: int) -> str:
+    return text if len(text) <= widest else f"{text[: widest - 1]}…"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StoreCounts,
         StoredSchedule,
         TimetableRow,
+        TopicUse,
         ZoneRecord,
     )
     from cronally.instants import UtcMs
@@ -160,6 +161,10 @@ class Store(Protocol):
 
     async def schedules(self, *, after: str | None = None, limit: int = 1000) -> list[StoredSchedule]:
         """Return up to *limit* schedules whose name is greater than *after*, by name (code point order)."""
+        ...
+
+    async def topics(self, *, after: str = "", limit: int = 1000) -> list[TopicUse]:
+        """Return the topics in use, by ARN (code point order), up to *limit* of those greater than *after*."""
         ...
 
     async def nearest_name(self, name: str) -> str | None:

@@ -238,3 +238,17 @@ class StoreCounts:
     failing: int
     journal: dict[State, int] = field(default_factory=dict)
     oldest_pending_due: UtcMs | None = None
+
+
+class TopicUse(NamedTuple):
+    """A topic that schedules name, or that has pending fires.
+
+    Fields: schedules: how many name it; failing: of them those SNS refused last. error: what it said of one of those.
+        pending: fires that are still to be published to it, also of removed schedules.
+    """
+
+    topic: str
+    schedules: int
+    failing: int
+    pending: int
+    error: str | None

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.circuits import Circuits
+    from cronally.engine.circuits import Circuit, Circuits
     from cronally.engine.copies import BackupMaker, Contents
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from cronally.engine.live import Live
     from cronally.engine.orders import Orders, Retried
     from cronally.engine.ports import Store, TopicMaker
+    from cronally.engine.records import TopicUse
     from cronally.engine.zone_watch import ZoneWatch
 
 _SLICE = 200
@@ -174,6 +175,18 @@ class Service:
             keep=self._keep,
         )
 
+    async def topics(
+        self, *, after: str = "", limit: int = 1000
+    ) -> Sequence[tuple[TopicUse, Refusing | None]]:
+        """Return a page of the topics in use by ARN, each with how it refuses if SNS refuses everything for it."""
+        uses = await self._store.topics(after=after, limit=limit)
+        now = self._clock.wall()
+        page = []
+        for use in uses:
+            circuit = self._circuits.open.get(use.topic)
+            page.append((use, None if circuit is None else _refusing(circuit, now, use.pending)))
+        return page
+
     async def status(self) -> Status:
         counts = await self._store.counts()
         size_bytes = await self._store.size_bytes()
@@ -208,16 +221,7 @@ class Service:
     async def _refusing(self, now: UtcMs) -> tuple[Refusing, ...]:
         some = self._circuits.summary()[:_MOST_CIRCUITS]
         pending = await self._store.pending_counts([circuit.topic for circuit in some])
-        return tuple(
-            Refusing(
-                topic=circuit.topic,
-                since=circuit.opened_at or now,
-                error=circuit.error,
-                pending=pending[circuit.topic],
-                next_probe=UtcMs(max(circuit.probe_at, now)),
-            )
-            for circuit in some
-        )
+        return tuple(_refusing(circuit, now, pending[circuit.topic]) for circuit in some)
 
     async def backup(self, path: str, *, replace: bool) -> Contents:
         """Write a copy of the store to *path* while it is in use. Errors: see ``BackupMaker.backup``; UsageError."""
@@ -479,6 +483,16 @@ class Service:
         if so_far is None:
             return row
         return row._replace(entry=entry._replace(last_fire_time=so_far.last, count=so_far.slots))
+
+
+def _refusing(circuit: Circuit, now: UtcMs, pending: int) -> Refusing:
+    return Refusing(
+        topic=circuit.topic,
+        since=circuit.opened_at or now,
+        error=circuit.error,
+        pending=pending,
+        next_probe=UtcMs(max(circuit.probe_at, now)),
+    )
 
 
 def _check_revision(name: str, stored: StoredSchedule | None, expected: int) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from aiobotocore.credentials import AioCredentials
+from aiobotocore.credentials import AioCredentials, AioRefreshableCredentials
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from cronally.errors import CredentialsInvalid
+from cronally.instants import UtcMs, from_datetime
 
 if TYPE_CHECKING:
     from cronally.clock import Clock
@@ -62,6 +63,22 @@ class Credentials:
     def frozen(self) -> Key | None:
         """What signs now; another object once it has changed. None while there is nothing to sign with."""
         return self._held.frozen
+
+    @property
+    def source(self) -> str | None:
+        """Where in the chain they were found, as botocore calls it: ``env``, ``iam-role``; None before that."""
+        return None if self._source is None else str(self._source.method)
+
+    @property
+    def is_renewed(self) -> bool:
+        """Whether the chain gets others before they expire."""
+        return isinstance(self._source, AioRefreshableCredentials) and self.source != "env"
+
+    @property
+    def expires_at(self) -> UtcMs | None:
+        """When they expire, as far as the chain knows."""
+        at = getattr(self._source, "_expiry_time", None)  # botocore tells nobody
+        return None if at is None else from_datetime(at)
 
     async def start(self) -> None:
         """Resolve the chain. Errors: CredentialsInvalid says what to do; ``run`` goes on trying all the same."""

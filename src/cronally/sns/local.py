@@ -25,6 +25,7 @@ from cronally.domain.topic import TopicArn, parse_topic_arn
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.errors import PublishError
 from cronally.instants import UtcMs
+from cronally.sns.aws import Aws
 from cronally.sns.clients import Clients
 from cronally.sns.credentials import Credentials
 from cronally.sns.topics import Topics, create_topic
@@ -199,11 +200,14 @@ class StandIn:
 
     async def has_topic(self, arn: str) -> bool:
         """Return whether the stand-in has the topic. Errors: PublishError."""
-        topics = Topics(self.credentials, endpoint_url=self.url)
+        aws = Aws(self.credentials, endpoint_url=self.url, is_stand_in=True)
         try:
-            return await topics.exists(arn)
+            state = await Topics(aws).state(arn)
         finally:
-            await topics.close()
+            await aws.close()
+        if state.problem is not None:
+            raise PublishError(state.problem)
+        return state.exists
 
     def forget(self, arn: str) -> None:
         """Have the next ``ensure_topic`` make it again: the stand-in has lost it."""

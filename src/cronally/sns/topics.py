@@ -1,48 +1,69 @@
-"""Topics: do they exist, and making one."""
+"""Topics: making one, looking at it, trying it."""
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from cronally.domain import topic_calls
 from cronally.domain.topic import parse_topic_arn
-from cronally.errors import PublishError
-from cronally.sns.clients import Clients
+from cronally.domain.topic_reports import TopicState
+from cronally.errors import AwsRefused, CronallyError, PublishError
+from cronally.sns.refusals import is_absent
 
 if TYPE_CHECKING:
-    from cronally.sns.credentials import Credentials
+    from collections.abc import Sequence
+
+    from cronally.sns.aws import Caller
+
+_AT_ONCE = 10  # calls; in small regions SNS takes 30 a second of this kind (facts: quotas)
 
 
 class Topics:
-    """The topic calls of SNS that Cronally makes, each in the region its ARN names."""
+    """The topics of whoever *aws* calls for. Errors of all methods: those of ``Caller.do``."""
 
-    def __init__(self, credentials: Credentials, *, endpoint_url: str | None = None) -> None:
-        self._clients = Clients(credentials, endpoint_url=endpoint_url)
+    def __init__(self, aws: Caller) -> None:
+        self._aws = aws
 
-    async def exists(self, arn: str) -> bool:
-        """Return whether there is such a topic. Errors: PublishError if SNS does not say (access denied, no answer)."""
+    async def create(self, name: str, region: str, *, is_fifo: bool) -> str:
+        """Create the topic, or leave it as it is if it exists; return its ARN."""
+        reply = await self._aws.do(topic_calls.create_topic(name, region, is_fifo=is_fifo))
+        return str(reply["TopicArn"])
+
+    async def publish_marked(self, arn: str) -> str:
+        """Publish one message that says it is a test; return its message id."""
+        unique = secrets.token_hex(8)
+        reply = await self._aws.do(topic_calls.marked_message(parse_topic_arn(arn), unique=unique))
+        return str(reply["MessageId"])
+
+    async def state(self, arn: str) -> TopicState:
+        """Return how a topic is; what is wrong stands in ``problem``, and is no error."""
         try:
-            client = await self._clients.get(parse_topic_arn(arn).region)
-            await client.get_topic_attributes(TopicArn=arn)
-        except ClientError as exc:
-            if _code(exc).startswith("NotFound"):
-                return False
-            raise PublishError(f"SNS does not tell about {arn}: {exc}") from exc
-        except (BotoCoreError, OSError) as exc:
-            raise PublishError(f"SNS does not tell about {arn}: {exc}") from exc
-        return True
+            reply = await self._aws.do(topic_calls.get_topic(parse_topic_arn(arn)))
+        except AwsRefused as exc:
+            return TopicState(arn) if is_absent(exc) else TopicState(arn, problem=str(exc))
+        except CronallyError as exc:
+            return TopicState(arn, problem=str(exc))
+        attributes = reply["Attributes"]
+        return TopicState(
+            arn,
+            exists=True,
+            is_fifo=attributes.get("FifoTopic") == "true",
+            confirmed=int(attributes.get("SubscriptionsConfirmed", 0)),
+            pending=int(attributes.get("SubscriptionsPending", 0)),
+            signature_version=attributes.get("SignatureVersion", "1"),
+        )
 
-    async def ensure(self, arn: str) -> None:
-        """Create the topic unless it exists. Errors: PublishError, also if it would lie in another account."""
-        try:
-            client = await self._clients.get(parse_topic_arn(arn).region)
-            await create_topic(client, arn)
-        except (ClientError, BotoCoreError, OSError) as exc:
-            raise PublishError(f"{arn} could not be created: {exc}") from exc
+    async def states(self, arns: Sequence[str]) -> list[TopicState]:
+        """Return the states of topics, in their order."""
+        turn = asyncio.Semaphore(_AT_ONCE)
 
-    async def close(self) -> None:
-        await self._clients.close()
+        async def state(arn: str) -> TopicState:
+            async with turn:
+                return await self.state(arn)
+
+        return list(await asyncio.gather(*map(state, arns)))
 
 
 async def create_topic(client: Any, arn: str) -> None:
@@ -55,7 +76,3 @@ async def create_topic(client: Any, arn: str) -> None:
     reply = await client.create_topic(Name=topic.name, Attributes=attributes)
     if reply["TopicArn"] != arn:
         raise PublishError(f"the topic that exists now is {reply['TopicArn']}, not {arn}; correct the ARN")
-
-
-def _code(exc: ClientError) -> str:
-    return str(exc.response.get("Error", {}).get("Code", ""))

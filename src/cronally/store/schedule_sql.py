@@ -251,6 +251,23 @@ COUNT_PENDING: Final = "SELECT count(*) FROM journal INDEXED BY journal_pending_
 
 NUMBER: Final = "SELECT number FROM revision WHERE id = ?"
 
+TOPICS: Final = """
+    SELECT json_group_array(json_array(topic, schedules, failing, pending, error)) FROM (
+        SELECT topic, sum(schedules) AS schedules, sum(failing) AS failing, sum(pending) AS pending, max(error) AS error
+        FROM (
+            SELECT document ->> '$.topic' AS topic, count(*) AS schedules, count(error) AS failing, 0 AS pending,
+                max(error) AS error
+            FROM schedule JOIN revision ON revision.id = revision_id WHERE removed_at IS NULL GROUP BY topic
+            UNION ALL
+            SELECT document ->> '$.topic' AS topic, 0, 0, count(*), NULL
+            FROM journal INDEXED BY journal_pending_schedule JOIN revision ON revision.id = revision_id
+            WHERE state = 'pending' GROUP BY document ->> '$.topic'
+        )
+        WHERE topic > ? GROUP BY topic ORDER BY topic LIMIT ?
+    )
+"""
+"""The topics in use after one, as rows of TopicUse; all schedules and pending fires are looked at (a million: seconds)."""
+
 
 def group_text(spec: ScheduleSpec) -> str | None:
     """Return the FIFO topic and group of *spec* as one text (neither holds a blank), None for a standard topic."""

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from cronally.domain.model import Fire
 from cronally.domain.spec import canonical_document, from_canonical
-from cronally.engine.records import Opened, Owned, Revised, StagedChange, TimetableRow, ZoneRecord
+from cronally.engine.records import (
+    Opened,
+    Owned,
+    Revised,
+    StagedChange,
+    TimetableRow,
+    TopicUse,
+    ZoneRecord,
+)
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
 from cronally.instants import UtcMs
 from cronally.store import journal_sql, schedule_sql
@@ -143,6 +151,10 @@ class SqliteStore(SqliteJournal):
     ) -> list[tuple[StoredSchedule, bool]]:
         rows = await self._database.lister.json(schedule_sql.CHANGED_BEYOND, (at, after, limit))
         return [(schedule_sql.stored_schedule(row[:-1]), bool(row[-1])) for row in rows]
+
+    async def topics(self, *, after: str = "", limit: int = 1000) -> list[TopicUse]:
+        rows = await self._database.lister.json(schedule_sql.TOPICS, (after, limit))
+        return [TopicUse(*row) for row in rows]
 
     async def nearest_name(self, name: str) -> str | None:
         names = await self._database.lister.json(schedule_sql.ALIKE, (name,))
