@@ -34,7 +34,7 @@ from cronally.logs import logging_to, silent_logs
 from cronally.sns.aws import Aws
 from cronally.sns.credentials import Credentials
 from cronally.sns.local import LocalPublisher, Received, StandIn, find_stand_in, local_credentials
-from cronally.sns.pacing import Pacing
+from cronally.sns.pacing import Pacing, quota_per_s
 from cronally.sns.publisher import SnsPublisher
 from cronally.sns.subscribing import Subscribing
 from cronally.sns.topics import Topics
@@ -287,6 +287,9 @@ class _Daemon:
                 keep=config.journal,
                 backup_maker=store,
                 store_warning=store_warning,
+                quota_per_s=lambda region, is_fifo: quota_per_s(
+                    region, is_fifo=is_fifo, given=config.sns_quota
+                ),
             )
             server = AdminServer(service, self._clock, socket_path=config.socket)
             await server.start()

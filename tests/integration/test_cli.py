@@ -682,6 +682,19 @@ def test_a_bad_why(cronally):
     assert "'cronally ls'" in cronally.bad("why", "zzz", "2026-11-23T09:00:00Z", code=4)
 
 
+# --- forecast ---------------------------------------------------------------------------------------------------
+
+
+def test_forecast_asks_the_daemon_and_draws(cronally, tmp_path):
+    cronally.daemon.add("a", "0 12 * * *")
+    assert "at most 1\n" in cronally.ok("forecast")
+    file = tmp_path / "f.svg"
+    plain = json.loads(cronally.ok("forecast", "--svg", str(file), "--json"))
+    assert (plain["starts_at"], plain["loads"][0]["minutes"][180]) == ("2026-11-23T09:00:00Z", 1)
+    assert "2026-11-23 12:00: 1" in file.read_text()
+    assert "cannot be written: is a directory" in cronally.bad("forecast", "--svg", str(tmp_path))
+
+
 # --- completion -------------------------------------------------------------------------------------------------
 
 

@@ -12,11 +12,14 @@ from cronally.domain.spec import DOCUMENT_KEYS, to_document
 from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cronally.domain.matching import Asked, Match
     from cronally.domain.model import Pause
     from cronally.engine.applying import ApplyResult, Difference
     from cronally.engine.applying import State as ScheduleState
     from cronally.engine.copies import Contents
+    from cronally.engine.forecast import Forecast
     from cronally.engine.orders import Backfilled, Retried
     from cronally.engine.records import JournalRow, StoredSchedule, TopicUse
     from cronally.engine.views import Refusing, ScheduleView, Status
@@ -213,6 +216,22 @@ def apply_answer(result: ApplyResult, *, is_dry_run: bool) -> wire.ApplyReply:
         is_dry_run=is_dry_run,
         problems=[wire.Problem(line=p.line, name=p.name, reason=p.reason) for p in result.problems],
         problem_count=result.problem_count,
+    )
+
+
+def forecast_answer(forecast: Forecast, quota_per_s: Callable[[str, bool], float]) -> wire.Forecast:
+    """Return a forecast as it travels. quota_per_s: of a region, for FIFO topics or the others."""
+    return wire.Forecast(
+        starts_at=format_utc(forecast.starts_at),
+        loads=[
+            wire.Load(
+                region=pool.region,
+                is_fifo=pool.is_fifo,
+                quota_per_s=quota_per_s(pool.region, pool.is_fifo),
+                minutes=list(minutes),
+            )
+            for pool, minutes in sorted(forecast.minutes.items())
+        ],
     )
 
 

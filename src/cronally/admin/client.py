@@ -160,6 +160,10 @@ class Client:
             for kind, data in self._stream("/v1/events", given)
         )
 
+    def forecast(self) -> wire.Forecast:
+        """Return how many messages will be due in each minute of the coming day."""
+        return wire.from_plain(wire.Forecast, self._call("GET", "/v1/forecast", timeout_s=LONG_S))
+
     def status(self) -> wire.Status:
         """Return how the daemon is."""
         return wire.from_plain(wire.Status, self._call("GET", "/v1/status"))

@@ -24,6 +24,7 @@ from cronally.admin.answers import (
     copy_answer,
     difference_answer,
     fire_answer,
+    forecast_answer,
     retry_answer,
     schedule_answer,
     status_answer,
@@ -157,6 +158,7 @@ class AdminServer:
                 web.post("/v1/backup", self._backup),
                 web.get("/v1/fires", self._fires),
                 web.get("/v1/events", self._events),
+                web.get("/v1/forecast", self._forecast),
                 web.get("/v1/topics", self._topics),
                 web.get("/v1/status", self._status),
                 web.get("/healthz", self._healthz),
@@ -382,6 +384,10 @@ class AdminServer:
             last = rows[-1].entry
             following = f"{last.fire_time}.{last.schedule_id}.{last.kind}"
         return _text(f'{{"fires": [{", ".join(texts)}], "next": {_dumps(following)}}}')
+
+    async def _forecast(self, request: web.Request) -> web.Response:
+        query_of(request)
+        return _answer(forecast_answer(await self._service.forecast(), self._service.quota_per_s))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Write each entry as it is made, as server-sent events, until the client or the daemon goes."""

@@ -287,6 +287,24 @@ class ApplyReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What shares a quota of SNS: how many messages are due in each minute. quota_per_s: 0 for no limit."""
+
+    region: str
+    is_fifo: bool
+    quota_per_s: float
+    minutes: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """The messages of the 24 hours from *starts_at*, a full minute, on; paused schedules are left out."""
+
+    starts_at: str
+    loads: list[Load]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """How the daemon is. journal: slots per state. lateness_us: p50, p99, max; None before the first fire.
 
@@ -379,17 +397,19 @@ Answer = (
     | NextReply
     | FiresPage
     | ApplyReply
+    | Forecast
     | Status
     | TopicsPage
     | Why
     | Copy
 )
 _Wire = TypeVar("_Wire")
-_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem, Difference, Topic)
+_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem, Difference, Topic, Load)
 _NESTED: Final[dict[tuple[type, str], type]] = {
     (SchedulesPage, "schedules"): Schedule,
     (PutReply, "schedule"): Schedule,
     (PauseReply, "schedule"): Schedule,
+    (Forecast, "loads"): Load,
     (MoveReply, "before"): Schedule,
     (MoveReply, "schedule"): Schedule,
     (FiresPage, "fires"): Fire,

@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "next": ("times", "Print the next fires of a rule or a schedule."),
     "why": ("asking", "Say why a slot was there or not."),
     "explain": ("explaining", "Say what a rule or a schedule's rule means."),
+    "forecast": ("forecasting", "Show how many messages the coming day has."),
     "history": ("listing", "List what became of each slot."),
     "tail": ("watching", "Show what becomes of fires as it happens."),
     "status": ("listing", "Show how the daemon is."),

@@ -175,6 +175,10 @@ class Core(Holding):
             ends=ends,
         )
 
+    def ends_of(self, id_: int) -> UtcMs | None:
+        """Return after which fire time a schedule of the timetable has no more slots, or None."""
+        return self._ends.get(id_)
+
     def _seat(self, member: Member, *, taken_through: UtcMs | None) -> None:
         window = member.window
         self.timetable.join(

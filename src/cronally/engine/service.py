@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+from cronally.domain.durations import MINUTE_MS
 from cronally.domain.matching import read_instant
 from cronally.domain.model import Pause
 from cronally.domain.policy import clip, range_in
@@ -12,6 +13,7 @@ from cronally.domain.spec import from_document, parse_paused, to_document
 from cronally.domain.zones import tzdata_version
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
+from cronally.engine.forecast import Forecast
 from cronally.engine.live import Listener
 from cronally.engine.orders import MOST_BACKFILLED, Backfilled
 from cronally.engine.records import JournalFilter, JournalRow, StoredSchedule
@@ -38,7 +40,7 @@ from cronally.errors import (
 from cronally.instants import MIN_UTC_MS, UtcMs, format_utc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.spec import ScheduleSpec
@@ -85,7 +87,9 @@ class Service:
         keep: Keep | None = None,
         backup_maker: BackupMaker | None = None,
         store_warning: str | None = None,
+        quota_per_s: Callable[[str, bool], float] = lambda _region, _is_fifo: 0.0,
     ) -> None:
+        """quota_per_s: messages a second that a region takes, for FIFO topics or the others; 0 for no limit."""
         self._core = core
         self._store = store
         self._edits = edits
@@ -103,6 +107,7 @@ class Service:
         self._keep = keep or Keep()
         self._backup_maker = backup_maker
         self._store_warning = store_warning
+        self.quota_per_s = quota_per_s
         self._started_at = clock.wall()
         self._not_ready_because: str | None = "it is starting"
 
@@ -238,6 +243,23 @@ class Service:
     def not_ready_because(self) -> str | None:
         """Why changes are refused and fires may be held back; None when all is well."""
         return self._not_ready_because or self._halt.because
+
+    async def forecast(self) -> Forecast:
+        """Return how many messages will be due in each minute of the 24 hours from the next full minute on.
+
+        Schedules that are paused now are left out. Errors: StoreError.
+        """
+        now = self._clock.wall()
+        forecast = Forecast(UtcMs(now - now % MINUTE_MS + MINUTE_MS))
+        for _ in forecast.add_timetable(self._core):
+            await self._clock.sleep(0)
+        fires = await self._store.at_between(UtcMs(forecast.starts_at - 1), UtcMs(forecast.ends_at - 1))
+        for start in range(0, len(fires), _SLICE):
+            some = fires[start : start + _SLICE]
+            specs = await self._store.specs([fire.revision_id for fire in some])
+            forecast.add_singles((fire, specs[fire.revision_id].topic) for fire in some)
+            await self._clock.sleep(0)
+        return forecast
 
     @contextmanager
     def listening(self, wanted: JournalFilter) -> Iterator[Listener]:

@@ -316,6 +316,10 @@ class Timetable:
             del stale[-_RESTARTED_AT_ONCE:]  # to let go of a million numbers takes a while, too
             yield found
 
+    def ids(self) -> Iterator[int]:
+        """Yield the ids of all schedules, ascending; those that come or go meanwhile may be among them or not."""
+        return (id_ for id_ in range(len(self._entry_of)) if self._entry_of[id_] != _NONE)
+
     def entries(self) -> Iterator[TimetableEntry]:
         """Yield the entries that have schedules; those that come or go meanwhile may be among them or not."""
         return (
