@@ -1436,6 +1436,8 @@ async def test_a_flip_removes_schedules_with_its_changes(house, store):
     await store.change(creation(spec("kept"), owner="ops"))
     assert [one.name for one in await store.owned("ops")] == ["gone", "kept"]
     assert await store.owned("nobody") == []
+    await store.own(["by-hand", "none"], owner="other")
+    assert [one.name for one in await store.owned("other")] == ["by-hand"]
     await store.stage_begin()
     await store.stage([staged(spec("new"))])
     rows = await store.flip(

@@ -736,6 +736,13 @@ def test_a_shell_is_offered_two_hundred_names_at_most_and_none_without_a_daemon(
     assert completed(cronally, monkeypatch, "cronally show n") == []
 
 
+def test_a_shell_is_offered_nothing_after_a_word_that_is_none(cronally, monkeypatch):
+    monkeypatch.setenv("_CRONALLY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "cronally nonsense x")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert cronally() == (1, "", "")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_what_a_shell_is_told(alone, shell):
     assert "_CRONALLY_COMPLETE=complete_" in alone.ok("completion", shell)
@@ -770,6 +777,11 @@ def test_a_listener_that_goes_is_forgotten_and_what_is_asked_wrongly_is_refused(
         client.events(state="done")
     cronally.daemon.call(cronally.daemon.rig.clock.advance(30))
     assert len(cronally.daemon.service._live._feeds) == 0
+
+
+def test_a_name_that_is_no_text_can_be_listened_for(cronally):
+    with Client(cronally.daemon.socket) as client:
+        client.events(schedule="\udcff")  # as the command line gives a byte that is no UTF-8
 
 
 def test_tail_prints_rows_or_lines(cronally, monkeypatch, capsys):
@@ -949,6 +961,46 @@ def test_apply_takes_yaml_json_and_json_lines(cronally, tmp_path):
         "problems": [], "problem_count": 0,
     }  # fmt: skip
     assert cronally.json("show", "c")["owner"] == "team"
+
+
+def test_nothing_in_a_file_steers_the_terminal(alone, tmp_path):
+    file = tmp_path / "evil.yaml"
+    file.write_text('schedules:\n  "\\e[2Jevil": {when: x, when: y}\n  "a\\x9bm": {"k\\e[m": .nan}\n')
+    err = alone.bad("apply", "-f", str(file))
+    assert not set("\x1b\x9b") & set(err)
+    assert "evil" in err
+
+
+def test_json_that_is_broken_off_is_json_still(cronally, monkeypatch):
+    cronally.daemon.add("a")
+    for words in (("ls", "a", "zzz"), ("export", "a", "zzz")):
+        code, out, err = cronally(*words, "--json")
+        assert code == 4
+        assert "zzz" in err
+        assert len(json.loads(out)["schedules"]) == 1
+
+
+def test_an_agreed_prune_with_json_prints_nothing_else(cronally, tmp_path, monkeypatch):
+    entry = {"when": "0 9 * * *", "topic": TOPIC}
+    path = tmp_path / "f.json"
+    path.write_text(json.dumps({"schedules": {"a": entry, "b": entry}}))
+    cronally.ok("apply", "-f", str(path))
+    path.write_text(json.dumps({"schedules": {"a": entry}}))
+    monkeypatch.setattr(sys, "stdin", type("Tty", (io.StringIO,), {"isatty": lambda _self: True})("y\n"))
+    code, out, err = cronally("apply", "-f", str(path), "--prune", "--json")
+    assert (code, json.loads(out)["removed"]) == (0, 1)
+    assert "- b" in err
+
+
+def test_an_export_is_utf_8_whatever_the_terminal_is(cronally):
+    cronally.daemon.add("a", message="café €")
+    for form in ((), ("--jsonl",), ("--json",)):
+        done = subprocess.run(
+            [sys.executable, "-m", "cronally", "export", *form],
+            env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=True, timeout=60,
+        )  # fmt: skip
+        text = done.stdout.decode()
+        assert "café €" in text or "caf\\u00e9 \\u20ac" in text
 
 
 @pytest.fixture

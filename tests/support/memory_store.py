@@ -568,6 +568,10 @@ class MemoryStore:
         for name in names:
             self._staged.pop(name, None)
 
+    async def own(self, names: Sequence[str], *, owner: str) -> None:
+        for id_ in [self._names[name] for name in names if name in self._names]:
+            self._schedules[id_] = replace(self._schedules[id_], owner=owner)
+
     async def owned(self, owner: str) -> list[Owned]:
         living = ((name, self._schedules[id_]) for name, id_ in sorted(self._names.items()))
         return [Owned(name, one.id, one.revision_id) for name, one in living if one.owner == owner]

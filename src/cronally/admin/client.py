@@ -260,7 +260,9 @@ class Client:
         self._connect(ANSWER_S)
         try:
             headers = {wire.VERSION_HEADER: str(wire.WIRE_VERSION)}
-            self._connection.request("GET", f"{path}?{urlencode(query)}", headers=headers)
+            self._connection.request(
+                "GET", f"{path}?{urlencode(query, errors='surrogateescape')}", headers=headers
+            )
             response = self._connection.getresponse()
             if response.status != 200:
                 version = response.headers.get(wire.VERSION_HEADER)
@@ -277,7 +279,10 @@ class Client:
                 if line.startswith("event: "):
                     event = line[7:].strip()
                 elif line.startswith("data: "):
-                    yield event, json.loads(line[6:])
+                    data = json.loads(line[6:])
+                    if event == "error":
+                        raise wire.error_from_plain(data)
+                    yield event, data
         except (OSError, http.client.HTTPException) as exc:
             raise AdminError(f"the daemon at {self.socket_path} went away ({_reason(exc)})") from None
         finally:

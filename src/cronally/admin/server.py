@@ -400,20 +400,25 @@ class AdminServer:
                 headers={"Content-Type": "text/event-stream", wire.VERSION_HEADER: str(wire.WIRE_VERSION)}
             )
             try:
-                with suppress(ConnectionError, TimeoutError, StoreError):
-                    await response.prepare(request)
-                    quiet_since, lost = self._clock.mono(), 0
-                    async for rows in listener.rows():
-                        events = [f"event: fire\ndata: {_dumps(fire_answer(row))}\n\n" for row in rows]
-                        if feed.lost > lost:
-                            events.append(f'event: lost\ndata: {{"count": {feed.lost - lost}}}\n\n')
-                            lost = feed.lost
-                        if self._clock.mono() - quiet_since >= EVENTS_QUIET_S and not events:
-                            events.append(": nothing has happened\n\n")
-                        if events:
-                            quiet_since = self._clock.mono()
-                            async with asyncio.timeout(ANSWER_S):
-                                await response.write("".join(events).encode())
+                await response.prepare(request)
+                quiet_since, lost = self._clock.mono(), 0
+                async for rows in listener.rows():
+                    events = [_event("fire", fire_answer(row)) for row in rows]
+                    if feed.lost > lost:
+                        events.append(_event("lost", {"count": feed.lost - lost}))
+                        lost = feed.lost
+                    if self._clock.mono() - quiet_since >= EVENTS_QUIET_S and not events:
+                        events.append(": nothing has happened\n\n")
+                    if events:
+                        quiet_since = self._clock.mono()
+                        async with asyncio.timeout(ANSWER_S):
+                            await response.write("".join(events).encode())
+            except StoreError as exc:
+                with suppress(ConnectionError):
+                    await response.write(_event("error", wire.error_to_plain(exc)["error"]).encode())
+            except (ConnectionError, TimeoutError):
+                if request.transport is not None:
+                    request.transport.abort()
             finally:
                 self._feeds.discard(feed)
             response.force_close()
@@ -482,6 +487,10 @@ def _uid(request: web.Request) -> int | None:
 
 
 _dumps: Final = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make one per row
+
+
+def _event(kind: str, value: object) -> str:
+    return f"event: {kind}\ndata: {_dumps(value)}\n\n"
 
 
 def _text(body: str, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

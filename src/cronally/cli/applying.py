@@ -1,7 +1,7 @@
 """apply, diff: make a file of schedules so, or show what that would do."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -84,7 +84,7 @@ def apply_command(
         if is_asking:
             preview = _exchange(client, file, owner=owner, prune=prune, dry_run=True)
             if preview.reply.removed and not preview.problems:
-                _show(preview.reply, only="remove")
+                _show(preview.reply, only="remove", write=err if json else out)
                 if not agreed(f"Remove {_schedules(preview.reply.removed)}?"):
                     err("nothing was applied")
                     return _REFUSED
@@ -101,7 +101,7 @@ def diff_command(
 ) -> int:
     """Show what 'cronally apply' would do with a file: + created, ~ changed, - removed, and the next fires before and after.
 
-    Exit code 0 when nothing would change, 6 when something would. Up to 10,000 differences are shown, and all are counted.
+    Exit code 0 when nothing would change, 6 when something would. The first differences are shown, 10,000 at most, and all are counted.
     """
     with o.connect(socket) as client:
         done = _exchange(client, file, owner=owner, prune=prune, dry_run=True)
@@ -193,8 +193,10 @@ def _report(done: _Exchange, *, as_json: bool) -> int:
         if not as_json:
             _show(reply) if reply.is_dry_run else out(_done_text(reply))
         return 0
+    from cronally.cli.render import printable
+
     for line, name, reason in problems[:MAX_SHOWN]:
-        err(f"{done.file}:{line}: {f'{name}: ' if name else ''}{reason}")
+        err(printable(f"{done.file}:{line}: {f'{name}: ' if name else ''}{reason}"))
     more = reply.problem_count - min(len(problems), MAX_SHOWN)
     if more:
         err(f"and {more:,} more")
@@ -202,18 +204,18 @@ def _report(done: _Exchange, *, as_json: bool) -> int:
     return _BAD_INPUT
 
 
-def _show(reply: ApplyReply, *, only: str | None = None) -> None:
+def _show(reply: ApplyReply, *, only: str | None = None, write: Callable[[str], None] = out) -> None:
     """Print the differences, all or of one kind, and how many there are."""
     from cronally.cli.differences import counts_text, difference_text, is_coloured
 
     coloured = is_coloured()
     for difference in reply.differences:
         if only in (None, difference.action):
-            out(difference_text(difference, coloured=coloured))
+            write(difference_text(difference, coloured=coloured))
     more = reply.created + reply.changed + reply.removed - len(reply.differences)
     if more:
-        out(f"and {more:,} more")
-    out(counts_text(reply))
+        write(f"and {more:,} more")
+    write(counts_text(reply))
 
 
 def _done_text(reply: ApplyReply) -> str:

@@ -9,6 +9,7 @@ import typer
 from cronally.admin.client import Client
 from cronally.admin.paths import find_socket
 from cronally.cli.output import out
+from cronally.cli.selecting import before_all
 from cronally.errors import CronallyError, UsageError
 
 EXAMPLES: Final = {
@@ -41,7 +42,7 @@ def schedule_names(incomplete: str) -> list[str]:
     names: list[str] = []
     try:
         with Client(find_socket(os.environ), answer_s=_WITHIN_S) as client:
-            for page in client.schedule_pages(after=_before(incomplete)):
+            for page in client.schedule_pages(after=before_all(incomplete)):
                 for schedule in page["schedules"]:
                     name = schedule["name"]
                     if not name.startswith(incomplete) or len(names) == _MOST_NAMES:
@@ -50,10 +51,3 @@ def schedule_names(incomplete: str) -> list[str]:
     except CronallyError:
         pass
     return names
-
-
-def _before(prefix: str) -> str | None:
-    """Return a text that sorts right before all names which begin with *prefix*: in none there is a ``~``."""
-    if not prefix or ord(prefix[-1]) == 0:
-        return None
-    return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}~"

@@ -78,5 +78,5 @@ def _written(key: str, value: object) -> str:
         return "(not paused)" if key == "paused" else "(default)"
     if key == "paused" and isinstance(value, dict):
         return f"until {value['until']}" if value.get("until") else "until it is resumed"
-    text = printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}… ({len(text):,} characters)"

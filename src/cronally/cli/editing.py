@@ -83,10 +83,12 @@ def _open_editor(file: Path) -> None:
 
 def _read(name: str, data: bytes) -> dict[str, Any]:
     """Return the document in an edited file. Errors: UsageError, which names the line."""
+    from cronally.cli.render import printable
+
     contents = read_yaml(data)
     if contents.problems:
         problem = contents.problems[0]
-        raise UsageError(f"line {problem.line}: {problem.reason}")
+        raise UsageError(printable(f"line {problem.line}: {problem.reason}"))
     if [schedule.name for schedule in contents.schedules] != [name]:
         raise UsageError(
             f"the file must have the schedule {name!r} and no other; 'cronally mv' gives it another name"
@@ -147,7 +149,9 @@ def _what_moves(reply: MoveReply) -> list[str]:
         lines.append(
             f"it is sent {after.offset} after each slot, not {before.offset}: the spread goes by the name"
         )
-    if before.next_fires != after.next_fires:
+    if after.next_fires and any(
+        fire not in after.next_fires for fire in before.next_fires if fire >= after.next_fires[0]
+    ):
         lines.append("its slots have moved: H goes by the name")
     if after.topic.endswith(".fifo") and after.group is None:
         lines.append(f"its message group on the FIFO topic is {after.name!r} now")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json as jsonlib
+import sys
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,7 +15,7 @@ from cronally.cli import options as o
 from cronally.cli.files import MAX_SCHEDULES
 from cronally.cli.output import err, out
 from cronally.cli.selecting import Selection, pages
-from cronally.errors import UsageError
+from cronally.errors import NoScheduleMatches, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,6 +55,8 @@ def export_command(
     """
     if json and jsonl:
         raise UsageError("--json and --jsonl are two forms; give one")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # a file for apply is, whatever the terminal's is
     write = {(True, False): _as_json, (False, True): _as_lines}.get((json, jsonl), _as_yaml)
     with o.connect(socket) as client:
         found = (
@@ -104,10 +108,16 @@ def yaml_entry(name: str, document: Mapping[str, Any]) -> str:
 
 def _as_json(found: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[str]:
     before = '{"schedules": {\n'
-    for name, document in found:
-        yield f"{before}{jsonlib.dumps(name)}: {jsonlib.dumps(document)}"
-        before = ","
+    missing: NoScheduleMatches | None = None
+    try:
+        for name, document in found:
+            yield f"{before}{jsonlib.dumps(name)}: {jsonlib.dumps(document)}"
+            before = ","
+    except NoScheduleMatches as exc:
+        missing = exc
     yield "}}" if before == "," else '{"schedules": {}}'
+    if missing is not None:
+        raise missing
 
 
 def _as_lines(found: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[str]:

@@ -207,7 +207,10 @@ def _run(arguments: Sequence[str]) -> int:
         completion = import_module("typer.completion")
         completion.completion_init()
         commands = read_plainly(get_command(_app))
-        return int(completion.shell_complete(commands, {}, "cronally", _COMPLETION_VARIABLE, asked))
+        try:
+            return int(completion.shell_complete(commands, {}, "cronally", _COMPLETION_VARIABLE, asked))
+        except typer.TyperException:  # there is no such command: then there is nothing to offer
+            return 1
     try:
         code = read_plainly(get_command(_app)).main(
             list(arguments), prog_name="cronally", standalone_mode=False

@@ -44,10 +44,12 @@ def out_json(value: Any) -> None:
 def out_json_list(key: str, items: Iterable[Any]) -> None:
     """Write one JSON document, ``{key: [items]}``, each item as it comes."""
     before = f'{{"{key}": ['
-    for item in items:
-        out_part(before + _dumped(item))
-        before = ",\n"
-    out("]}" if before == ",\n" else f"{before}]}}")
+    try:
+        for item in items:
+            out_part(before + _dumped(item))
+            before = ",\n"
+    finally:  # also when the rest cannot be had: what was printed is JSON
+        out("]}" if before == ",\n" else f"{before}]}}")
 
 
 def out_part(text: str) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from cronally.errors import NoScheduleMatches, UsageError
+from cronally.admin.wire import to_plain
+from cronally.errors import NoScheduleMatches, ScheduleNotFound, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cronally.admin.client import Client
 
-_GLOB_CHARS = frozenset("*?[")
+_GLOB: Final = re.compile(r"[*?\[]")
 
 
 class Selection(NamedTuple):
@@ -36,25 +40,44 @@ class Selection(NamedTuple):
 
 def is_glob(name: str) -> bool:
     """Whether *name* is a pattern; no schedule's name has such characters."""
-    return not _GLOB_CHARS.isdisjoint(name)
+    return _GLOB.search(name) is not None
 
 
 def pages(client: Client, selection: Selection) -> Iterator[tuple[list[dict[str, Any]], str | None]]:
-    """Yield the schedules of *selection* as plain JSON, a page at a time, each with the daemon's clock.
+    """Yield the schedules of *selection* as plain JSON, a page at a time, each with the daemon's clock if it is known.
 
     Errors: NoScheduleMatches, after the last page, if a name or glob has matched none.
     """
-    missing = set(selection.names)
-    for page in client.schedule_pages():
-        found = [schedule for schedule in page["schedules"] if selection.has(schedule)]
-        for schedule in found if missing else ():
-            name = schedule["name"]
-            missing -= {one for one in missing if name == one or fnmatchcase(name, one)}
-        if found:
-            yield found, page.get("now")
-    for name in selection.names:
-        if name in missing:
-            raise NoScheduleMatches(name, tags=selection.tags)
+    missing = list(selection.names)
+    if selection.names and not selection.is_bulk:
+        for name in dict.fromkeys(selection.names):
+            with suppress(ScheduleNotFound):
+                yield [to_plain(client.schedule(name, fires=1))], None
+                missing = [one for one in missing if one != name]
+    else:
+        start = _common_start(selection.names)
+        for page in client.schedule_pages(after=before_all(start)):
+            found = [schedule for schedule in page["schedules"] if selection.has(schedule)]
+            for schedule in found if missing else ():
+                missing = [one for one in missing if not fnmatchcase(schedule["name"], one)]
+            if found:
+                yield found, page.get("now")
+            if page["schedules"] and not page["schedules"][-1]["name"].startswith(start):
+                break  # past all that can match
+    if missing:
+        raise NoScheduleMatches(missing[0], tags=selection.tags)
+
+
+def _common_start(names: Sequence[str]) -> str:
+    """Return what all that *names* (globs) match begins with."""
+    return commonprefix([_GLOB.split(name, maxsplit=1)[0] for name in names])  # noqa: RUF071 - these are no paths
+
+
+def before_all(prefix: str) -> str | None:
+    """Return a text that sorts right before all names which begin with *prefix*: in none there is a ``~``."""
+    if not prefix or ord(prefix[-1]) == 0:
+        return None
+    return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}~"
 
 
 def names_of(client: Client, selection: Selection) -> list[str]:

@@ -29,12 +29,6 @@ def tail_command(
             "--state", metavar="STATE", help="Only these: published, pending, skipped, expired, rejected."
         ),
     ] = None,
-    reason: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--reason", metavar="REASON", help="Only skipped for: catch_up, superseded, paused, dropped."
-        ),
-    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON Lines, one document for each fire.")
     ] = False,
@@ -42,9 +36,10 @@ def tail_command(
 ) -> None:
     """Show what becomes of each fire as it happens, until you stop it (Ctrl-C); 'cronally history' has what was before.
 
-    A fire that is tried again appears each time: as pending, and in the end as what it has become.
+    A fire that is tried again appears each time: as pending, and in the end as what it has become. What is skipped because of
+    a pause, a --drop-pending or a newer slot is not told of; 'cronally history' has all.
     """
-    wanted = {"state": ",".join(state or []) or None, "reason": ",".join(reason or []) or None}
+    wanted = {"state": ",".join(state or []) or None}
     if names and len(names) == 1 and not is_glob(names[0]):
         wanted["schedule"] = names[0]
     with o.connect(socket) as client:

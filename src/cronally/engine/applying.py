@@ -38,6 +38,7 @@ _COUNTS_AS_ONE_BYTES = 8_192
 _CHECKED_FOR_S = 0.003  # or they end it: a name looked for among all zones takes as long as fifty good lines
 _STAGED_AT_ONCE = 1_000
 _STAGED_AT_ONCE_BYTES = 1_048_576
+_LISTED_AT_ONCE = 5_000  # changes between two turns of the event loop: 2 ms
 _MOST_SHOWN_BYTES = 8_388_608  # of the differences of a preview; the others are counted
 _STATE_BYTES = 1_000  # without its message
 _SHOWN_FIRES = 3  # before and after, of each schedule that would change
@@ -166,16 +167,19 @@ class Applying:
         await self._store.unstage([change.name for change in at_rest])
         together = [change for change in changes if not self._core.is_at_rest(change.id)]
         removed = [one for one in obsolete if not self._core.is_at_rest(one.id)]
-        if together or removed:
+        removed_singly = [one for one in obsolete if self._core.is_at_rest(one.id)]
+        is_flipped = bool(together or removed)
+        if is_flipped:
             await self._edits.flip(together, by=by, owner=owner, removed=removed)
         outcomes["created"] = sum(change.id is None for change in together)
         outcomes["changed"] = len(together) - outcomes["created"]
         self._singly |= {change.name: json.loads(change.document) for change in at_rest}
         for name, document in self._singly.items():
             outcomes[await self._put(name, document)] += 1
-        for one in obsolete:
-            if self._core.is_at_rest(one.id):
-                await self._remove(one.name)
+        for one in removed_singly:
+            await self._remove(one.name)
+        # A flip has recorded it for what it was told of: a line names the owner also if it changes nothing.
+        await self._store.own([*self._singly, *(() if is_flipped else self._line_of)], owner=owner)
         return self._result(outcomes["created"], outcomes["changed"], len(obsolete))
 
     def _result(
@@ -194,21 +198,27 @@ class Applying:
     async def _preview(
         self, changes: Sequence[StagedChange], obsolete: Sequence[Owned], most: int
     ) -> ApplyResult:
-        documents = {change.name: json.loads(change.document) for change in changes}
-        is_new = {change.name: change.id is None for change in changes}
-        for name, document in self._singly.items():
+        documents: dict[str, Mapping[str, object] | str] = {}  # a text is read when it is shown
+        is_new: dict[str, bool] = {}
+        for number, change in enumerate(changes, start=1):
+            documents[change.name], is_new[change.name] = change.document, change.id is None
+            if number % _LISTED_AT_ONCE == 0:
+                await self._clock.sleep(0)
+        for name, wish in self._singly.items():
             stored = await self._store.schedule(name)
-            spec = from_document(name, document)
-            pause = wished_pause(parse_paused(document.get("paused")), stored, self._clock.wall())
+            spec = from_document(name, wish)
+            pause = wished_pause(parse_paused(wish.get("paused")), stored, self._clock.wall())
             if stored is None or stored.spec != spec or not is_same_pause(stored.pause, pause):
-                documents[name], is_new[name] = document, stored is None
+                documents[name], is_new[name] = wish, stored is None
         names = sorted([*documents, *(one.name for one in obsolete)])[:most]
         differences: list[Difference] = []
         size_bytes = 0
         for name in names:
             if size_bytes > _MOST_SHOWN_BYTES:
                 break
-            differences.append(await self._difference(name, documents.get(name)))
+            document = documents.get(name)
+            wanted = json.loads(document) if isinstance(document, str) else document
+            differences.append(await self._difference(name, wanted))
             size_bytes += differences[-1].size_bytes
         created = sum(is_new.values())
         return self._result(created, len(is_new) - created, len(obsolete), differences)

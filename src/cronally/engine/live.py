@@ -117,7 +117,9 @@ class Listener:
             await self._learn_names(entries)
             rows = [JournalRow(self._names[entry.revision_id], entry) for entry in entries]
             yield [row for row in rows if wanted.schedule in (None, row.name)]
-            if not feed.has_more:
+            if feed.has_more:
+                await self._clock.sleep(0)
+            else:
                 await self._clock.wait(None, feed.arrived)
 
     def _has(self, entry: JournalEntry) -> bool:

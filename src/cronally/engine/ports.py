@@ -421,6 +421,10 @@ class Store(Protocol):
         """Take rows out of the staging area."""
         ...
 
+    async def own(self, names: Sequence[str], *, owner: str) -> None:
+        """Record *owner* for the living schedules of these names."""
+        ...
+
     async def owned(self, owner: str) -> list[Owned]:
         """Return the schedules of *owner* by name."""
         ...

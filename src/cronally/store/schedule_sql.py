@@ -341,6 +341,11 @@ UNSTAGE: Final = "DELETE FROM staging WHERE name IN (SELECT value FROM json_each
 
 CLEAR_STAGING: Final = "DELETE FROM staging"
 
+OWN: Final = """
+    UPDATE schedule SET owner = ?1
+    WHERE removed_at IS NULL AND owner <> ?1 AND name IN (SELECT value FROM json_each(?2))
+"""
+
 OWNED: Final = """
     SELECT json_group_array(json_array(name, id, revision_id)) FROM (
         SELECT name, id, revision_id FROM schedule

@@ -272,6 +272,11 @@ class SqliteStore(SqliteJournal):
         async with self._database.transaction() as writer:
             await writer.rows(schedule_sql.UNSTAGE, (json.dumps(list(names)),))
 
+    async def own(self, names: Sequence[str], *, owner: str) -> None:
+        async with self._database.transaction() as writer:
+            for start in range(0, len(names), _MOST_ROWS):
+                await writer.rows(schedule_sql.OWN, (owner, json.dumps(names[start : start + _MOST_ROWS])))
+
     async def owned(self, owner: str) -> list[Owned]:
         found: list[Owned] = []
         while rows := await self._database.lister.json(

@@ -356,3 +356,31 @@ async def test_a_preview_with_large_messages_is_cut_short(monkeypatch):
     async with running_engine() as rig:
         result = await rig.service.preview_apply(lines(), owner="default", most=10)
         assert (result.created, len(result.differences)) == (5, 2)
+
+
+async def test_a_line_names_its_owner_also_if_it_changes_nothing():
+    async with running_engine() as rig:
+        lines = [line("plain"), line("rests", paused=True), line("still", paused=True)]
+        await rig.apply(*lines, owner="a")
+        result = await rig.apply(*lines[:2], line("still"), owner="b")
+        assert (result.created, result.changed, result.unchanged) == (0, 0, 3)
+        owners = {view.stored.spec.name: view.stored.owner for view in (await rig.service.list())[0]}
+        assert owners == {"plain": "b", "rests": "b", "still": "b"}
+        assert (await rig.apply(line("x"), owner="a", is_pruning=True)).removed == 0
+        await rig.apply(*lines, line("new"), owner="c")
+        assert {view.stored.owner for view in (await rig.service.list())[0]} == {"a", "c"}
+
+
+async def test_what_wakes_while_it_is_pruned_is_removed_all_the_same():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.apply(line("kept"), line("o1", "@every 10s"), line("o2"))
+        for name in ("o1", "o2"):
+            await rig.service.pause(name, by="t", until=at("08:59:35"))
+        store.before_s["change"] = 6
+        pruning = rig.start(rig.apply(line("kept", paused=True), is_pruning=True))
+        await clock.advance(60)
+        assert (await pruning).removed == 2
+        store.before_s.clear()
+        assert await names(rig) == ["kept"]
