@@ -130,6 +130,16 @@ def test_bodies_that_wait_their_turn_count_and_more_are_refused(daemon, connect,
     assert "large requests" in refusal(connect(request("PUT", "/v1/schedules/a", body)), 503)
 
 
+def test_who_asks_little_is_answered_also_when_no_more_may_be_held(daemon, connect, monkeypatch, blocked):
+    body = json.dumps(DOCUMENT | {"message": "x" * 250_000}).encode()
+    for number in range(2):
+        connect(request("PUT", "/v1/schedules/a", body))
+        wait_for_work(daemon, number + 1)
+    monkeypatch.setattr("cronally.admin.connections.MAX_HELD_BYTES", 400_000)
+    assert connect(STATUS).reply().status == 200
+    assert "large requests" in refusal(connect(request("PUT", "/v1/schedules/a", body)), 503)
+
+
 def test_an_answer_that_nobody_takes_is_given_up(daemon, connect, monkeypatch):
     monkeypatch.setattr("cronally.admin.boundary.ANSWER_S", 0.05)
     for number in range(4):

@@ -21,7 +21,14 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from cronally.admin import wire
-from cronally.admin.limits import IDLE_S, MAX_HEADERS, MAX_HELD_BYTES, MAX_LINE_BYTES, READ_AHEAD_BYTES
+from cronally.admin.limits import (
+    IDLE_S,
+    MAX_HEADERS,
+    MAX_HELD_BYTES,
+    MAX_LINE_BYTES,
+    READ_AHEAD_BYTES,
+    SMALL_BYTES,
+)
 from cronally.errors import CronallyError, InternalError, NotReady, UsageError
 
 if TYPE_CHECKING:
@@ -123,14 +130,16 @@ class Connections:
             self._held_bytes -= self._held.pop(connection, 0)
 
     def hold(self, connection: web.RequestHandler, size_bytes: int) -> None:
-        """Note that so many bytes are held for *connection*.
+        """Note that so many bytes are held for *connection*. What is small is never too much: who asks little is answered.
 
         Errors: NotReady if that is too much, although all that can go has gone; ConnectionResetError if it has gone itself.
         """
         self._held_bytes += size_bytes - self._held.get(connection, 0)
         self._held[connection] = size_bytes
-        while self._held_bytes > MAX_HELD_BYTES:
-            others = [one for one in self._waiting if one in self._held and one is not connection]
+        while self._held_bytes > MAX_HELD_BYTES and size_bytes > SMALL_BYTES:
+            others = [
+                one for one in self._waiting if self._held.get(one, 0) > SMALL_BYTES and one is not connection
+            ]
             if not self._close_one(others):
                 raise NotReady(_OVERLOADED)
         if connection not in self._transports:

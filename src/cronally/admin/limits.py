@@ -27,6 +27,9 @@ ANSWER_S: Final = 30.0  # in which a whole answer has to be taken
 MAX_HELD_BYTES: Final = (
     67_108_864  # of bodies of requests not yet done and answers not yet taken, all together
 )
+SMALL_BYTES: Final = (
+    65_536  # a body or an answer up to here is not refused for it: with 256 connections 16 MiB
+)
 READS_AT_ONCE: Final = (
     2  # requests that read; others wait their turn, so that one pass of the loop stays short
 )
