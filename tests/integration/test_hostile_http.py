@@ -140,6 +140,12 @@ def test_who_asks_little_is_answered_also_when_no_more_may_be_held(daemon, conne
     assert "large requests" in refusal(connect(request("PUT", "/v1/schedules/a", body)), 503)
 
 
+def test_an_answer_for_which_there_is_no_room_says_so(daemon, connect, monkeypatch):
+    daemon.add("large", message="x" * 100_000)
+    monkeypatch.setattr("cronally.admin.connections.MAX_HELD_BYTES", 90_000)
+    assert "large requests" in refusal(connect(request("GET", "/v1/schedules")), 503)
+
+
 def test_an_answer_that_nobody_takes_is_given_up(daemon, connect, monkeypatch):
     monkeypatch.setattr("cronally.admin.boundary.ANSWER_S", 0.05)
     for number in range(4):

@@ -140,11 +140,16 @@ class Boundary:
             return
         with self._connections.holding(connection):
             try:
-                self._connections.hold(connection, response.content_length or 0)
+                try:
+                    self._connections.hold(connection, response.content_length or 0)
+                except NotReady as exc:  # there is room for the reason
+                    response = error_response(exc, status=_status_of(exc))
+                    response.headers[wire.VERSION_HEADER] = str(wire.WIRE_VERSION)
+                    self._connections.hold(connection, response.content_length or 0)
                 async with asyncio.timeout(ANSWER_S):
                     await response.prepare(request)
                     await response.write_eof()
-            except (ConnectionError, TimeoutError, NotReady):
+            except (ConnectionError, TimeoutError):
                 transport.abort()
 
 
