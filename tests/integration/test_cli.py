@@ -764,7 +764,7 @@ def test_events_come_as_they_happen(cronally):
         fire_id = cronally.ok("run", "a").strip()
         fire = next(events)
         assert (fire.fire_id, fire.state) == (fire_id, "published")
-        cronally.daemon.loop.call_soon_threadsafe(cronally.daemon.server.end_listening)
+        cronally.daemon.loop.call_soon_threadsafe(cronally.daemon.server.events.end)
         with pytest.raises(AdminError, match="has stopped"):
             next(events)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cronally.engine.why import Why
     from cronally.engine.zone_watch import ZoneChange
 
+dumps: Final = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make one per row
 _SHOWN: Final = 20  # fires that a preview has with all that is known of them
 _DEFAULTS: Final = dict.fromkeys(key for key in DOCUMENT_KEYS if key != "paused") | {
     "tz": "UTC",

@@ -144,7 +144,6 @@ class Boundary:
                     self._connections.hold(connection, response.content_length or 0)
                 except NotReady as exc:  # there is room for the reason
                     response = error_response(exc, status=_status_of(exc))
-                    response.headers[wire.VERSION_HEADER] = str(wire.WIRE_VERSION)
                     self._connections.hold(connection, response.content_length or 0)
                 async with asyncio.timeout(ANSWER_S):
                     await response.prepare(request)

@@ -51,13 +51,7 @@ class Client:
 
     def schedule_pages(self, *, after: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield all schedules by name, or those after a name, in pages, as plain JSON values."""
-        query = {"limit": str(wire.MAX_PAGE)} | ({} if after is None else {"after": after})
-        while True:
-            page = self._call("GET", "/v1/schedules", query=query)
-            yield page
-            if page.get("next") is None:
-                return
-            query["after"] = page["next"]
+        return self._pages("/v1/schedules", {} if after is None else {"after": after})
 
     def schedules(self) -> Iterator[wire.SchedulesPage]:
         """Yield all schedules by name, in pages."""
@@ -146,18 +140,16 @@ class Client:
 
     def fires(self, **query: str | None) -> wire.FiresPage:
         """Return journal entries, newest first. query: schedule, state, reason, since, until, before, limit."""
-        given = {key: value for key, value in query.items() if value is not None}
-        return wire.from_plain(wire.FiresPage, self._call("GET", "/v1/fires", query=given))
+        return wire.from_plain(wire.FiresPage, self._call("GET", "/v1/fires", query=_given(query)))
 
     def events(self, **query: str | None) -> Iterator[wire.Fire | int]:
         """Begin to listen; then yield what becomes of fires, and how many were left out whenever we are too slow.
 
         query: schedule, state, reason. Errors: UsageError, NotReady; AdminError when the daemon goes.
         """
-        given = {key: value for key, value in query.items() if value is not None}
         return (
             wire.from_plain(wire.Fire, data) if kind == "fire" else int(data["count"])
-            for kind, data in self._stream("/v1/events", given)
+            for kind, data in self._stream("/v1/events", _given(query))
         )
 
     def forecast(self) -> wire.Forecast:
@@ -170,14 +162,8 @@ class Client:
 
     def topics(self) -> list[wire.Topic]:
         """Return the topics in use, by ARN."""
-        topics: list[wire.Topic] = []
-        query = {"limit": str(wire.MAX_PAGE)}
-        while True:
-            page = wire.from_plain(wire.TopicsPage, self._call("GET", "/v1/topics", query=query))
-            topics += page.topics
-            if page.next is None:
-                return topics
-            query["after"] = page.next
+        pages = (wire.from_plain(wire.TopicsPage, page) for page in self._pages("/v1/topics", {}))
+        return [topic for page in pages for topic in page.topics]
 
     def apply(
         self,
@@ -210,6 +196,16 @@ class Client:
         body = {"file": file, "force": force}
         return wire.from_plain(wire.Copy, self._call("POST", "/v1/backup", body, timeout_s=BACKUP_S))
 
+    def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a list as plain JSON values."""
+        asked = {"limit": str(wire.MAX_PAGE), **query}
+        while True:
+            page = self._call("GET", path, query=asked)
+            yield page
+            if page.get("next") is None:
+                return
+            asked["after"] = page["next"]
+
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
     def _call(
@@ -223,7 +219,7 @@ class Client:
         timeout_s: float | None = None,
     ) -> Any:
         timeout_s = self._answer_s if timeout_s is None else timeout_s
-        target = f"{path}?{urlencode(query, errors='surrogateescape')}" if query else path
+        target = _target(path, query)
         sent = {wire.VERSION_HEADER: str(wire.WIRE_VERSION), **(headers or {})}
         data = _encoded(body)
         self._connect(timeout_s)
@@ -260,9 +256,7 @@ class Client:
         self._connect(ANSWER_S)
         try:
             headers = {wire.VERSION_HEADER: str(wire.WIRE_VERSION)}
-            self._connection.request(
-                "GET", f"{path}?{urlencode(query, errors='surrogateescape')}", headers=headers
-            )
+            self._connection.request("GET", _target(path, query), headers=headers)
             response = self._connection.getresponse()
             if response.status != 200:
                 version = response.headers.get(wire.VERSION_HEADER)
@@ -356,6 +350,14 @@ def _path(name: str, action: str | None = None) -> str:
     except UnicodeEncodeError:
         raise UsageError(f"{name!r} cannot name a schedule: it is not valid UTF-8") from None
     return f"/v1/schedules/{quoted}{f'/{action}' if action else ''}"
+
+
+def _given(query: Mapping[str, str | None]) -> dict[str, str]:
+    return {key: value for key, value in query.items() if value is not None}
+
+
+def _target(path: str, query: Mapping[str, str] | None) -> str:
+    return f"{path}?{urlencode(query, errors='surrogateescape')}" if query else path
 
 
 def _encoded(body: Mapping[str, object] | Iterator[bytes] | None) -> bytes | Iterator[bytes] | None:

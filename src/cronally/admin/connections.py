@@ -52,7 +52,8 @@ def error_text(exc: CronallyError) -> str:
 
 def error_response(exc: CronallyError, *, status: int) -> web.Response:
     """Return the answer that says *exc*."""
-    return web.Response(text=error_text(exc), status=status, content_type="application/json")
+    headers = {wire.VERSION_HEADER: str(wire.WIRE_VERSION)}
+    return web.Response(text=error_text(exc), status=status, content_type="application/json", headers=headers)
 
 
 class Connections:
@@ -224,7 +225,6 @@ class _Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionResetError("an answer has begun already")
         response = error_response(error, status=status)
-        response.headers[wire.VERSION_HEADER] = str(wire.WIRE_VERSION)
         response.force_close()
         return response
 

@@ -8,11 +8,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -23,6 +21,7 @@ from cronally.admin.answers import (
     backfill_answer,
     copy_answer,
     difference_answer,
+    dumps,
     fire_answer,
     forecast_answer,
     retry_answer,
@@ -33,9 +32,8 @@ from cronally.admin.answers import (
 )
 from cronally.admin.boundary import Boundary
 from cronally.admin.connections import Connections
+from cronally.admin.events import EventStreams
 from cronally.admin.limits import (
-    ANSWER_S,
-    EVENTS_QUIET_S,
     MAX_APPLIES,
     MAX_FIRES,
     MAX_PAGE_BYTES,
@@ -65,13 +63,14 @@ from cronally.admin.unix_socket import bind_socket, inode_of, peer_uid, remove_s
 from cronally.domain.model import SkipReason, State
 from cronally.domain.spec import parse_note
 from cronally.engine.records import JournalFilter
-from cronally.errors import FieldError, NotReady, StoreError, UsageError
+from cronally.errors import FieldError, NotReady, UsageError
 from cronally.instants import format_utc
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
     from cronally.clock import Clock
     from cronally.engine.applying import ApplyResult
-    from cronally.engine.live import Feed
     from cronally.engine.service import Service
 
 log = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ _AN_INSTANT: Final = "2026-12-24T18:00:00Z, or 2026-12-24T18:00 for the local ti
 
 
 class AdminServer:
-    """Serves *service* on a Unix socket.
+    """Serves *service* on a Unix socket. Attributes: events: the answers that go on.
 
     Args: socket_path: at most 107 bytes; its directory is made if it is missing. Errors of ``start``: UsageError for
         the path, CronallyError if it cannot be made or another daemon answers there.
@@ -91,12 +90,12 @@ class AdminServer:
     def __init__(self, service: Service, clock: Clock, *, socket_path: str) -> None:
         self.socket_path = socket_path
         self.connections = Connections(most=connection_limit())
+        self.events = EventStreams(service, clock)
         self._service = service
         self._clock = clock
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
         self._applies = 0
-        self._feeds: set[Feed] = set()
         self._inode: tuple[int, int] | None = None
         self._users: dict[int, str] = {}
 
@@ -123,7 +122,7 @@ class AdminServer:
         if self._listening is not None:
             self._listening.close()
             self._listening = None
-        self.end_listening()
+        self.events.end()
         self.connections.close_waiting()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -131,11 +130,6 @@ class AdminServer:
         if self._inode is not None:
             remove_socket(self.socket_path, self._inode)
             self._inode = None
-
-    def end_listening(self) -> None:
-        """End the answers to those who listen."""
-        for feed in self._feeds:
-            feed.close()
 
     def _app(self, boundary: Boundary) -> web.Application:
         app = web.Application(middlewares=[boundary.answer])
@@ -173,18 +167,26 @@ class AdminServer:
         query = query_of(request, "after", "limit")
         limit = whole_number(query, "limit", default=500, least=1, most=wire.MAX_PAGE)
         views, following = await self._service.list(after=query.get("after"), limit=limit)
-        rows, total, yielded = [], 0, 0
-        for number, view in enumerate(views, start=1):
-            rows.append(_dumps(schedule_answer(view)))
-            total += len(rows[-1])
-            if total > MAX_PAGE_BYTES and number < len(views):
-                following = view.stored.spec.name
+        rows, total = [], 0
+        async for one in self._rendered(map(schedule_answer, views)):
+            rows.append(one)
+            total += len(one)
+            if total > MAX_PAGE_BYTES and len(rows) < len(views):
+                following = views[len(rows) - 1].stored.spec.name
                 break
-            if number % _RENDERED_AT_ONCE == 0 or total - yielded > _RENDERED_AT_ONCE_BYTES:
-                yielded = total
-                await self._clock.sleep(0)
-        rest = _dumps({"next": following, "now": format_utc(self._clock.wall())})
+        rest = dumps({"next": following, "now": format_utc(self._clock.wall())})
         return _text(f'{{"schedules": [{", ".join(rows)}], {rest[1:]}')
+
+    async def _rendered(self, values: Iterable[object]) -> AsyncIterator[str]:
+        """Yield each of *values* as JSON; the event loop has a turn now and then."""
+        size = 0
+        for number, value in enumerate(values, start=1):
+            rendered = dumps(value)
+            yield rendered
+            size += len(rendered)
+            if number % _RENDERED_AT_ONCE == 0 or size > _RENDERED_AT_ONCE_BYTES:
+                size = 0
+                await self._clock.sleep(0)
 
     async def _get(self, request: web.Request) -> web.Response:
         query = query_of(request, "fires")
@@ -344,17 +346,11 @@ class AdminServer:
 
     async def _apply_answer(self, result: ApplyResult, *, is_dry_run: bool) -> web.Response:
         """Answer with the result, its differences written a few at a time."""
-        texts = []
-        size = yielded = 0
-        for number, difference in enumerate(result.differences, start=1):
-            texts.append(_dumps(wire.to_plain(difference_answer(difference))))
-            size += len(texts[-1])
-            if number % _RENDERED_AT_ONCE == 0 or size - yielded > _RENDERED_AT_ONCE_BYTES:
-                yielded = size
-                await self._clock.sleep(0)
+        differences = (wire.to_plain(difference_answer(one)) for one in result.differences)
+        texts = [one async for one in self._rendered(differences)]
         rest = wire.to_plain(apply_answer(result, is_dry_run=is_dry_run))
         del rest["differences"]
-        answer = f'{{"differences": [{", ".join(texts)}], {_dumps(rest)[1:]}'
+        answer = f'{{"differences": [{", ".join(texts)}], {dumps(rest)[1:]}'
         return _text(answer, status=422 if result.problem_count else 200)
 
     # --- backup -----------------------------------------------------------------------------------------------------
@@ -374,55 +370,20 @@ class AdminServer:
         query = query_of(request, "schedule", "state", "reason", "since", "until", "before", "limit")
         limit = whole_number(query, "limit", default=100, least=1, most=wire.MAX_PAGE)
         rows = await self._service.history(self._journal_filter(query, limit))
-        texts = []
-        for number, row in enumerate(rows, start=1):
-            texts.append(_dumps(fire_answer(row)))
-            if number % _RENDERED_AT_ONCE == 0:
-                await self._clock.sleep(0)
+        texts = [one async for one in self._rendered(map(fire_answer, rows))]
         following = None
         if len(rows) == limit:
             last = rows[-1].entry
             following = f"{last.fire_time}.{last.schedule_id}.{last.kind}"
-        return _text(f'{{"fires": [{", ".join(texts)}], "next": {_dumps(following)}}}')
+        return _text(f'{{"fires": [{", ".join(texts)}], "next": {dumps(following)}}}')
 
     async def _forecast(self, request: web.Request) -> web.Response:
         query_of(request)
         return _answer(forecast_answer(await self._service.forecast(), self._service.quota_per_s))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Write each entry as it is made, as server-sent events, until the client or the daemon goes."""
         query = query_of(request, "schedule", "state", "reason")
-        wanted = self._journal_filter(query, limit=1)
-        with self._service.listening(wanted) as listener:
-            feed = listener.feed
-            self._feeds.add(feed)
-            response = web.StreamResponse(
-                headers={"Content-Type": "text/event-stream", wire.VERSION_HEADER: str(wire.WIRE_VERSION)}
-            )
-            try:
-                await response.prepare(request)
-                quiet_since, lost = self._clock.mono(), 0
-                async for rows in listener.rows():
-                    events = [_event("fire", fire_answer(row)) for row in rows]
-                    if feed.lost > lost:
-                        events.append(_event("lost", {"count": feed.lost - lost}))
-                        lost = feed.lost
-                    if self._clock.mono() - quiet_since >= EVENTS_QUIET_S and not events:
-                        events.append(": nothing has happened\n\n")
-                    if events:
-                        quiet_since = self._clock.mono()
-                        async with asyncio.timeout(ANSWER_S):
-                            await response.write("".join(events).encode())
-            except StoreError as exc:
-                with suppress(ConnectionError):
-                    await response.write(_event("error", wire.error_to_plain(exc)["error"]).encode())
-            except (ConnectionError, TimeoutError):
-                if request.transport is not None:
-                    request.transport.abort()
-            finally:
-                self._feeds.discard(feed)
-            response.force_close()
-            return response
+        return await self.events.answer(request, self._journal_filter(query, limit=1))
 
     def _journal_filter(self, query: dict[str, str], limit: int) -> JournalFilter:
         now, before = self._clock.wall(), query.get("before")
@@ -486,19 +447,12 @@ def _uid(request: web.Request) -> int | None:
 # --- writing answers ------------------------------------------------------------------------------------------------
 
 
-_dumps: Final = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make one per row
-
-
-def _event(kind: str, value: object) -> str:
-    return f"event: {kind}\ndata: {_dumps(value)}\n\n"
-
-
 def _text(body: str, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(text=body + "\n", status=status, headers=headers, content_type="application/json")
 
 
 def _json(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return _text(_dumps(value), status=status, headers=headers)
+    return _text(dumps(value), status=status, headers=headers)
 
 
 def _answer(value: wire.Answer, *, status: int = 200) -> web.Response:
