@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.matching import Asked, Match
     from cronally.domain.model import Pause
-    from cronally.engine.applying import ApplyResult, Difference
-    from cronally.engine.applying import State as ScheduleState
+    from cronally.engine.applying import ApplyResult, Difference, ScheduleState
     from cronally.engine.copies import Contents
     from cronally.engine.forecast import Forecast
     from cronally.engine.orders import Backfilled, Retried

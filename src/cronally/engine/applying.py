@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cronally.domain.documents import DuplicateKey, load_json
 from cronally.domain.spec import canonical_document, from_document, parse_paused
 from cronally.engine.records import StagedRow
-from cronally.engine.views import is_same_pause, next_slots, wished_pause
+from cronally.engine.views import fires_to_come, is_same_pause, wished_pause
 from cronally.errors import FieldError, UsageError, printable
 from cronally.instants import UtcMs, format_utc
 
@@ -52,7 +52,7 @@ class LineProblem(NamedTuple):
     reason: str
 
 
-class State(NamedTuple):
+class ScheduleState(NamedTuple):
     """A schedule as it is, or as it would be. next_fires: its next slots; none while it is paused for good."""
 
     spec: ScheduleSpec
@@ -64,8 +64,8 @@ class Difference(NamedTuple):
     """What an apply would do to one schedule. before is None if it would be created, after if it would be removed."""
 
     name: str
-    before: State | None
-    after: State | None
+    before: ScheduleState | None
+    after: ScheduleState | None
 
     @property
     def size_bytes(self) -> int:
@@ -304,11 +304,8 @@ class Applying:
             self._problems.append(LineProblem(line, shown, reason))
 
 
-def _state(spec: ScheduleSpec, pause: Pause | None, now: UtcMs) -> State:
-    if pause is not None and pause.until is None:
-        return State(spec, pause, ())
-    after = now if pause is None or pause.until is None else UtcMs(max(now, pause.until - 1))
-    return State(spec, pause, tuple(next_slots(spec, after, _SHOWN_FIRES)))
+def _state(spec: ScheduleSpec, pause: Pause | None, now: UtcMs) -> ScheduleState:
+    return ScheduleState(spec, pause, fires_to_come(spec, pause, now, _SHOWN_FIRES))
 
 
 def _parse(line: bytes) -> dict[str, object]:

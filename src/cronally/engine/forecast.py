@@ -14,13 +14,16 @@ from cronally.instants import UtcMs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from cronally.clock import Clock
     from cronally.domain.model import Fire
     from cronally.domain.policy import Window
     from cronally.domain.slots import Slots
     from cronally.engine.core import Core
+    from cronally.engine.ports import Store
     from cronally.engine.timetable import TimetableEntry
 
 MINUTES = DAY_MS // MINUTE_MS
+_SINGLES_AT_ONCE = 200  # @at schedules whose topics are asked for
 _AT_ONCE = 1_000  # schedules, slots or counts between two turns of the event loop: 2 to 5 ms
 
 
@@ -43,27 +46,21 @@ class Forecast:
         return UtcMs(self.starts_at + DAY_MS)
 
     def add_timetable(self, core: Core) -> Iterator[None]:
-        """Count what the schedules of the timetable have, in slices. Those that come or go meanwhile may be counted or not."""
-        table, weight = core.timetable, 0
+        """Count what the schedules of the timetable have, a step at a time. Those that come or go meanwhile may be counted or not."""
+        table = core.timetable
         entries: dict[int, TimetableEntry] = {}
         crowds: Counter[tuple[int, Window]] = Counter()
         for id_ in table.ids():
             entry = table.entry(id_)
             entries.setdefault(entry.number, entry)
             crowds[entry.number, self._window(core, id_, entry.offset_ms)] += 1
-            weight += 1
-            if weight % _AT_ONCE == 0:
-                yield
+            yield
         for (number, window), count in crowds.items():
             entry = entries[number]
             for due, times in _dues(entry.recurrence, entry.offset_ms, window):
                 self._add(entry.topic, due, times * count)
-                weight += 1
-                if weight % _AT_ONCE == 0:
-                    yield
-            weight += 1
-            if weight % _AT_ONCE == 0:
                 yield
+            yield
 
     def _window(self, core: Core, id_: int, offset_ms: int) -> Window:
         """Return the fire times that are due within the day and that the schedule's bounds leave open."""
@@ -82,6 +79,22 @@ class Forecast:
         if minutes is None:
             minutes = self.minutes[pool] = array("q", bytes(8 * MINUTES))
         minutes[(due - self.starts_at) // MINUTE_MS] += count
+
+
+async def forecast_of(core: Core, store: Store, clock: Clock) -> Forecast:
+    """Return the forecast from the next full minute on, without the schedules that are paused. Errors: StoreError."""
+    now = clock.wall()
+    forecast = Forecast(UtcMs(now - now % MINUTE_MS + MINUTE_MS))
+    for number, _ in enumerate(forecast.add_timetable(core), start=1):
+        if number % _AT_ONCE == 0:
+            await clock.sleep(0)
+    fires = await store.at_between(UtcMs(forecast.starts_at - 1), UtcMs(forecast.ends_at - 1))
+    for start in range(0, len(fires), _SINGLES_AT_ONCE):
+        some = fires[start : start + _SINGLES_AT_ONCE]
+        specs = await store.specs([fire.revision_id for fire in some])
+        forecast.add_singles((fire, specs[fire.revision_id].topic) for fire in some)
+        await clock.sleep(0)
+    return forecast
 
 
 def _dues(slots: Slots, offset_ms: int, window: Window) -> Iterator[tuple[int, int]]:

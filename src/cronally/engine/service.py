@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from cronally.domain.durations import MINUTE_MS
 from cronally.domain.matching import read_instant
 from cronally.domain.model import Pause
 from cronally.domain.policy import clip, range_in
@@ -13,7 +12,7 @@ from cronally.domain.spec import from_document, parse_paused, to_document
 from cronally.domain.zones import tzdata_version
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
-from cronally.engine.forecast import Forecast
+from cronally.engine.forecast import Forecast, forecast_of
 from cronally.engine.live import Listener
 from cronally.engine.orders import MOST_BACKFILLED, Backfilled
 from cronally.engine.records import JournalFilter, JournalRow, StoredSchedule
@@ -23,6 +22,7 @@ from cronally.engine.views import (
     Refusing,
     ScheduleView,
     Status,
+    fires_to_come,
     is_same_pause,
     next_slots,
     warnings_of,
@@ -249,17 +249,7 @@ class Service:
 
         Schedules that are paused now are left out. Errors: StoreError.
         """
-        now = self._clock.wall()
-        forecast = Forecast(UtcMs(now - now % MINUTE_MS + MINUTE_MS))
-        for _ in forecast.add_timetable(self._core):
-            await self._clock.sleep(0)
-        fires = await self._store.at_between(UtcMs(forecast.starts_at - 1), UtcMs(forecast.ends_at - 1))
-        for start in range(0, len(fires), _SLICE):
-            some = fires[start : start + _SLICE]
-            specs = await self._store.specs([fire.revision_id for fire in some])
-            forecast.add_singles((fire, specs[fire.revision_id].topic) for fire in some)
-            await self._clock.sleep(0)
-        return forecast
+        return await forecast_of(self._core, self._store, self._clock)
 
     @contextmanager
     def listening(self, wanted: JournalFilter) -> Iterator[Listener]:
@@ -486,12 +476,9 @@ class Service:
         return stored
 
     def _view(self, stored: StoredSchedule, *, fires: int) -> ScheduleView:
-        if stored.pause is not None and stored.pause.until is None:
-            return ScheduleView(stored, (), warnings_of(stored.spec))
         after = UtcMs(max(self._clock.wall(), stored.effective_from))
-        if stored.pause is not None and stored.pause.until is not None:
-            after = UtcMs(max(after, stored.pause.until - 1))
-        return ScheduleView(stored, tuple(next_slots(stored.spec, after, fires)), warnings_of(stored.spec))
+        to_come = fires_to_come(stored.spec, stored.pause, after, fires)
+        return ScheduleView(stored, to_come, warnings_of(stored.spec))
 
     def _measured(self, row: JournalRow, now: UtcMs) -> JournalRow:
         """An open row with its last slot and count as of now."""

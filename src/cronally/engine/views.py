@@ -96,6 +96,15 @@ def next_slots(spec: ScheduleSpec, after: UtcMs, count: int) -> list[UtcMs]:
     return slots
 
 
+def fires_to_come(spec: ScheduleSpec, pause: Pause | None, after: UtcMs, count: int) -> tuple[UtcMs, ...]:
+    """Return the next *count* slots later than *after*, and not before a pause's end; none while it is paused for good."""
+    if pause is not None:
+        if pause.until is None:
+            return ()
+        after = UtcMs(max(after, pause.until - 1))
+    return tuple(next_slots(spec, after, count))
+
+
 def warnings_of(spec: ScheduleSpec) -> tuple[str, ...]:
     try:
         return spec.recurrence().warnings
