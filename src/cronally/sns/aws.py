@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from botocore.parsers import ResponseParserError
 
 from cronally.domain.topic import parse_topic_arn
 from cronally.errors import AwsUnreachable, CredentialsInvalid
-from cronally.sns.clients import Clients
+from cronally.sns.clients import UNANSWERED, Clients, unanswered_text
 from cronally.sns.refusals import refusal
 
 if TYPE_CHECKING:
@@ -64,9 +63,8 @@ class Aws:
             raise refusal(call, str(error.get("Code", "")), str(error.get("Message", ""))) from exc
         except NoCredentialsError as exc:
             raise CredentialsInvalid(str(exc)) from exc
-        except (BotoCoreError, ResponseParserError, OSError, ValueError, LookupError, AttributeError) as exc:
-            # The last three are what botocore makes of a bad URL, and of XML and HTML that it does not expect.
-            raise AwsUnreachable(call.action, " ".join(str(exc).split())[:300] or type(exc).__name__) from exc
+        except UNANSWERED as exc:
+            raise AwsUnreachable(call.action, unanswered_text(exc)) from exc
         return reply
 
     def _of(self, call: Call) -> Clients:

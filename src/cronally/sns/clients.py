@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError
+from botocore.parsers import ResponseParserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
+
+# What a call raises when AWS does not answer, or something else does: the last three are what botocore makes of a bad URL,
+# and of XML and HTML that it does not expect.
+UNANSWERED = (BotoCoreError, ResponseParserError, OSError, ValueError, LookupError, AttributeError)
+
+
+def unanswered_text(exc: BaseException) -> str:
+    """Return what such an error says, on one line and not too long."""
+    return " ".join(str(exc).split())[:300] or type(exc).__name__
 
 
 class Clients:

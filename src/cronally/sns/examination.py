@@ -10,8 +10,7 @@ import asyncio
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from cronally.domain import topic_calls
 from cronally.domain.findings import (
@@ -28,7 +27,7 @@ from cronally.domain.findings import (
 from cronally.domain.topic_reports import TopicState
 from cronally.errors import AwsRefused, AwsUnreachable, CredentialsInvalid, CronallyError
 from cronally.instants import from_datetime
-from cronally.sns.clients import Clients
+from cronally.sns.clients import UNANSWERED, Clients, unanswered_text
 from cronally.sns.credentials import Credentials
 from cronally.sns.topics import Topics
 
@@ -112,9 +111,8 @@ async def examine_endpoint(region: str, clock: Clock, *, endpoint_url: str | Non
             trip_s = clock.mono() - begun
     except TimeoutError:
         return failed(check, f"{url} did not answer within {PART_S:g} s", _NOWHERE)
-    except (BotoCoreError, ResponseParserError, OSError, ValueError, LookupError, AttributeError) as exc:
-        # The last three are what botocore's parser makes of XML and HTML that it does not expect.
-        return failed(check, f"{url} does not answer: {' '.join(str(exc).split())[:300]}", _NOWHERE)
+    except UNANSWERED as exc:
+        return failed(check, f"{url} does not answer: {unanswered_text(exc)}", _NOWHERE)
     finally:
         await clients.close()
     try:

@@ -59,7 +59,7 @@ _THROTTLED = frozenset(
         "TransactionInProgress",
     }
 )
-_CREDENTIALS = frozenset(
+CREDENTIALS = frozenset(
     {
         "ExpiredToken",
         "InvalidClientTokenId",
@@ -129,11 +129,11 @@ def _known(code: str, error: str) -> Verdict | None:
     if "throttl" in code.lower() or names & _THROTTLED:
         # A KMS key has a quota of its own, which says nothing of the other topics of the region.
         return Verdict(OutcomeClass.RETRY, error, is_throttled=not name.startswith("KMS"))
-    if names & _CREDENTIALS:
+    if names & CREDENTIALS:
         return Verdict(OutcomeClass.RETRY, error, are_credentials_refused=True)
     if names & _CLOCK:
         return Verdict(
-            OutcomeClass.RETRY, error, is_date_refused=name not in _SIGNATURE or _is_of_date(error)
+            OutcomeClass.RETRY, error, is_date_refused=name not in _SIGNATURE or is_about_the_date(error)
         )
     if names & _SERVER or name == "RequestTimeout":
         return Verdict(OutcomeClass.RETRY, error, is_unknown=True)
@@ -144,7 +144,8 @@ def _known(code: str, error: str) -> Verdict | None:
     return None
 
 
-def _is_of_date(error: str) -> bool:
+def is_about_the_date(error: str) -> bool:
+    """Whether what AWS says of a refused signature is about its date, not about the secret key."""
     text = error.lower()
     return any(words in text for words in _OF_DATE)
 

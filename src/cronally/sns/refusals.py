@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cronally.errors import AwsInputRefused, AwsRefused
+from cronally.sns.outcome import CREDENTIALS, is_about_the_date
 
 if TYPE_CHECKING:
     from cronally.domain.aws_calls import Call
@@ -19,16 +20,7 @@ _DENIED: Final = frozenset({"AccessDenied", "AuthorizationError", "UnauthorizedO
 _ABSENT: Final = frozenset(
     {"NotFound", "NonExistentQueue", "QueueDoesNotExist", "ResourceNotFound", "NoSuchEntity"}
 )
-_CREDENTIALS: Final = frozenset(
-    {
-        "ExpiredToken",
-        "InvalidClientTokenId",
-        "UnrecognizedClient",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "TokenRefreshRequired",
-    }
-)
+_CREDENTIALS: Final = CREDENTIALS | {"InvalidToken"}
 _CLOCK: Final = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
 _SIGNATURE: Final = frozenset({"SignatureDoesNotMatch", "InvalidSignature", "IncompleteSignature"})
 _THROTTLED: Final = frozenset({"TooManyRequests", "RequestLimitExceeded", "SlowDown"})
@@ -100,12 +92,6 @@ def is_denied(error: AwsRefused) -> bool:
 def is_absent(error: AwsRefused) -> bool:
     """Whether it was refused because what it is about is not there."""
     return plain_code(error.code) in _ABSENT
-
-
-def is_about_the_date(message: str) -> bool:
-    """Whether the *message* of a refused signature is about its date, not about the secret key."""
-    text = message.lower()
-    return "signature expired" in text or "not yet current" in text
 
 
 def plain_code(code: str) -> str:

@@ -105,10 +105,7 @@ def _is_used(path: str) -> bool:
 
 
 def _rights_finding(path: str, *, is_daemon: bool) -> Finding:
-    directory = os.path.dirname(path)
-    there = directory
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
+    directory, there = os.path.dirname(path), _nearest_there(path)
     try:
         mode, owner = os.stat(there).st_mode, os.stat(there).st_uid
         file_mode = os.stat(path).st_mode if os.path.lexists(path) else 0
@@ -135,12 +132,18 @@ def _rights_finding(path: str, *, is_daemon: bool) -> Finding:
 
 
 def _space_finding(path: str, max_bytes: int) -> Finding:
-    there = os.path.dirname(path)
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
+    there = _nearest_there(path)
     try:
         free_bytes = shutil.disk_usage(there).free
         store_bytes = os.stat(path).st_size if os.path.exists(path) else 0
     except OSError as exc:
         return warning("disk", f"{there} does not tell how much is free: {reason_of(exc)}", "look with 'df'")
     return disk_finding(path, free_bytes=free_bytes, store_bytes=store_bytes, max_bytes=max_bytes)
+
+
+def _nearest_there(path: str) -> str:
+    """Return the nearest directory above *path* that is there."""
+    there = os.path.dirname(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    return there
