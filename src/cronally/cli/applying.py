@@ -1,11 +1,9 @@
 """apply, diff: make a file of schedules so, or show what that would do."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import chain
-from pathlib import Path
-from typing import Annotated, BinaryIO, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
@@ -13,7 +11,8 @@ from cronally.admin.client import Client
 from cronally.admin.wire import ApplyReply, to_plain
 from cronally.cli import options as o
 from cronally.cli.files import Contents, FileProblem, format_of, read_json, read_yaml
-from cronally.cli.output import agreed, check_terminal, err, out, out_json
+from cronally.cli.input import opened
+from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json
 from cronally.errors import UsageError
 
 EXAMPLES: Final = {
@@ -31,7 +30,6 @@ EXAMPLES: Final = {
 
 MAX_SHOWN: Final = 50
 _CHUNK_BYTES: Final = 262_144
-_REFUSED: Final = 1
 _BAD_INPUT: Final = 2
 _DIFFERS: Final = 6
 
@@ -45,9 +43,6 @@ _File = Annotated[
         help="YAML, JSON or JSON Lines, by its extension or else its content; - is standard input.",
     ),
 ]
-_Owner = Annotated[
-    str, typer.Option("--owner", metavar="NAME", help="Recorded with each schedule that the file names.")
-]
 _Prune = Annotated[
     bool,
     typer.Option(
@@ -59,7 +54,7 @@ _Prune = Annotated[
 
 def apply_command(
     file: _File,
-    owner: _Owner = "default",
+    owner: o.Owner = "default",
     prune: _Prune = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
@@ -87,14 +82,14 @@ def apply_command(
                 _show(preview.reply, only="remove", write=err if json else out)
                 if not agreed(f"Remove {_schedules(preview.reply.removed)}?"):
                     err("nothing was applied")
-                    return _REFUSED
+                    return FAILED
         done = _exchange(client, file, owner=owner, prune=prune, dry_run=dry_run)
     return _report(done, as_json=json)
 
 
 def diff_command(
     file: _File,
-    owner: _Owner = "default",
+    owner: o.Owner = "default",
     prune: _Prune = False,
     json: o.Json = False,
     socket: o.Socket = None,
@@ -119,7 +114,7 @@ class _Exchange(NamedTuple):
 
 
 def _exchange(client: Client, file: str, *, owner: str, prune: bool, dry_run: bool) -> _Exchange:
-    with _opened(file) as source:
+    with opened(file) as source:
         head = source.read(_CHUNK_BYTES)
         form = format_of(file, head)
 
@@ -141,23 +136,6 @@ def _exchange(client: Client, file: str, *, owner: str, prune: bool, dry_run: bo
     return _Exchange(
         "stdin" if file == "-" else file, reply, sorted(problems, key=lambda problem: problem.line)
     )
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
-    if file == "-":
-        if sys.stdin.isatty():
-            err("reading schedules from the terminal; Ctrl-D ends them")
-        yield sys.stdin.buffer
-        return
-    try:
-        source = Path(file).open("rb")  # noqa: SIM115 - closed below; only opening may fail like this
-    except OSError as exc:
-        raise UsageError(
-            f"the file {file} cannot be read: {(exc.strerror or str(exc)).lower()}; name a file of schedules, or - for standard input"
-        ) from None
-    with source:
-        yield source
 
 
 def _sent(client: Client, chunks: Iterable[bytes], *, owner: str, prune: bool, dry_run: bool) -> ApplyReply:

@@ -9,7 +9,7 @@ import typer
 
 from cronally.admin.wire import Copy, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import agreed, err, out, out_json
+from cronally.cli.output import FAILED, agreed, err, out, out_json
 from cronally.errors import DaemonUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -28,10 +28,6 @@ EXAMPLES: Final = {
         """,
 }
 
-Config = Annotated[
-    str | None, typer.Option("--config", metavar="FILE", help="The daemon's settings, which name its store.")
-]
-
 
 def backup_command(
     file: Annotated[
@@ -44,7 +40,7 @@ def backup_command(
         str | None,
         typer.Option("--store", metavar="sqlite:PATH", help="Copy this store, which no daemon uses now."),
     ] = None,
-    config: Config = None,
+    config: o.Config = None,
     json: o.Json = False,
     socket: o.Socket = None,
 ) -> None:
@@ -86,7 +82,7 @@ def restore_command(
             "--store", metavar="sqlite:PATH", help="The store to replace. [default: in the state directory]"
         ),
     ] = None,
-    config: Config = None,
+    config: o.Config = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
@@ -118,7 +114,7 @@ def restore_command(
             (err if json else out)(_preview(ready, backup, present, _absolute(file)))
         if is_asking and not agreed(f"Replace {ready.path}?"):
             err("nothing was changed")
-            return 1
+            return FAILED
         kept = None if dry_run else ready.commit()
     if json:
         out_json(

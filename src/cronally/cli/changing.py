@@ -9,7 +9,7 @@ from cronally.admin.client import Client
 from cronally.admin.wire import PutReply, to_plain
 from cronally.cli import options as o
 from cronally.cli.documents import document_from_options, merged
-from cronally.cli.output import agreed, check_terminal, err, out, out_json, warn
+from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json, print_put
 from cronally.cli.selecting import Selection, names_of
 from cronally.errors import CronallyError, RevisionConflict, UsageError
 
@@ -40,8 +40,6 @@ EXAMPLES: Final = {
         cronally resume --tag reports
         """,
 }
-
-_REFUSED: Final = 1
 
 When = Annotated[
     str,
@@ -118,7 +116,7 @@ def add_command(
             "--topic is missing; name the SNS topic, such as --topic arn:aws:sns:us-east-1:123456789012:reports"
         )
     with o.connect(socket) as client:
-        _print_put(client.put(name, document, create_only=True), as_json=json)
+        print_put(client.put(name, document, create_only=True), as_json=json)
 
 
 def set_command(
@@ -190,23 +188,12 @@ def set_command(
             reply = _set(client, name, wanted, unset or [])
         except RevisionConflict:  # somebody changed it in between: look again, once
             reply = _set(client, name, wanted, unset or [])
-        _print_put(reply, as_json=json)
+        print_put(reply, as_json=json)
 
 
 def _set(client: Client, name: str, wanted: dict[str, Any], unset: list[str]) -> PutReply:
     present = client.schedule(name, fires=0)
     return client.put(name, merged(present, wanted, unset), if_revision=present.revision)
-
-
-def _print_put(reply: PutReply, *, as_json: bool) -> None:
-    from cronally.cli.render import next_fires_text
-
-    if as_json:
-        out_json(to_plain(reply))
-    else:
-        out(f"{reply.outcome} {reply.schedule.name}")
-        out(next_fires_text(reply.schedule))
-    warn(reply.schedule.warnings)
 
 
 def rm_command(
@@ -233,7 +220,7 @@ def rm_command(
                 f"Remove {'this schedule' if len(found) == 1 else f'these {len(found):,} schedules'}?"
             ):
                 err("nothing was removed")
-                return _REFUSED
+                return FAILED
 
         def remove(name: str) -> dict[str, Any]:
             reply = client.remove(name, drop_pending=drop_pending)

@@ -7,7 +7,7 @@ import typer
 
 from cronally.admin.paths import check_path, find_socket
 from cronally.cli import options as o
-from cronally.cli.output import out, out_json
+from cronally.cli.output import FAILED, out, out_json
 from cronally.domain.topic import parse_topic_arn
 from cronally.errors import UsageError
 
@@ -21,8 +21,6 @@ EXAMPLES: Final = {
         cronally doctor --json | jq '.checks[] | select(.state != "ok")'
         """,
 }
-
-_FAILED: Final = 1
 
 
 def doctor_command(
@@ -38,10 +36,7 @@ def doctor_command(
             help="The store, if no daemon answers. [default: in the state directory]",
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option("--config", metavar="FILE", help="The daemon's settings, which name its store."),
-    ] = None,
+    config: o.Config = None,
     json: o.Json = False,
     socket: o.Socket = None,
 ) -> int:
@@ -68,7 +63,7 @@ def doctor_command(
     else:
         _print(found)
         out(f"\n{counts['ok']} ok, {counts['warning']} to look at, {counts['failed']} failed")
-    return _FAILED if counts["failed"] else 0
+    return FAILED if counts["failed"] else 0
 
 
 def _print(found: "list[Finding]") -> None:

@@ -14,7 +14,7 @@ from cronally.admin.wire import MoveReply, PutReply, Schedule, to_plain
 from cronally.cli import options as o
 from cronally.cli.exporting import document_of, yaml_entry
 from cronally.cli.files import read_yaml
-from cronally.cli.output import agreed, err, out, out_json, warn
+from cronally.cli.output import agreed, err, out, out_json, print_put
 from cronally.errors import CronallyError, UsageError
 
 EXAMPLES: Final = {
@@ -64,7 +64,8 @@ def edit_command(name: o.Name, json: o.Json = False, socket: o.Socket = None) ->
                     return exc.exit_code
                 continue
             file.unlink()
-            return _changed(reply, as_json=json)
+            print_put(reply, as_json=json)
+            return 0
 
 
 def _open_editor(file: Path) -> None:
@@ -102,18 +103,6 @@ def _unchanged(present: Schedule, *, as_json: bool) -> int:
         out_json(to_plain(PutReply(outcome="unchanged", schedule=present)))
     else:
         out(f"unchanged {present.name}")
-    return 0
-
-
-def _changed(reply: PutReply, *, as_json: bool) -> int:
-    from cronally.cli.render import next_fires_text
-
-    if as_json:
-        out_json(to_plain(reply))
-    else:
-        out(f"{reply.outcome} {reply.schedule.name}")
-        out(next_fires_text(reply.schedule))
-    warn(reply.schedule.warnings)
     return 0
 
 

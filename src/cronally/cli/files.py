@@ -14,7 +14,7 @@ import math
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from cronally.cli.yaml_depth import too_deep_line
+from cronally.cli.yaml_reading import problem_of, safe_loader, too_deep_line
 from cronally.domain.documents import load_json, read_string
 
 if TYPE_CHECKING:
@@ -110,12 +110,9 @@ def read_yaml(data: bytes) -> Contents:
             contents.problems.append(FileProblem(1, None, "the file is empty; it needs a key 'schedules'"))
             return contents
         _read_yaml_root(loader, root, contents)
-    except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-        contents.problems.append(FileProblem(line, None, f"this is not YAML: {exc.problem or exc.context}"))
-    except yaml.reader.ReaderError as exc:
-        line = data[: exc.position].count(b"\n") + 1
-        contents.problems.append(FileProblem(line, None, f"this is not YAML: {exc.reason}"))
+    except yaml.YAMLError as exc:
+        line, reason = problem_of(exc, data)
+        contents.problems.append(FileProblem(line, None, reason))
     except RecursionError:
         contents.problems.append(FileProblem(1, None, "this is nested too deeply"))
     finally:
@@ -124,9 +121,7 @@ def read_yaml(data: bytes) -> Contents:
 
 
 def _yaml_loader() -> Any:
-    import yaml
-
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    base: Any = safe_loader()
 
     class Loader(base):  # type: ignore[misc]
         """Leaves instants as they are written: the daemon reads them, and quotes them in what it says."""

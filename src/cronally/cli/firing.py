@@ -12,7 +12,7 @@ import typer
 from cronally.admin.client import Client
 from cronally.admin.wire import MAX_BACKFILL, MAX_PAGE, MAX_RETRY, BackfillReply, Fire, RetryReply, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import agreed, check_terminal, err, out, out_json
+from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json
 from cronally.errors import CronallyError, UsageError
 
 EXAMPLES: Final = {
@@ -35,7 +35,6 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 _SHOWN: Final = 20  # fires that are listed; of more, the first and the last
 _NAMES_SHOWN: Final = 5
-_REFUSED: Final = 1
 
 
 def run_command(
@@ -107,7 +106,7 @@ def retry_command(
             (err if json else out)(_retry_preview(asked))
             if not agreed(f"Retry {_fires(len(asked.ids))}?"):
                 err("nothing was retried")
-                return _REFUSED
+                return FAILED
         done = RetryReply(retried=[], pending=asked.pending)
         with _progress(done, len(asked.ids)) as note:
             for start in range(0, len(asked.ids), MAX_RETRY):
@@ -267,7 +266,7 @@ def backfill_command(
             if reply.backfilled:
                 if not agreed(f"Make {_fires(reply.backfilled)}?"):
                     err("nothing was made")
-                    return _REFUSED
+                    return FAILED
                 reply = ask(is_dry_run=False)
     if json:
         out_json(to_plain(reply))

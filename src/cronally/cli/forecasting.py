@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
@@ -53,8 +54,7 @@ def forecast_command(
         forecast = client.forecast()
     if svg is not None:
         try:
-            with open(svg, "w", encoding="utf-8") as file:  # noqa: PTH123 - a name as it was given
-                file.write(svg_text(forecast))
+            Path(svg).write_text(svg_text(forecast), encoding="utf-8")
         except OSError as exc:
             reason = (exc.strerror or str(exc)).lower()
             raise UsageError(f"--svg: the file {svg} cannot be written: {reason}") from None

@@ -1,12 +1,11 @@
 """What all commands of ``import`` do: read the files, plan, report, and write if that is wanted."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cronally.cli import options as o
+from cronally.cli.input import opened, unreadable
 from cronally.cli.output import err, out, out_json
 from cronally.errors import Conflict, FieldError, ScheduleNotFound, UsageError
 
@@ -110,19 +109,11 @@ def _read(file: str, translate: "Callable[[str, str], Findings]") -> "Placed":
 
 
 def _bytes_of(file: str) -> bytes:
-    if file == "-":
-        if sys.stdin.isatty():
-            err("reading from the terminal; Ctrl-D ends it")
-        data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    else:
-        try:
-            with Path(file).open("rb") as source:
-                data = source.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as exc:  # ValueError: a NUL in its name
-            reason = (getattr(exc, "strerror", None) or str(exc)).lower()
-            raise UsageError(
-                f"the file {file} cannot be read: {reason}; name another, or - for standard input"
-            ) from None
+    try:
+        with opened(file) as source:
+            data = source.read(MAX_BYTES + 1)
+    except OSError as exc:
+        raise unreadable(file, exc) from None
     if len(data) > MAX_BYTES:
         raise UsageError(
             f"{'stdin' if file == '-' else file} has over {MAX_BYTES // 1024**2} MiB; import it in parts"

@@ -67,9 +67,6 @@ _Topic = Annotated[
 _Prefix = Annotated[
     str, typer.Option("--prefix", metavar="TEXT", help="What each name begins with, such as web1.")
 ]
-_Owner = Annotated[
-    str, typer.Option("--owner", metavar="NAME", help="Recorded with each schedule that is made or changed.")
-]
 _KeepDst = Annotated[
     bool,
     typer.Option(
@@ -102,7 +99,7 @@ def import_crontab_command(
     topic: _Topic = None,
     prefix: _Prefix = "",
     tags: o.Tags = None,
-    owner: _Owner = OWNER,
+    owner: o.Owner = OWNER,
     keep_dst: _KeepDst = False,
     write: _Write = False,
     skip: _Skip = False,
@@ -139,7 +136,7 @@ def import_cron_yaml_command(
     topic: _Topic = None,
     prefix: _Prefix = "",
     tags: o.Tags = None,
-    owner: _Owner = OWNER,
+    owner: o.Owner = OWNER,
     keep_dst: _KeepDst = False,
     write: _Write = False,
     skip: _Skip = False,
@@ -162,7 +159,7 @@ def import_eventbridge_command(
     topic: _Topic = None,
     prefix: _Prefix = "",
     tags: o.Tags = None,
-    owner: _Owner = OWNER,
+    owner: o.Owner = OWNER,
     keep_dst: _KeepDst = False,
     write: _Write = False,
     skip: _Skip = False,
@@ -187,7 +184,7 @@ def import_kubernetes_command(
     topic: _Topic = None,
     prefix: _Prefix = "",
     tags: o.Tags = None,
-    owner: _Owner = OWNER,
+    owner: o.Owner = OWNER,
     keep_dst: _KeepDst = False,
     write: _Write = False,
     skip: _Skip = False,

@@ -112,12 +112,7 @@ def history_command(
             autocompletion=o.complete_name,
         ),
     ] = None,
-    state: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--state", metavar="STATE", help="Only these: published, pending, skipped, expired, rejected."
-        ),
-    ] = None,
+    state: o.States = None,
     reason: Annotated[
         list[str] | None,
         typer.Option(

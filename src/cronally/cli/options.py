@@ -41,6 +41,18 @@ WithTag = Annotated[
     list[str] | None,
     typer.Option("--tag", metavar="WORD", help="Those that have this tag; if repeated, all of them."),
 ]
+States = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--state", metavar="STATE", help="Only these: published, pending, skipped, expired, rejected."
+    ),
+]
+Owner = Annotated[
+    str, typer.Option("--owner", metavar="NAME", help="Recorded with each schedule that the file names.")
+]
+Config = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="The daemon's settings, which name its store.")
+]
 DropPending = Annotated[
     bool, typer.Option("--drop-pending", help="Skip its fires that are still to be published, too.")
 ]

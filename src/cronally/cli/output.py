@@ -6,12 +6,18 @@ import io
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cronally.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from cronally.admin.wire import PutReply
+
+
+FAILED: Final = 1
+"""The exit code of a command that did not do what was asked: it could not, or nobody agreed."""
 
 
 def prepare_streams() -> None:
@@ -81,6 +87,19 @@ def check_terminal(why: str, *, yes: bool) -> None:
     """Refuse to go on if somebody is to be asked and nobody is there. why: it is asked. Errors: UsageError."""
     if not yes and not sys.stdin.isatty():
         raise UsageError(f"{why}; off a terminal give --yes")
+
+
+def print_put(reply: PutReply, *, as_json: bool) -> None:
+    """Write what a change has come to: the schedule and its next fires, or all of it as JSON."""
+    from cronally.admin.wire import to_plain
+    from cronally.cli.render import next_fires_text
+
+    if as_json:
+        out_json(to_plain(reply))
+    else:
+        out(f"{reply.outcome} {reply.schedule.name}")
+        out(next_fires_text(reply.schedule))
+    warn(reply.schedule.warnings)
 
 
 def warn(sentences: list[str]) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from cronally.admin.wire import Topic, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import err, out, out_json, warn
+from cronally.cli.output import FAILED, err, out, out_json, warn
 from cronally.domain import topic_calls
 from cronally.domain.aws_calls import command_line
 from cronally.domain.durations import parse_duration
@@ -43,7 +43,6 @@ EXAMPLES: Final = {
         """,
 }
 
-_FAILED: Final = 1
 _SYMBOLS: Final = {"done": "+", "unchanged": "=", "waiting": "…", "note": "!"}
 
 Arn = Annotated[
@@ -204,7 +203,7 @@ def topics_subscribe_command(
         out_json(_subscribed_plain(topic, to, done, steps))
     if not done.is_confirmed:
         err(f"not confirmed yet: {how_to_confirm(to)}; run the command again to have SNS ask once more")
-    return 0 if done.is_confirmed or no_wait else _FAILED
+    return 0 if done.is_confirmed or no_wait else FAILED
 
 
 def _wish(*, raw: bool, no_raw: bool) -> bool | None:

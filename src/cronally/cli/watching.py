@@ -23,12 +23,7 @@ EXAMPLES: Final = {
 
 def tail_command(
     names: o.Globs = None,
-    state: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--state", metavar="STATE", help="Only these: published, pending, skipped, expired, rejected."
-        ),
-    ] = None,
+    state: o.States = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON Lines, one document for each fire.")
     ] = False,

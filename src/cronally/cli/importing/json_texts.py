@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from json.scanner import py_make_scanner  # type: ignore[attr-defined]
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]  # typeshed leaves it out
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.cli.importing.found import SourceProblem
@@ -51,7 +51,7 @@ class _Decoder(json.JSONDecoder):
     def __init__(self, text: str) -> None:
         super().__init__()
         self._breaks = [place for place, char in enumerate(text) if char == "\n"]
-        read_object: Callable[..., tuple[dict[str, Any], int]] = json.decoder.JSONObject  # type: ignore[attr-defined]
+        read_object: Callable[..., tuple[dict[str, Any], int]] = json.decoder.JSONObject  # type: ignore[attr-defined]  # as above
 
         def parse_object(text_and_end: tuple[str, int], *rest: Any) -> tuple[Mapping, int]:
             plain, end = read_object(text_and_end, *rest)

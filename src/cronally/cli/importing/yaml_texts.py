@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cronally.cli.importing.found import SourceProblem, shortened
-from cronally.cli.yaml_depth import too_deep_line
+from cronally.cli.yaml_reading import problem_of, safe_loader, too_deep_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,24 +24,19 @@ def read_documents(text: str) -> list[tuple[int, Any]]:
     """
     import yaml
 
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     loader: Any = None
     try:
         too_deep = too_deep_line(text)
         if too_deep is not None:
             raise SourceProblem(too_deep, "this is nested too deeply; a manifest has about ten levels")
-        loader = base(text)
+        loader = safe_loader()(text)
         reader = _Reader(loader)
         return [
             (node.start_mark.line + 1, reader.value(node)) for node in _nodes(loader) if not _is_null(node)
         ]
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        reason = exc.problem or exc.context
-        raise SourceProblem(mark.line + 1 if mark else 1, f"this is not YAML: {reason}") from None
-    except yaml.reader.ReaderError as exc:
-        line = text.count("\n", 0, exc.position) + 1
-        raise SourceProblem(line, f"this is not YAML: {exc.reason}") from None
+    except yaml.YAMLError as exc:
+        line, reason = problem_of(exc, text)
+        raise SourceProblem(line, reason) from None
     finally:
         if loader is not None:
             loader.dispose()

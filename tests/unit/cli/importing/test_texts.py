@@ -5,7 +5,7 @@ import pytest
 from cronally.cli.importing.found import SourceProblem, decoded
 from cronally.cli.importing.json_texts import read_values
 from cronally.cli.importing.yaml_texts import read_documents
-from cronally.cli.yaml_depth import MAX_DEPTH
+from cronally.cli.yaml_reading import MAX_DEPTH
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20)
