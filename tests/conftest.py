@@ -23,3 +23,14 @@ def installation():
         installation = Installation(Path(home))
         yield installation
         installation.clear()
+
+
+@pytest.fixture
+def aws_files(tmp_path, monkeypatch):
+    """Where the files of AWS tools would be; nothing of this machine's user is found."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    return tmp_path

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from cronally.store.sqlite import SqliteStore
+from support.daemon import running_daemon
+from support.terminal import Terminal
 
 ON_BOTH_LOOPS = {"test_lane", "test_lane_routes", "test_publisher_aws"}
 
@@ -35,3 +37,18 @@ async def store(path):
     yield store
     if store._opened is not None:
         await store.close(watermark=None)
+
+
+@pytest.fixture
+def cronally(tmp_path, capsys, monkeypatch):
+    """A terminal, and a daemon that its commands find."""
+    with running_daemon(tmp_path) as daemon:
+        monkeypatch.setenv("CRONALLY_SOCKET", daemon.socket)
+        yield Terminal(daemon, capsys)
+
+
+@pytest.fixture
+def alone(tmp_path, capsys, monkeypatch):
+    """A terminal without a daemon."""
+    monkeypatch.setenv("CRONALLY_SOCKET", str(tmp_path / "none.sock"))
+    return Terminal(None, capsys)

@@ -14,29 +14,13 @@ from cronally.admin.client import Client
 from cronally.cli import options as o
 from cronally.cli.main import COMMANDS, main
 from cronally.errors import AdminError, StoreFull, UsageError
-from support.daemon import running_daemon
 from support.recording_publisher import PUBLISHED, REJECTED, TOPIC_GONE
 from support.rig import TOPIC
-from support.terminal import Terminal
 
 
 class Stdin(io.TextIOWrapper):
     def __init__(self, data):
         super().__init__(io.BytesIO(data))
-
-
-@pytest.fixture
-def cronally(tmp_path, capsys, monkeypatch):
-    with running_daemon(tmp_path) as daemon:
-        monkeypatch.setenv("CRONALLY_SOCKET", daemon.socket)
-        yield Terminal(daemon, capsys)
-
-
-@pytest.fixture
-def alone(tmp_path, capsys, monkeypatch):
-    """A terminal without a daemon."""
-    monkeypatch.setenv("CRONALLY_SOCKET", str(tmp_path / "none.sock"))
-    return Terminal(None, capsys)
 
 
 # --- add and set ------------------------------------------------------------------------------------------------

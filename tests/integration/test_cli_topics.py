@@ -12,27 +12,11 @@ import boto3
 import pytest
 
 from cronally.domain.topic_policies import statement_id
-from support.daemon import running_daemon
 from support.moto_server import free_port, moto_url
 from support.recording_publisher import PUBLISHED, REJECTED, TOPIC_GONE
 from support.rig import TOPIC
-from support.terminal import Terminal
 
 OTHER = "arn:aws:sns:eu-west-1:123456789012:other"
-
-
-@pytest.fixture
-def cronally(tmp_path, capsys, monkeypatch):
-    with running_daemon(tmp_path) as daemon:
-        monkeypatch.setenv("CRONALLY_SOCKET", daemon.socket)
-        yield Terminal(daemon, capsys)
-
-
-@pytest.fixture
-def alone(tmp_path, capsys, monkeypatch):
-    """A terminal without a daemon."""
-    monkeypatch.setenv("CRONALLY_SOCKET", str(tmp_path / "none.sock"))
-    return Terminal(None, capsys)
 
 
 # --- the group --------------------------------------------------------------------------------------------------

@@ -28,16 +28,6 @@ ERROR = (
 CALLER = {"Arn": "arn:aws:sts::123456789012:assumed-role/cronally/i-0abc"}
 
 
-@pytest.fixture
-def aws_files(tmp_path, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    return tmp_path
-
-
 # --- credentials ------------------------------------------------------------------------------------------------
 
 

@@ -11,16 +11,6 @@ from cronally.sns.credentials import Credentials
 from support.fake_clock import FakeClock
 
 
-@pytest.fixture
-def aws_files(tmp_path, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    return tmp_path
-
-
 def write_keys(path, key, profile="default"):
     (path / "credentials").write_text(
         f"[{profile}]\naws_access_key_id = {key}\naws_secret_access_key = secret-of-{key}\n"

@@ -8,6 +8,7 @@ from cronally.cli.importing.eventbridge import translate
 from cronally.cli.importing.found import SourceProblem
 from cronally.cli.importing.planning import Choices, Placed, plan
 from cronally.instants import parse_rfc3339
+from support.imported import the_item, the_only
 
 NOW = parse_rfc3339("2026-11-24T00:00:00Z")
 TOPIC = "arn:aws:sns:us-east-1:123456789012:invoices"
@@ -70,15 +71,11 @@ def schedule(expression="cron(0 9 * * ? *)", **keys):
 
 
 def only(text):
-    findings = translate(text)
-    assert findings.refusals == []
-    [found] = findings.found
-    return found
+    return the_only(translate(text))
 
 
 def item(text, **choices):
-    [one] = plan([Placed("f", translate(text))], Choices(topic=TOPIC, **choices), NOW).items
-    return one
+    return the_item(translate(text), NOW, topic=TOPIC, **choices)
 
 
 def test_a_whole_schedule():

@@ -10,6 +10,7 @@ from cronally.cli.importing.found import SourceProblem
 from cronally.cli.importing.kubernetes import translate
 from cronally.cli.importing.planning import Choices, Placed, plan
 from cronally.instants import parse_rfc3339
+from support.imported import the_item, the_only
 
 NOW = parse_rfc3339("2026-11-24T00:00:00Z")
 DOCS = """\
@@ -44,15 +45,11 @@ def manifest(schedule="0 9 * * *", *, metadata=None, containers=None, **spec):
 
 
 def only(text):
-    findings = translate(text)
-    assert findings.refusals == []
-    [found] = findings.found
-    return found
+    return the_only(translate(text))
 
 
 def item(text, **choices):
-    [one] = plan([Placed("f", translate(text))], Choices(**choices), NOW).items
-    return one
+    return the_item(translate(text), NOW, **choices)
 
 
 def test_the_example_of_the_documentation():
