@@ -13,6 +13,8 @@ the names of two machines apart.
 """
 
 import re
+from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -131,73 +133,55 @@ def import_crontab_command(
     return carry_out(crontab, translate, job)
 
 
-def import_cron_yaml_command(
-    files: _Files = None,
-    topic: _Topic = None,
-    prefix: _Prefix = "",
-    tags: o.Tags = None,
-    owner: o.Owner = OWNER,
-    keep_dst: _KeepDst = False,
-    write: _Write = False,
-    skip: _Skip = False,
-    json: o.Json = False,
-    socket: o.Socket = None,
-) -> int:
+def _import_command(source: str, text: str) -> Callable[..., int]:
+    """Return the command that takes over what the translator *source* reads; text: what its help says."""
+
+    def command(
+        files: _Files = None,
+        topic: _Topic = None,
+        prefix: _Prefix = "",
+        tags: o.Tags = None,
+        owner: o.Owner = OWNER,
+        keep_dst: _KeepDst = False,
+        write: _Write = False,
+        skip: _Skip = False,
+        json: o.Json = False,
+        socket: o.Socket = None,
+    ) -> int:
+        translator = import_module(f"cronally.cli.importing.{source}")
+        job = Job(files, topic, prefix, tags, owner, keep_dst, write, skip, json, socket)
+        return carry_out(translator, lambda content, _: translator.translate(content), job)
+
+    command.__doc__ = text
+    return command
+
+
+import_cron_yaml_command = _import_command(
+    "cron_yaml",
     """Take over the periodic tasks of an Elastic Beanstalk worker environment.
 
     Body and attributes are those that the environment's leader sends, so the workers need no change once their queue is
     subscribed to the topic with raw message delivery. Schedules are in UTC, as there.
-    """
-    from cronally.cli.importing import cron_yaml
+    """,
+)
 
-    job = Job(files, topic, prefix, tags, owner, keep_dst, write, skip, json, socket)
-    return carry_out(cron_yaml, lambda text, _: cron_yaml.translate(text), job)
-
-
-def import_eventbridge_command(
-    files: _Files = None,
-    topic: _Topic = None,
-    prefix: _Prefix = "",
-    tags: o.Tags = None,
-    owner: o.Owner = OWNER,
-    keep_dst: _KeepDst = False,
-    write: _Write = False,
-    skip: _Skip = False,
-    json: o.Json = False,
-    socket: o.Socket = None,
-) -> int:
+import_eventbridge_command = _import_command(
+    "eventbridge",
     """Take over schedules of EventBridge Scheduler, and scheduled rules.
 
     Reads what 'aws scheduler get-schedule', 'aws events describe-rule' and 'aws events list-rules' print: one JSON document,
     an array, or many one after the other. Expression, zone, start, end, flexible window (spread), age of events (deadline),
     state and Input are taken over, and the target if it is an SNS topic or sns:Publish; another target must be subscribed to
     the --topic.
-    """
-    from cronally.cli.importing import eventbridge
+    """,
+)
 
-    job = Job(files, topic, prefix, tags, owner, keep_dst, write, skip, json, socket)
-    return carry_out(eventbridge, lambda text, _: eventbridge.translate(text), job)
-
-
-def import_kubernetes_command(
-    files: _Files = None,
-    topic: _Topic = None,
-    prefix: _Prefix = "",
-    tags: o.Tags = None,
-    owner: o.Owner = OWNER,
-    keep_dst: _KeepDst = False,
-    write: _Write = False,
-    skip: _Skip = False,
-    json: o.Json = False,
-    socket: o.Socket = None,
-) -> int:
+import_kubernetes_command = _import_command(
+    "kubernetes",
     """Take over Kubernetes CronJobs.
 
     Reads manifests and what 'kubectl get cronjobs' prints with -o yaml or -o json. The message is JSON with image, command and
     arguments of each container; namespace and name are the name, labels are tags, suspend is a pause, and
     startingDeadlineSeconds the deadline. A rule is written as Cronally reads it, so that it fires on the same days.
-    """
-    from cronally.cli.importing import kubernetes
-
-    job = Job(files, topic, prefix, tags, owner, keep_dst, write, skip, json, socket)
-    return carry_out(kubernetes, lambda text, _: kubernetes.translate(text), job)
+    """,
+)
