@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cronally import RELEASED_AT, __version__
 from cronally.admin.client import Client
 from cronally.domain.findings import clock_finding, failed, ok, quota_finding, tzdata_finding, warning
-from cronally.domain.topic import is_fifo_topic
+from cronally.domain.topic import way_of
 from cronally.domain.zones import tzdata_version
 from cronally.errors import CronallyError, DaemonUnreachable
 from cronally.instants import parse_rfc3339
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.config import Config
     from cronally.domain.findings import Finding
+    from cronally.domain.topic import Way
     from cronally.instants import MonoS
     from cronally.sns.aws import Aws
     from cronally.sns.credentials import Credentials
@@ -181,9 +182,9 @@ class Doctor:
         return [credentials, *identity, *await endpoints, *about_topics, *self._quotas(daemon.topics or [])]
 
     def _quotas(self, topics: Sequence[Topic]) -> list[Finding]:
-        schedules: Counter[tuple[str, bool]] = Counter()
+        schedules: Counter[Way] = Counter()
         for one in topics:
-            schedules[one.topic.split(":")[3], is_fifo_topic(one.topic)] += one.schedules
+            schedules[way_of(one.topic)] += one.schedules
         return [
             quota_finding(
                 f"{region} FIFO" if is_fifo else region,

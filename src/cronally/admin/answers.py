@@ -226,12 +226,12 @@ def forecast_answer(forecast: Forecast, quota_per_s: Callable[[str, bool], float
         starts_at=format_utc(forecast.starts_at),
         loads=[
             wire.Load(
-                region=pool.region,
-                is_fifo=pool.is_fifo,
-                quota_per_s=quota_per_s(pool.region, pool.is_fifo),
+                region=way.region,
+                is_fifo=way.is_fifo,
+                quota_per_s=quota_per_s(way.region, way.is_fifo),
                 minutes=list(minutes),
             )
-            for pool, minutes in sorted(forecast.minutes.items())
+            for way, minutes in sorted(forecast.minutes.items())
         ],
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 # Name: 1-256 of A-Za-z0-9_-, FIFO names end in .fifo (SNS API Reference, CreateTopic).
 _ARN = re.compile(
@@ -44,3 +45,16 @@ def parse_topic_arn(text: str) -> TopicArn:
             "write it as arn:aws:sns:REGION:ACCOUNT:NAME, for example arn:aws:sns:us-east-1:123456789012:reports"
         )
     return TopicArn(text, match["partition"], match["region"], match["account"], match["name"])
+
+
+class Way(NamedTuple):
+    """What shares a quota of SNS: the messages of one way are sent in one order, those of two independently."""
+
+    region: str
+    is_fifo: bool
+
+
+@cache
+def way_of(topic: str) -> Way:
+    """Return the way of messages to *topic*, an ARN."""
+    return Way(topic.split(":")[3], is_fifo_topic(topic))

@@ -179,7 +179,9 @@ class Applying:
         for one in removed_singly:
             await self._remove(one.name)
         # A flip has recorded it for what it was told of: a line names the owner also if it changes nothing.
-        await self._store.own([*self._singly, *(() if is_flipped else self._line_of)], owner=owner)
+        rest = [*self._singly, *(() if is_flipped else self._line_of)]
+        if rest:
+            await self._store.own(rest, owner=owner)
         return self._result(outcomes["created"], outcomes["changed"], len(obsolete))
 
     def _result(

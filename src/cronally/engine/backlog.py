@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from cronally.engine.departures import way_of
+from cronally.domain.topic import way_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from cronally.domain.model import Fire
-    from cronally.engine.departures import Way
+    from cronally.domain.topic import Way
     from cronally.engine.records import LinePlace, PendingFire
 
 _PRIORITIES = range(9, -1, -1)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.batching import MAX_BATCH_ENTRIES
-from cronally.domain.topic import is_fifo_topic
+from cronally.domain.topic import Way, way_of
 from cronally.engine.turns import Turns
 
 if TYPE_CHECKING:
@@ -21,19 +20,6 @@ if TYPE_CHECKING:
 
     from cronally.engine.ports import Armed
     from cronally.instants import UtcMs
-
-
-class Way(NamedTuple):
-    """Batches of one way are sent in one order, those of two independently."""
-
-    region: str
-    is_fifo: bool
-
-
-@cache
-def way_of(topic: str) -> Way:
-    """Return the way of messages to *topic*."""
-    return Way(topic.split(":")[3], is_fifo_topic(topic))
 
 
 class Departure(NamedTuple):

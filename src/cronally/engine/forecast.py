@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cronally.domain.durations import DAY_MS, MINUTE_MS
 from cronally.domain.policy import clip, slot_window
-from cronally.domain.topic import is_fifo_topic
+from cronally.domain.topic import way_of
 from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cronally.domain.model import Fire
     from cronally.domain.policy import Window
     from cronally.domain.slots import Slots
+    from cronally.domain.topic import Way
     from cronally.engine.core import Core
     from cronally.engine.ports import Store
     from cronally.engine.timetable import TimetableEntry
@@ -27,19 +28,12 @@ _SINGLES_AT_ONCE = 200  # @at schedules whose topics are asked for
 _AT_ONCE = 1_000  # schedules, slots or counts between two turns of the event loop: 2 to 5 ms
 
 
-class Pool(NamedTuple):
-    """What shares a quota."""
-
-    region: str
-    is_fifo: bool
-
-
 class Forecast:
-    """The minutes from *starts_at* on. Attributes: minutes: by pool, messages due in each of the 1,440 minutes."""
+    """The minutes from *starts_at* on. Attributes: minutes: by way, messages due in each of the 1,440 minutes."""
 
     def __init__(self, starts_at: UtcMs) -> None:
         self.starts_at = starts_at
-        self.minutes: dict[Pool, array[int]] = {}
+        self.minutes: dict[Way, array[int]] = {}
 
     @property
     def ends_at(self) -> UtcMs:
@@ -74,10 +68,10 @@ class Forecast:
             self._add(topic, fire.due_time, 1)
 
     def _add(self, topic: str, due: int, count: int) -> None:
-        pool = Pool(topic.split(":")[3], is_fifo_topic(topic))
-        minutes = self.minutes.get(pool)
+        way = way_of(topic)
+        minutes = self.minutes.get(way)
         if minutes is None:
-            minutes = self.minutes[pool] = array("q", bytes(8 * MINUTES))
+            minutes = self.minutes[way] = array("q", bytes(8 * MINUTES))
         minutes[(due - self.starts_at) // MINUTE_MS] += count
 
 

@@ -24,6 +24,7 @@ from cronally.domain.findings import (
     topic_finding,
     warning,
 )
+from cronally.domain.topic import way_of
 from cronally.domain.topic_reports import TopicState
 from cronally.errors import AwsRefused, AwsUnreachable, CredentialsInvalid, CronallyError
 from cronally.instants import from_datetime
@@ -66,7 +67,7 @@ class InUse(NamedTuple):
 
     @property
     def region(self) -> str:
-        return self.topic.split(":")[3]
+        return way_of(self.topic).region
 
 
 async def examine_credentials(credentials: Credentials, clock: Clock) -> Finding:

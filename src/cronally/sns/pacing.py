@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cronally.domain.topic import is_fifo_topic
+from cronally.domain.topic import way_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,7 +136,7 @@ class Pacing:
         return bucket
 
     def _of_region(self, topic: str, now: MonoS) -> _Bucket | None:
-        key = region, is_fifo = topic.split(":")[3], is_fifo_topic(topic)
+        key = region, is_fifo = way_of(topic)
         if key not in self._buckets:
             quota = quota_per_s(region, is_fifo=is_fifo, given=self._given)
             self._buckets[key] = _Bucket(quota, now) if quota else None

@@ -6,13 +6,14 @@ from collections import Counter
 
 import pytest
 
-from cronally.engine.forecast import MINUTES, Pool
+from cronally.domain.topic import Way
+from cronally.engine.forecast import MINUTES
 from cronally.instants import parse_rfc3339
 from support.rig import FIFO_TOPIC, TOPIC, running_engine
 
 WEST = "arn:aws:sns:us-west-2:123456789012:reports"
 STARTS = parse_rfc3339("2026-11-23T09:00:00Z")  # the clock shows 08:59:30
-EAST = Pool("us-east-1", is_fifo=False)
+EAST = Way("us-east-1", is_fifo=False)
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
@@ -26,8 +27,8 @@ async def forecast_of(*schedules):
         return await rig.service.forecast()
 
 
-def found(forecast, pool=EAST):
-    return {number: count for number, count in enumerate(forecast.minutes[pool]) if count}
+def found(forecast, way=EAST):
+    return {number: count for number, count in enumerate(forecast.minutes[way]) if count}
 
 
 async def test_it_begins_with_the_next_full_minute_and_takes_a_day():
@@ -85,7 +86,7 @@ async def test_a_spread_counts_when_it_is_due():
 async def test_regions_and_fifo_topics_have_quotas_of_their_own():
     daily = {"when": "0 12 * * *"}
     forecast = await forecast_of(daily, daily | {"topic": WEST}, daily | {"topic": FIFO_TOPIC})
-    assert set(forecast.minutes) == {EAST, Pool("us-west-2", is_fifo=False), Pool("us-east-1", is_fifo=True)}
+    assert set(forecast.minutes) == {EAST, Way("us-west-2", is_fifo=False), Way("us-east-1", is_fifo=True)}
 
 
 async def test_what_is_paused_is_left_out():
