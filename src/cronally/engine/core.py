@@ -410,10 +410,7 @@ class Core(Holding):
             self._release_hold(held.fire)
             self.groups.give_up_head(held.fire)
         self.takings.clear()
-        if self.relived.through > taken_through:
-            self.relived.restart(taken_through, self.timetable.longest_offset_ms())
-        else:
-            self.relived.restart(taken_through)
+        self.relived.restart(taken_through, self.timetable.longest_offset_ms())
         self.planned_through = self.at_through = taken_through
         self.next_at = None
         return self.timetable.restart_in_slices(taken_through, since)

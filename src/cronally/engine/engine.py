@@ -81,6 +81,7 @@ class Engine:
         watermark = MIN_UTC_MS if opened.watermark is None else opened.watermark
         now = self._clock.wall()
         reached = await self._reached(opened, now)
+        self.core.relived.begin(reached)
         doubted_through = MIN_UTC_MS if opened.was_clean else UtcMs(max(now, reached))
         if reached > now or opened.set_back_at is not None:
             at = UtcMs(now if opened.set_back_at is None else min(now, opened.set_back_at))

@@ -21,7 +21,7 @@ from cronally.errors import UsageError
 from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.slots import Slots
@@ -142,14 +142,13 @@ class Recovery:
     async def _settled(self, watermark: UtcMs, now: UtcMs) -> _Settled:
         # Before the read: what is committed during it may be in neither afterwards.
         held = self._core.held_slots()
-        if self._core.relived.through > watermark:
-            # In a time that comes again a slot may have a row of another revision, by which it was due earlier or later.
-            earlier_ms = self._core.timetable.longest_offset_ms()
-            settled = await self._store.settled_slots(UtcMs(watermark - earlier_ms), now)
-        else:
-            settled = await self._store.settled_between(watermark, now)
-        for schedule_id, slots in held.items():
-            settled[schedule_id] = sorted([*settled.get(schedule_id, ()), *slots])
+        settled = await self._store.settled_between(watermark, now)
+        after = UtcMs(watermark - self._core.timetable.longest_offset_ms())
+        through = UtcMs(min(now, self._core.relived.through))
+        if through > after:
+            # In a time that came again a slot may have a row of another revision, by which it was due earlier or later.
+            _add(settled, await self._store.settled_slots(after, through))
+        _add(settled, held)
         return settled
 
     async def _decide_entry(
@@ -298,6 +297,12 @@ class _Decision:
             else:
                 self.fires.append(fire)
                 self.to_hold.append(fire)
+
+
+def _add(settled: _Settled, more: Mapping[int, Sequence[tuple[UtcMs, UtcMs]]]) -> None:
+    """Add *more* to what is settled; some of it may be there already."""
+    for schedule_id, slots in more.items():
+        settled[schedule_id] = sorted([*settled.get(schedule_id, ()), *slots])
 
 
 def _is_moved(row: TimetableRow, member: Member, now: UtcMs) -> bool:

@@ -11,6 +11,7 @@ from cronally.errors import NotReady
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
+from support.memory_store import MemoryStore
 from support.recording_publisher import LOST_ACKNOWLEDGEMENT, PUBLISHED, THROTTLED, Answer
 from support.rig import FIFO_TOPIC, running_engine
 
@@ -291,6 +292,28 @@ async def test_a_slot_that_was_to_leave_later_by_a_rule_of_the_false_future_is_s
         assert len(set(rig.accepted)) == len(rig.accepted)
         assert sent < set(rig.accepted)
         assert await settled_slots(rig, "job-1") == slots("08:59:40", "09:02:00")
+
+
+@pytest.mark.parametrize("interrupted", ["not", "suspended", "crashed"])
+async def test_a_slot_of_a_time_that_came_twice_is_settled_also_if_it_is_due_after_that_time(interrupted):
+    clock, store = FakeClock(), MemoryStore()
+    async with running_engine(clock=clock, store=store, crash=interrupted == "crashed") as rig:
+        await rig.add("job-1", "@every 10s", catch_up="all")
+        await clock.advance_to(at("09:00:05"))
+        clock.step_wall(-20_000)
+        await clock.advance_to(at("08:59:46"))
+        await rig.set("job-1", when="@every 10s", catch_up="all", spread="60s")
+        assert (await rig.service.get("job-1")).stored.spec.offset_ms() == 58_000
+        # 08:59:50 and 09:00:00 were sent at once in the time before; by the new rule they are due after what was reached.
+        await clock.advance_to(at("09:00:08"))
+        if interrupted == "suspended":
+            await clock.suspend(2)
+        await clock.advance_to(at("09:00:12"))
+        assert times(rig.accepted) == slots("08:59:40", "09:00:00")
+    async with running_engine(clock=clock, store=store) as rig:
+        await clock.advance_to(at("09:01:50"))
+        assert times(rig.accepted) == slots("09:00:10", "09:00:50")
+        assert await settled_slots(rig, "job-1") == slots("08:59:40", "09:00:50")
 
 
 async def test_an_edit_just_after_the_step_waits_until_it_is_seen_to():
