@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import deque
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,20 @@ _STORE_RETRY_S = 0.2
 _MOST_STORE_RETRY_S = 2.0
 
 
+@dataclass
+class _Begun:
+    """What a recovery that the store has not let finish hands on to the next attempt.
+
+    floor: the token that keeps the watermark back. reached: the latest instant the clock had shown when it was set back, None
+    if it was not. pending: fires with a row, which recovery leaves alone.
+    """
+
+    floor: int | None = None
+    reached: UtcMs | None = None
+    pending: list[Fire] = field(default_factory=list)
+    retry_s: float = _STORE_RETRY_S
+
+
 class Loop:
     """Drives the core. One per engine. Attributes: retrying: for those who write pending rows. halt: why nothing leaves. circuits."""
 
@@ -72,6 +87,7 @@ class Loop:
         self._wants_plan = asyncio.Event()
         self._sooner: deque[Fire] = deque()
         self._is_stopping = False
+        self._begun = _Begun()
         self._jump_seen = asyncio.Event()
         self.recovering = asyncio.Lock()
         """Held by recovery, and by what must not meet it halfway."""
@@ -224,7 +240,8 @@ class Loop:
             self._jump_seen.set()
             halt.doubt = None
             if halt.reason is not None:
-                await self._recover(halt.reason, reached)
+                if not await self._recover(halt.reason, reached):
+                    continue
                 now = clock.wall()
             if not await self._read_settled(now):
                 continue
@@ -294,44 +311,51 @@ class Loop:
         self.halt.doubt = doubt
         return doubt is not None
 
-    async def _recover(self, reason: str, reached: UtcMs | None = None) -> None:
-        """Let go of all that is armed and have the slots up to now decided anew.
+    async def _recover(self, reason: str, reached: UtcMs | None) -> bool:
+        """Let go of all that is armed and have the slots up to now decided anew; False if the store did not let that finish.
 
-        reached: what the clock had shown when it was set back, None if it was not.
+        Then it is to be run again, with the clocks as they are by then. reached: what the clock had shown if it was set back
+        since they were looked at last, else None.
         """
-        watermark = self._core.watermark(self._clock.wall())
+        begun, now = self._begun, self._clock.wall()
+        watermark = self._core.watermark(now)
         floor = self._core.hold_watermark(watermark)
-        pending: list[Fire] = []
-        retry_s = _STORE_RETRY_S
-        while True:
-            async with self.recovering:
-                if reached is None:
-                    pending += self._disarm()
-                else:
-                    self._let_go()
-                try:
-                    since, doubted_through = watermark, MIN_UTC_MS
-                    if reached is not None:
-                        await self._settler.flush()
-                        now = UtcMs(max(self._clock.wall(), watermark))
-                        since, doubted_through = await self._set_back.run(
-                            now, watermark=watermark, reached=reached
-                        )
-                    fires = await self._recovery.run(reason, since, doubted_through=doubted_through)
-                except StoreError as exc:
-                    self.halt.is_half_recovered = True
-                    self._hooks.store_failed(exc)
-                else:
-                    self.halt.is_half_recovered = False
-                    self._set_back.done()
-                    self._sooner += fires + pending
-                    break
-            await self._clock.sleep(retry_s)
-            retry_s = min(2 * retry_s, _MOST_STORE_RETRY_S)  # each time walks the whole timetable
+        if begun.floor is not None:
+            self._core.let_watermark(begun.floor)
+        begun.floor = floor
+        if reached is not None:
+            begun.reached = UtcMs(max(reached, begun.reached or reached))
+        async with self.recovering:
+            if begun.reached is None:
+                begun.pending += self._disarm()
+            else:
+                self._let_go()
+                begun.pending.clear()
+            try:
+                since, doubted_through = watermark, MIN_UTC_MS
+                if begun.reached is not None:
+                    await self._settler.flush()
+                    since, doubted_through = await self._set_back.run(
+                        now, watermark=watermark, reached=begun.reached
+                    )
+                fires = await self._recovery.run(reason, since, doubted_through=doubted_through)
+            except StoreError as exc:
+                self.halt.is_half_recovered = True
+                self._hooks.store_failed(exc)
+            else:
+                self.halt.is_half_recovered = False
+                self._set_back.done()
+                self._sooner += fires + begun.pending
+        if self.halt.is_half_recovered:
+            await self._clock.sleep(begun.retry_s)
+            begun.retry_s = min(2 * begun.retry_s, _MOST_STORE_RETRY_S)  # each time walks the whole timetable
+            return False
         self._core.let_watermark(floor)
+        self._begun = _Begun()
         self.halt.reason = None
         self._releasing.wants_release.set()
         self._attempts.wants_retry.set()
+        return True
 
     def _let_go(self) -> None:
         """Forget all that is planned, armed or to be retried, with every instant of a clock that has been set back."""

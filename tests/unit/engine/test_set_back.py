@@ -316,6 +316,24 @@ async def test_a_slot_of_a_time_that_came_twice_is_settled_also_if_it_is_due_aft
         assert await settled_slots(rig, "job-1") == slots("08:59:40", "09:00:50")
 
 
+async def test_a_clock_set_back_while_recovery_waits_for_the_store_is_seen_to():
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("job", "@every 10s", topic=FIFO_TOPIC, catch_up="latest")
+        await clock.advance_to(at("09:00:05"))
+        store.fail("at_between")  # when what was skipped is on record
+        await clock.suspend(120)
+        await clock.advance(3)
+        clock.step_wall(-40_000)
+        await clock.advance(15)  # past the end of the row of what was skipped
+        store.fail()
+        await clock.advance_to(at("09:02:55"))
+        assert await settled_slots(rig, "job") == slots("08:59:40", "09:02:50")
+        assert len(rig.accepted) == len(set(rig.accepted))
+        assert_none_early(rig)
+
+
 async def test_an_edit_just_after_the_step_waits_until_it_is_seen_to():
     clock = FakeClock()
     async with running_engine(clock=clock) as rig:
