@@ -21,10 +21,11 @@ from benchmarks._report import asked_table, at_least, at_most, machine, machine_
 from cronally.clock import SystemClock, WaitResult
 from cronally.domain.model import SkipReason, State
 from cronally.engine.engine import Engine
-from cronally.engine.lateness import Lateness
 from cronally.engine.live import Live
+from cronally.engine.measures import Measures
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.engine.records import JournalFilter
+from cronally.engine.reporting import Reporting
 from cronally.engine.service import Service
 from cronally.instants import UtcMs
 from cronally.sns.pacing import DEFAULT, Pacing
@@ -183,7 +184,7 @@ class _Sns:
             self._timer.cancel()
 
 
-class _Counting(Lateness, Live):
+class _Counting(Measures, Live):
     """Counts what is journalled."""
 
     def __init__(self) -> None:
@@ -202,18 +203,24 @@ class _House:
         self.store = SqliteStore(path)
         self.counting = _Counting()
         self.engine = Engine(self.store, sns, clock, self.counting, jitter=random.random)
+        self.reporting = Reporting(
+            self.engine.core,
+            self.store,
+            self.engine.loop.halt,
+            clock,
+            self.counting,
+            self.engine.loop.circuits,
+            version="0",
+            store_name="bench",
+        )
         self.service = Service(
             self.engine.core,
             self.store,
             self.engine.edits,
             self.engine.orders,
-            self.engine.loop.halt,
+            self.reporting,
             clock,
             self.counting,
-            self.counting,
-            self.engine.loop.circuits,
-            version="0",
-            store_name="bench",
         )
         self._running: asyncio.Task[None] | None = None
         self.recovery_s = 0.0
@@ -223,7 +230,7 @@ class _House:
         began = time.perf_counter()
         first = await self.engine.recover(opened)
         self.recovery_s = time.perf_counter() - began
-        self.service.set_ready()
+        self.reporting.set_ready()
         self._running = asyncio.create_task(self.engine.run(first))
         return first
 
@@ -317,7 +324,7 @@ async def _outage(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     await asyncio.sleep(options.idle_s)
     idle = (_cpu_s() - cpu_s) / (time.perf_counter() - began)
     counts = (await house.store.counts()).journal
-    circuits = (await house.service.status()).refusing
+    circuits = (await house.reporting.status()).refusing
     held = sum(1 for _ in house.engine.core.held_slots())
     away_ms = clock.wall() - away_from
     attempts = sns.attempts - attempts

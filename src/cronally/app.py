@@ -25,6 +25,7 @@ from cronally.engine.arming import armed_budget
 from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.engine import Engine
 from cronally.engine.journalist import Journalist
+from cronally.engine.reporting import Reporting
 from cronally.engine.retention import Retention
 from cronally.engine.service import Service
 from cronally.engine.zone_watch import ZoneWatch
@@ -253,45 +254,56 @@ class _Daemon:
             store_warning = network_warning(config.store_path)
             if store_warning is not None:
                 _log.warning("%s", store_warning)
-            lateness = Journalist(self._clock, config.journal)
+            journalist = Journalist(self._clock, config.journal)
             publisher, stand_in, credentials = await self._publisher(stack)
             engine = Engine(
                 store,
                 publisher,
                 self._clock,
-                lateness,
+                journalist,
                 watch=ClockWatch(
                     self._clock, released_at=parse_rfc3339(RELEASED_AT), is_trusted=config.trust_clock
                 ),
                 armed_budget_bytes=armed_budget(available_memory()),
             )
-            zone_watch = ZoneWatch(engine.core, store, self._clock, lateness)
+            zone_watch = ZoneWatch(engine.core, store, self._clock, journalist)
             retention = Retention(
-                engine.core, store, self._clock, lateness, is_quiet=engine.loop.is_quiet, keep=config.journal
+                engine.core,
+                store,
+                self._clock,
+                journalist,
+                is_quiet=engine.loop.is_quiet,
+                keep=config.journal,
+            )
+            reporting = Reporting(
+                engine.core,
+                store,
+                engine.loop.halt,
+                self._clock,
+                journalist,
+                engine.loop.circuits,
+                version=__version__,
+                store_name=f"sqlite:{config.store_path}",
+                store_warning=store_warning,
+                stand_in=None if stand_in is None else stand_in.url,
+                zone_watch=zone_watch,
+                keep=config.journal,
             )
             service = Service(
                 engine.core,
                 store,
                 engine.edits,
                 engine.orders,
-                engine.loop.halt,
+                reporting,
                 self._clock,
-                lateness,
-                lateness,
-                engine.loop.circuits,
-                version=__version__,
-                store_name=f"sqlite:{config.store_path}",
-                stand_in=None if stand_in is None else stand_in.url,
+                journalist,
                 topic_maker=stand_in,
-                zone_watch=zone_watch,
-                keep=config.journal,
                 backup_maker=store,
-                store_warning=store_warning,
                 quota_per_s=lambda region, is_fifo: quota_per_s(
                     region, is_fifo=is_fifo, given=config.sns_quota
                 ),
             )
-            server = AdminServer(service, self._clock, socket_path=config.socket)
+            server = AdminServer(service, reporting, self._clock, socket_path=config.socket)
             await server.start()
             stack.push_async_callback(server.close)
             async with asyncio.TaskGroup() as tasks:
@@ -300,17 +312,17 @@ class _Daemon:
                     with suppress(CredentialsInvalid):  # it has said so; fires are kept until it succeeds
                         await credentials.start()
                     running.append(tasks.create_task(credentials.run(), name="credentials"))
-                first = await self._recover(engine, service, opened)
+                first = await self._recover(engine, reporting, opened)
                 if first is not None:
                     self._clean_watermark = None
                     running.append(tasks.create_task(engine.run(first), name="engine"))
                     running.append(tasks.create_task(zone_watch.run(), name="zones"))
                     running.append(tasks.create_task(retention.run(), name="retention"))
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
-                    service.set_ready()
+                    reporting.set_ready()
                     self._announce(stand_in)
                     await self._is_stopping.wait()
-                    service.set_ready("it is stopping")
+                    reporting.set_ready("it is stopping")
                     store.abandon_backup()
                     await server.close()
                     await self._drain(engine)
@@ -345,11 +357,11 @@ class _Daemon:
         stack.push_async_callback(inner.close)
         return LocalPublisher(inner, stand_in), stand_in, None
 
-    async def _recover(self, engine: Engine, service: Service, opened: Opened) -> Sequence[Fire] | None:
+    async def _recover(self, engine: Engine, reporting: Reporting, opened: Opened) -> Sequence[Fire] | None:
         """Wait for a clock that can be believed, then bring the engine in line; None if the daemon is stopped first."""
         is_said = False
         while (doubt := engine.watch.doubt(opened.watermark)) is not None:
-            service.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
+            reporting.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
             if not is_said:  # it names the time, which is another each second
                 _log.warning("the clock is not believed: %s; waiting (--trust-clock believes it)", doubt)
                 is_said = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from cronally.domain.model import Fire, FireKey, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document, rule_document
 from cronally.engine.records import (
     JournalFilter,
+    Label,
     Newer,
     Order,
     PendingFire,
@@ -431,6 +433,8 @@ async def test_single_instants_are_found_by_due_time(store):
     dues = [fire.due_time for fire in both]
     assert await store.at_between(dues[0], dues[1]) == both[1:]
     assert await store.at_between(dues[0] - 1, dues[1] - 1) == both[:1]
+    assert await store.at_between(T - 1, T + DAY_MS, limit=1) == both[:1]
+    assert await store.at_between(T - 1, T + DAY_MS, limit=5) == both
     assert [await store.next_at(after) for after in (T - 1, dues[0] - 1, dues[0], dues[1])] == [
         dues[0],
         dues[0],
@@ -1209,8 +1213,20 @@ async def test_a_removed_schedule_and_an_old_revision_still_have_their_rows(stor
     ]
 
 
+async def test_labels_are_what_a_list_shows_of_a_revision(store):
+    first = await store.change(creation(spec("a", tz="Europe/London", message="x" * 9_000)))
+    second = await store.change(edit(first, new_spec=spec("b", topic=f"{TOPIC}.fifo")))
+    await store.change(edit(second, is_removal=True))
+    assert await store.labels([second.revision_id, first.revision_id, 99, first.revision_id]) == {
+        first.revision_id: Label("a", TOPIC, "Europe/London"),
+        second.revision_id: Label("b", f"{TOPIC}.fifo", "UTC"),
+    }
+    assert await store.labels([]) == {}
+
+
 async def test_counts_say_how_much_there_is(store):
     empty = await store.counts()
+    assert await store.counts(with_final=False) == empty
     assert (empty.schedules, empty.paused, empty.failing, empty.oldest_pending_due) == (0, 0, 0, None)
     assert empty.journal == {}
     a = await store.change(creation(spec("a")))
@@ -1228,6 +1244,7 @@ async def test_counts_say_how_much_there_is(store):
     assert (counts.schedules, counts.paused, counts.failing) == (2, 1, 1)
     assert counts.journal == {State.SKIPPED: 3, State.PUBLISHED: 2, State.PENDING: 2}
     assert counts.oldest_pending_due == T + 8
+    assert await store.counts(with_final=False) == replace(counts, journal={State.PENDING: 2})
     assert [s.pending for s in await store.schedules()] == [0, 1]
 
 

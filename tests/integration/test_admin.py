@@ -132,7 +132,7 @@ def test_a_path_that_is_too_long_is_bad_input(tmp_path):
 
 async def test_close_leaves_a_socket_that_another_daemon_has_put_there(tmp_path):
     path = tmp_path / "x.sock"
-    server = AdminServer(None, None, socket_path=str(path))
+    server = AdminServer(None, None, None, socket_path=str(path))
     await server.start()
     path.unlink()
     with closing(bind_socket(str(path))):
@@ -143,7 +143,7 @@ async def test_close_leaves_a_socket_that_another_daemon_has_put_there(tmp_path)
 
 async def test_close_removes_the_socket(tmp_path):
     path = tmp_path / "x.sock"
-    server = AdminServer(None, None, socket_path=str(path))
+    server = AdminServer(None, None, None, socket_path=str(path))
     await server.start()
     await server.close()
     assert not path.exists()
@@ -299,7 +299,7 @@ def test_status_and_probes(daemon, client, monkeypatch):
     assert client.status().pruned_through == "2026-10-24T00:00:00Z"
     assert raw(daemon, "GET", "/healthz")[0] == 200
     assert raw(daemon, "GET", "/readyz")[0] == 200
-    daemon.service.set_ready("it is stopping")
+    daemon.reporting.set_ready("it is stopping")
     assert raw(daemon, "GET", "/readyz")[::2] == (503, {"ready": False, "because": "it is stopping"})
     with pytest.raises(NotReady, match="it is stopping"):
         client.run("a")

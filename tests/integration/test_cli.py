@@ -1392,7 +1392,7 @@ def test_a_bug_of_the_daemon_is_called_one_too(cronally, monkeypatch):
     async def broken():
         raise KeyError("oops")
 
-    monkeypatch.setattr(cronally.daemon.service, "status", broken)
+    monkeypatch.setattr(cronally.daemon.reporting, "status", broken)
     assert "the daemon's log" in cronally.bad("status", code=70)
 
 

@@ -59,8 +59,8 @@ def aws(home, moto, monkeypatch):
 def cronally(home, tmp_path, capsys, monkeypatch):
     with running_daemon(tmp_path) as daemon:
         monkeypatch.setenv("CRONALLY_SOCKET", daemon.socket)
-        monkeypatch.setattr(daemon.service, "_version", __version__)
-        monkeypatch.setattr(daemon.service, "_store_name", f"sqlite:{tmp_path}/store/cronally.db")
+        monkeypatch.setattr(daemon.reporting, "_version", __version__)
+        monkeypatch.setattr(daemon.reporting, "_store_name", f"sqlite:{tmp_path}/store/cronally.db")
         yield Terminal(daemon, capsys)
 
 
@@ -129,13 +129,13 @@ def test_what_sns_says_to_the_daemon_is_told(cronally, aws):
 
 
 def test_a_daemon_that_is_not_ready_is_a_failure(cronally, aws):
-    cronally.daemon.service.set_ready("the clock is not believed")
+    cronally.daemon.reporting.set_ready("the clock is not believed")
     found = checks(cronally, code=1)["daemon"]
     assert (found["state"], "the clock is not believed" in found["text"]) == ("failed", True)
 
 
 def test_a_daemon_that_publishes_to_a_stand_in_needs_no_aws(cronally, moto, monkeypatch):
-    monkeypatch.setattr(cronally.daemon.service, "_stand_in", moto)
+    monkeypatch.setattr(cronally.daemon.reporting, "_stand_in", moto)
     cronally.daemon.add("a")
     found = checks(cronally, code=0)
     assert "not needed" in found["credentials"]["text"]
@@ -143,7 +143,7 @@ def test_a_daemon_that_publishes_to_a_stand_in_needs_no_aws(cronally, moto, monk
 
 
 def test_zone_data_that_the_daemon_does_not_have_yet_is_a_warning(cronally, aws, monkeypatch):
-    monkeypatch.setattr("cronally.engine.service.tzdata_version", lambda: "2020a")
+    monkeypatch.setattr("cronally.engine.reporting.tzdata_version", lambda: "2020a")
     found = checks(cronally, code=0)["tzdata"]
     assert (found["state"], tzdata_version() in found["text"]) == ("warning", True)
 

@@ -116,6 +116,20 @@ class HeapEqualsSortedList(RuleBasedStateMachine):
         assert self.table.next_due() == min(dues, default=None)
 
     @invariant()
+    def entries_come_by_their_next_due_time_and_are_not_taken(self):
+        found = [
+            (entry.next_fire + entry.offset_ms, id_) for entry in self.table.by_due() for id_ in entry.ids
+        ]
+        assert [due for due, _ in found] == sorted(due for due, _ in found)
+        assert sorted(found) == sorted(
+            (slot + offset, id_)
+            for id_, (recurrence, offset, _, _) in self.members.items()
+            if (slot := recurrence.next_ms(self.taken_through - offset)) is not None
+        )
+        for entry in self.table.by_due():
+            assert self.table.first_ids(entry, 2) == entry.ids.tolist()[:2]
+
+    @invariant()
     def everyone_is_where_he_belongs(self):
         assert len(self.table) == len(self.members)
         for id_, member in self.members.items():

@@ -148,7 +148,7 @@ class Incarnation:
         """Open the store, recover and run. Errors: StoreError."""
         engine = self.rig.engine
         first = await engine.recover(await self.store.open())
-        self.rig.service.set_ready()
+        self.rig.reporting.set_ready()
         self._main = asyncio.create_task(engine.run(first))
 
     @property

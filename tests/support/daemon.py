@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cronally.engine.copies import BackupMaker
+    from cronally.engine.reporting import Reporting
     from cronally.engine.service import Service
     from support.rig import Rig
 
@@ -38,6 +39,10 @@ class Daemon:
     @property
     def service(self) -> Service:
         return self.rig.service
+
+    @property
+    def reporting(self) -> Reporting:
+        return self.rig.reporting
 
     def client(self) -> Client:
         return Client(self.socket)
@@ -60,7 +65,7 @@ def running_daemon(directory: Path, *, backup_maker: BackupMaker | None = None) 
 
     async def main() -> None:
         async with running_engine(backup_maker=backup_maker) as rig:
-            server = AdminServer(rig.service, rig.clock, socket_path=socket)
+            server = AdminServer(rig.service, rig.reporting, rig.clock, socket_path=socket)
             await server.start()
             found.append(Daemon(socket, rig, server, asyncio.get_running_loop()))
             started.set()

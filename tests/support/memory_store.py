@@ -17,6 +17,7 @@ from cronally.domain.spec import canonical_document, from_canonical, rule_docume
 from cronally.engine.records import (
     OWN_NAME,
     JournalRow,
+    Label,
     Opened,
     Owned,
     PendingFire,
@@ -152,6 +153,10 @@ class MemoryStore:
     async def specs(self, revision_ids: Sequence[int]) -> dict[int, ScheduleSpec]:
         return {id_: self._revisions[id_].spec for id_ in revision_ids if id_ in self._revisions}
 
+    async def labels(self, revision_ids: Sequence[int]) -> dict[int, Label]:
+        specs = await self.specs(revision_ids)
+        return {id_: Label(spec.name, spec.topic, spec.tz) for id_, spec in specs.items()}
+
     async def change(self, change: ScheduleChange) -> Revised:
         old = self._checked(change)
         if old is None:
@@ -225,13 +230,13 @@ class MemoryStore:
 
     # single instants
 
-    async def at_between(self, after: UtcMs, through: UtcMs) -> list[Fire]:
+    async def at_between(self, after: UtcMs, through: UtcMs, *, limit: int | None = None) -> list[Fire]:
         fires = [
             Fire(schedule.id, schedule.revision_id, slot.fire_time, slot.due_time)
             for schedule, slot in self._single_slots()
             if after < slot.due_time <= through
         ]
-        return sorted(fires, key=lambda fire: (fire.due_time, fire.schedule_id))
+        return sorted(fires, key=lambda fire: (fire.due_time, fire.schedule_id))[:limit]
 
     async def next_at(self, after: UtcMs) -> UtcMs | None:
         return min((slot.due_time for _, slot in self._single_slots() if slot.due_time > after), default=None)
@@ -493,11 +498,12 @@ class MemoryStore:
     def _closed(self) -> list[JournalEntry]:
         return [e for e in self._journal.values() if e.kind is Kind.SCHEDULED and not e.is_open]
 
-    async def counts(self) -> StoreCounts:
+    async def counts(self, *, with_final: bool = True) -> StoreCounts:
         living = [self._schedules[id_] for id_ in self._names.values()]
         journal: dict[State, int] = {}
         for entry in self._journal.values():
-            journal[entry.state] = journal.get(entry.state, 0) + entry.count
+            if with_final or entry.state is State.PENDING:
+                journal[entry.state] = journal.get(entry.state, 0) + entry.count
         return StoreCounts(
             schedules=len(living),
             paused=sum(schedule.pause is not None for schedule in living),

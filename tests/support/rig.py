@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from cronally.domain.model import JournalEntry, State, fire_id
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES
 from cronally.engine.engine import Engine
-from cronally.engine.lateness import Lateness
 from cronally.engine.live import Live
+from cronally.engine.measures import Measures
 from cronally.engine.records import JournalFilter
+from cronally.engine.reporting import Reporting
 from cronally.engine.service import Service
 from support.fake_clock import FakeClock
 from support.memory_store import MemoryStore
@@ -46,6 +47,7 @@ class Rig:
     publisher: RecordingPublisher
     engine: Engine
     service: Service
+    reporting: Reporting
 
     async def add(self, name: str, when: str, **keys: object) -> None:
         document: Mapping[str, object] = {"when": when, "topic": TOPIC, **keys}
@@ -87,7 +89,7 @@ class Rig:
         return {id_: entry.state for id_, entry in (await self.journal(name)).items()}
 
 
-class _Observed(Lateness, Live):
+class _Observed(Measures, Live):
     """What the daemon hears of its engine, less the log."""
 
 
@@ -113,21 +115,27 @@ def assembled(
         jitter=jitter,
         armed_budget_bytes=armed_budget_bytes,
     )
+    reporting = Reporting(
+        engine.core,
+        store,
+        engine.loop.halt,
+        clock,
+        observed,
+        engine.loop.circuits,
+        version="0",
+        store_name="memory",
+    )
     service = Service(
         engine.core,
         store,
         engine.edits,
         engine.orders,
-        engine.loop.halt,
+        reporting,
         clock,
         observed,
-        observed,
-        engine.loop.circuits,
-        version="0",
-        store_name="memory",
         backup_maker=backup_maker,
     )
-    return Rig(clock, store, publisher, engine, service)
+    return Rig(clock, store, publisher, engine, service, reporting)
 
 
 @asynccontextmanager
@@ -160,7 +168,7 @@ async def running_engine(
     )
     engine = rig.engine
     first = await _while_time_passes(clock, engine.recover(await store.open()))
-    rig.service.set_ready()
+    rig.reporting.set_ready()
     task = asyncio.create_task(engine.run(first))
     try:
         await clock.settle()

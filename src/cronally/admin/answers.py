@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cronally.engine.forecast import Forecast
     from cronally.engine.orders import Backfilled, Retried
     from cronally.engine.records import JournalRow, StoredSchedule, TopicUse
-    from cronally.engine.views import Refusing, ScheduleView, Status
+    from cronally.engine.views import Overview, Refusing, ScheduleView, Status
     from cronally.engine.why import Why
     from cronally.engine.zone_watch import ZoneChange
 
@@ -141,6 +141,37 @@ def status_answer(status: Status) -> wire.Status:
         store_warning=status.store_warning,
         refusing=[_refusing(one) for one in status.refusing],
         refusing_count=status.refusing_count,
+    )
+
+
+def overview_answer(overview: Overview) -> wire.Overview:
+    """Return what a live view shows as it travels."""
+    return wire.Overview(
+        version=overview.version,
+        started_at=format_utc(overview.started_at),
+        now=format_utc(overview.now),
+        not_ready_because=overview.not_ready_because,
+        schedules=overview.schedules,
+        paused=overview.paused,
+        failing=overview.failing,
+        pending=overview.pending,
+        oldest_pending_due=_instant(overview.oldest_pending_due),
+        in_flight=overview.in_flight,
+        watermark=format_utc(overview.watermark),
+        ended={str(state): overview.ended.get(state, 0) for state in State if state is not State.PENDING},
+        lateness_us=overview.lateness_us,
+        refusing=[_refusing(one) for one in overview.refusing],
+        refusing_count=overview.refusing_count,
+        coming=[
+            wire.Coming(
+                schedule=one.label.name,
+                fire_time=format_utc(one.fire_time),
+                due=format_utc(one.due_time),
+                tz=one.label.tz,
+                topic=one.label.topic,
+            )
+            for one in overview.coming
+        ],
     )
 
 

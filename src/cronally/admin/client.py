@@ -160,6 +160,12 @@ class Client:
         """Return how the daemon is."""
         return wire.from_plain(wire.Status, self._call("GET", "/v1/status"))
 
+    def overview(self, *, coming: int = 20) -> wire.Overview:
+        """Return what a live view shows, with the next slots of the *coming* schedules that come first."""
+        return wire.from_plain(
+            wire.Overview, self._call("GET", "/v1/overview", query={"coming": str(coming)})
+        )
+
     def topics(self) -> list[wire.Topic]:
         """Return the topics in use, by ARN."""
         pages = (wire.from_plain(wire.TopicsPage, page) for page in self._pages("/v1/topics", {}))

@@ -24,6 +24,7 @@ from cronally.admin.answers import (
     dumps,
     fire_answer,
     forecast_answer,
+    overview_answer,
     retry_answer,
     schedule_answer,
     status_answer,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.engine.applying import ApplyResult
+    from cronally.engine.reporting import Reporting
     from cronally.engine.service import Service
 
 log = logging.getLogger(__name__)
@@ -87,11 +89,12 @@ class AdminServer:
         the path, CronallyError if it cannot be made or another daemon answers there.
     """
 
-    def __init__(self, service: Service, clock: Clock, *, socket_path: str) -> None:
+    def __init__(self, service: Service, reporting: Reporting, clock: Clock, *, socket_path: str) -> None:
         self.socket_path = socket_path
         self.connections = Connections(most=connection_limit())
         self.events = EventStreams(service, clock)
         self._service = service
+        self._reporting = reporting
         self._clock = clock
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
@@ -155,6 +158,7 @@ class AdminServer:
                 web.get("/v1/forecast", self._forecast),
                 web.get("/v1/topics", self._topics),
                 web.get("/v1/status", self._status),
+                web.get("/v1/overview", self._overview),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
             ]
@@ -409,23 +413,25 @@ class AdminServer:
     async def _topics(self, request: web.Request) -> web.Response:
         query = query_of(request, "after", "limit")
         limit = whole_number(query, "limit", default=500, least=1, most=wire.MAX_PAGE)
-        page = await self._service.topics(after=query.get("after", ""), limit=limit)
+        page = await self._reporting.topics(after=query.get("after", ""), limit=limit)
         following = page[-1][0].topic if len(page) == limit else None
         return _answer(wire.TopicsPage(topics=[topic_answer(*one) for one in page], next=following))
 
     async def _status(self, request: web.Request) -> web.Response:
         query_of(request)
-        return _answer(status_answer(await self._service.status()))
+        return _answer(status_answer(await self._reporting.status()))
+
+    async def _overview(self, request: web.Request) -> web.Response:
+        query = query_of(request, "coming")
+        most = whole_number(query, "coming", default=20, least=0, most=wire.MAX_COMING)
+        return _answer(overview_answer(await self._reporting.overview(most)))
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return _json({"ok": True})
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        status = await self._service.status()
-        return _json(
-            {"ready": status.is_ready, "because": status.not_ready_because},
-            status=200 if status.is_ready else 503,
-        )
+        because = self._reporting.not_ready_because
+        return _json({"ready": because is None, "because": because}, status=503 if because else 200)
 
     # --- who and when -----------------------------------------------------------------------------------------------
 

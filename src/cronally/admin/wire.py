@@ -20,6 +20,7 @@ VERSION_HEADER: Final = "Cronally-Wire"
 MAX_BODY_BYTES: Final = 1_048_576  # four times the largest message SNS takes; also of one line of an apply
 MAX_PAGE: Final = 1_000
 MAX_DIFFERENCES: Final = 10_000  # of a dry run of apply: as many schedules as a YAML file may have
+MAX_COMING: Final = 200  # slots of an overview
 MAX_RETRY: Final = 1_000  # fires of one retry
 MAX_BACKFILL: Final = 1_000_000  # fires of one backfill, if the caller allows so many
 _MAX_KEY_CHARS: Final = 200
@@ -348,6 +349,45 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Coming:
+    """A slot to come. due: when it is due, which is later than its fire time if the schedule is spread."""
+
+    schedule: str
+    fire_time: str
+    due: str
+    tz: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """What a live view shows, which costs little however much is stored. Its keys mean what they mean in a status.
+
+    ended: slots by the final state that they came to since the daemon started, without what a command skipped.
+    coming: the next slot of each of the schedules that come first, by when it is due; what is due within some seconds is
+    planned already, and not among them. oldest_pending_due: when the fire was due that is pending for the longest; None if
+    none is.
+    """
+
+    version: str
+    started_at: str
+    now: str
+    not_ready_because: str | None
+    schedules: int
+    paused: int
+    failing: int
+    pending: int
+    oldest_pending_due: str | None
+    in_flight: int
+    watermark: str
+    ended: dict[str, int]
+    lateness_us: dict[str, int] | None
+    refusing: list[dict[str, Any]]
+    refusing_count: int
+    coming: list[Coming]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
     """A topic that schedules name, or that has pending fires.
 
@@ -399,12 +439,13 @@ Answer = (
     | ApplyReply
     | Forecast
     | Status
+    | Overview
     | TopicsPage
     | Why
     | Copy
 )
 _Wire = TypeVar("_Wire")
-_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem, Difference, Topic, Load)
+_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem, Difference, Topic, Load, Coming)
 _NESTED: Final[dict[tuple[type, str], type]] = {
     (SchedulesPage, "schedules"): Schedule,
     (PutReply, "schedule"): Schedule,
@@ -412,6 +453,7 @@ _NESTED: Final[dict[tuple[type, str], type]] = {
     (Forecast, "loads"): Load,
     (MoveReply, "before"): Schedule,
     (MoveReply, "schedule"): Schedule,
+    (Overview, "coming"): Coming,
     (FiresPage, "fires"): Fire,
     (TopicsPage, "topics"): Topic,
     (RetryReply, "fires"): Fire,

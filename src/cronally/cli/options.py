@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from cronally.admin.client import Client
+from cronally.admin.client import ANSWER_S, Client
 from cronally.admin.paths import find_socket
+from cronally.domain.durations import parse_duration
+from cronally.errors import UsageError
 
 Socket = Annotated[
     str | None,
@@ -150,6 +152,14 @@ Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A rema
 Paused = Annotated[bool, typer.Option("--paused", help="Leave it at rest until 'cronally resume'.")]
 
 
-def connect(socket: str | None) -> Client:
+def connect(socket: str | None, *, answer_s: float = ANSWER_S) -> Client:
     """Return a client for the daemon that the option, the environment or the rule of design §10 names."""
-    return Client(find_socket(os.environ) if socket is None else socket)
+    return Client(find_socket(os.environ) if socket is None else socket, answer_s=answer_s)
+
+
+def duration_s(option: str, text: str) -> float:
+    """Return the seconds of a duration that an option is given. Errors: UsageError."""
+    try:
+        return parse_duration(text) / 1000
+    except ValueError as exc:
+        raise UsageError(f"{option}: {exc}") from None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import tzinfo
 
-    from cronally.admin.wire import Fire, Schedule, Status, Topic
+    from cronally.admin.wire import Fire, Overview, Schedule, Status, Topic
 
 _WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WIDEST: Final = 48  # characters of a column; --json has everything
@@ -267,12 +267,6 @@ def _about(fire: Fire) -> str:
 def status_text(status: Status) -> str:
     """Return what ``status`` prints."""
     up = span_text((parse_rfc3339(status.now) - parse_rfc3339(status.started_at)) / 1000)
-    schedules = [f"{status.schedules:,}"]
-    schedules += [
-        f"{count:,} {word}"
-        for count, word in ((status.paused, "paused"), (status.failing, "failing"))
-        if count
-    ]
     lines = [
         ("daemon", "ready" if status.is_ready else f"NOT READY: {printable(status.not_ready_because or '')}"),
         ("version", f"{status.version}, tzdata {status.tzdata}"),
@@ -283,7 +277,7 @@ def status_text(status: Status) -> str:
         lines.append(("", f"WARNING: {printable(status.store_warning)}"))
     if status.stand_in:
         lines.append(("stand-in", f"local SNS and SQS at {status.stand_in}"))
-    lines.append(("schedules", ", ".join(schedules)))
+    lines.append(("schedules", counted(status.schedules, paused=status.paused, failing=status.failing)))
     if status.next_fire:
         lines.append(("next fire", f"{status.next_fire} ({relative_text(status.next_fire, status.now)})"))
     lines.append(("in flight", f"{status.in_flight:,}"))
@@ -294,7 +288,7 @@ def status_text(status: Status) -> str:
         since = f"after {status.pruned_through}" if status.pruned_through else "from the beginning"
         used = f"{format_size(status.size_bytes)} of {format_size(status.journal_max_bytes)} used"
         lines.append(("journal", f"{since}, kept for {status.journal_keep}; {used}"))
-    lines += [("refused by SNS", printable(text)) for text in _refusing_lines(status)]
+    lines += [("refused by SNS", printable(text)) for text in refusing_lines(status)]
     if status.lateness_us:
         words = [f"{key} {late_text(status.lateness_us[key])}" for key in ("p50", "p99", "max")]
         lines.append(("lateness", f"{', '.join(words)} (last {status.lateness_us['count']:,} fires)"))
@@ -308,7 +302,12 @@ def status_text(status: Status) -> str:
     return "\n".join(f"{key:<15}{text}".rstrip() for key, text in lines)
 
 
-def _refusing_lines(status: Status) -> list[str]:
+def counted(schedules: int, **of_them: int) -> str:
+    """Write how many schedules there are, and how many of them are in a state, if any: ``12, 2 paused``."""
+    return ", ".join([f"{schedules:,}", *(f"{count:,} {word}" for word, count in of_them.items() if count)])
+
+
+def refusing_lines(status: Status | Overview) -> list[str]:
     """Return a line for each topic for which SNS refuses everything, up to some number."""
     lines = [
         f"{one['topic']} since {one['since']}: {one['error']}; {one['pending']:,} wait; "

@@ -14,7 +14,6 @@ from cronally.cli import options as o
 from cronally.cli.output import FAILED, err, out, out_json, warn
 from cronally.domain import topic_calls
 from cronally.domain.aws_calls import command_line
-from cronally.domain.durations import parse_duration
 from cronally.domain.targets import Target, how_to_confirm, is_raw, parse_target, warnings_of
 from cronally.domain.topic import TopicArn, parse_topic_arn
 from cronally.domain.topic_reports import Step, Subscribed, TopicState
@@ -183,7 +182,7 @@ def topics_subscribe_command(
     topic, to = _topic(arn), parse_target(target)
     wish = _wish(raw=raw, no_raw=no_raw)
     raw = is_raw(topic, to, wish=wish)
-    wait_s = 0.0 if no_wait else _duration_s(wait)
+    wait_s = 0.0 if no_wait else o.duration_s("--wait", wait)
     warn(warnings_of(to, raw=raw))
     if dry_run:
         _print_lines(topic_calls.subscribe_lines(topic, to, is_raw=raw), as_json=json)
@@ -210,13 +209,6 @@ def _wish(*, raw: bool, no_raw: bool) -> bool | None:
     if raw and no_raw:
         raise UsageError("give --raw or --no-raw, not both")
     return raw if raw or no_raw else None
-
-
-def _duration_s(text: str) -> float:
-    try:
-        return parse_duration(text) / 1000
-    except ValueError as exc:
-        raise UsageError(f"--wait: {exc}") from None
 
 
 def _step_text(step: Step) -> str:

@@ -14,7 +14,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 from cronally.domain.model import MISSED_AFTER_MS, Fire, FireKey, Kind
-from cronally.domain.policy import clip, slot_window
+from cronally.domain.policy import clip, next_slot, slot_window
 from cronally.engine.holding import Holding, Phase
 from cronally.engine.member import Member, awakened
 from cronally.engine.takings import Takings
@@ -414,6 +414,27 @@ class Core(Holding):
         self.planned_through = self.at_through = taken_through
         self.next_at = None
         return self.timetable.restart_in_slices(taken_through, since)
+
+    def coming(self, most: int) -> list[Fire]:
+        """Return the next slot of each of the schedules that come first, up to *most*, by due time; without those taken already.
+
+        ``@at`` schedules are not here. Of a crowd that ``starts`` later only so many are looked at.
+        """
+        table = self.timetable
+        found: list[tuple[UtcMs, int, Fire]] = []
+        for entry in table.by_due():
+            slot, offset_ms = entry.next_fire, entry.offset_ms
+            assert slot is not None
+            if len(found) >= most and heapq.nsmallest(most, found)[-1][0] <= slot + offset_ms:
+                break
+            for id_ in table.first_ids(entry, most):
+                after = UtcMs(max(slot - 1, table.effective_from(id_)))
+                window = slot_window(after, None, self._ends.get(id_))
+                own = next_slot(entry.recurrence, window, after)
+                if own is not None:
+                    due = UtcMs(own + offset_ms)
+                    found.append((due, id_, self.fire(id_, table.revision_id(id_), own, due)))
+        return [fire for *_, fire in heapq.nsmallest(most, found)]
 
     def newest_due_slot(self, id_: int, now: UtcMs) -> UtcMs | None:
         """Return the newest slot of a schedule's present rule that is due, or None; a schedule at rest has none."""

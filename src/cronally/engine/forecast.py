@@ -85,8 +85,8 @@ async def forecast_of(core: Core, store: Store, clock: Clock) -> Forecast:
     fires = await store.at_between(UtcMs(forecast.starts_at - 1), UtcMs(forecast.ends_at - 1))
     for start in range(0, len(fires), _SINGLES_AT_ONCE):
         some = fires[start : start + _SINGLES_AT_ONCE]
-        specs = await store.specs([fire.revision_id for fire in some])
-        forecast.add_singles((fire, specs[fire.revision_id].topic) for fire in some)
+        labels = await store.labels([fire.revision_id for fire in some])
+        forecast.add_singles((fire, labels[fire.revision_id].topic) for fire in some)
         await clock.sleep(0)
     return forecast
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from cronally.domain.durations import HOUR_MS, format_duration
 from cronally.domain.sizes import format_size
 from cronally.domain.zones import tzdata_version
-from cronally.engine.lateness import Lateness
 from cronally.engine.live import Live
+from cronally.engine.measures import Measures
 from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _SAY_PRUNED_EVERY_MS = HOUR_MS  # of what is pruned for its size
 _log = logging.getLogger("cronally")
 
 
-class Journalist(Lateness, Live):
+class Journalist(Measures, Live):
     """Measures, tells whoever listens, and says in the log what an operator wants to know. A store that keeps failing the same way is told once a minute."""
 
     def __init__(self, clock: Clock, keep: Keep) -> None:

@@ -135,5 +135,5 @@ class Listener:
         if len(self._names) > _MOST_NAMES:
             self._names.clear()
             unknown = {entry.revision_id for entry in entries}
-        specs = await self._store.specs(list(unknown))
-        self._names |= {id_: spec.name for id_, spec in specs.items()}
+        labels = await self._store.labels(list(unknown))
+        self._names |= {id_: label.name for id_, label in labels.items()}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cronally.engine.records import (
         JournalFilter,
         JournalRow,
+        Label,
         LinePlace,
         Newer,
         Opened,
@@ -175,14 +176,21 @@ class Store(Protocol):
         """Return the specs of revisions, of removed schedules too; unknown ids are left out."""
         ...
 
+    async def labels(self, revision_ids: Sequence[int]) -> dict[int, Label]:
+        """Return name, topic and zone of revisions (up to 1,000), of removed schedules too; unknown ids are left out."""
+        ...
+
     async def change(self, change: ScheduleChange) -> Revised:
         """Make *change*. Errors: RevisionConflict if ``expected_revision_id`` is not current; Conflict if the name is taken."""
         ...
 
     # single instants (@at): a column read per horizon, not heap entries
 
-    async def at_between(self, after: UtcMs, through: UtcMs) -> list[Fire]:
-        """Return the slots of unpaused @at schedules with after < due <= through, by due time, beyond their effective from."""
+    async def at_between(self, after: UtcMs, through: UtcMs, *, limit: int | None = None) -> list[Fire]:
+        """Return the slots of unpaused @at schedules with after < due <= through, by due time, beyond their effective from.
+
+        limit: the first so many of them.
+        """
         ...
 
     async def next_at(self, after: UtcMs) -> UtcMs | None:
@@ -322,7 +330,9 @@ class Store(Protocol):
         """
         ...
 
-    async def counts(self) -> StoreCounts: ...
+    async def counts(self, *, with_final: bool = True) -> StoreCounts:
+        """Return how much there is. with_final: also the final entries, which takes 8 ms a million of them."""
+        ...
 
     # a clock that was set back
 

@@ -231,13 +231,21 @@ class Pruned(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreCounts:
-    """How much there is. journal: entries per state, counting each slot of a range row."""
+    """How much there is. journal: entries per state, counting each slot of a range row; without the final ones if they were not asked for."""
 
     schedules: int
     paused: int
     failing: int
     journal: dict[State, int] = field(default_factory=dict)
     oldest_pending_due: UtcMs | None = None
+
+
+class Label(NamedTuple):
+    """What a list shows of a revision."""
+
+    name: str
+    topic: str
+    tz: str
 
 
 class TopicUse(NamedTuple):

@@ -9,19 +9,15 @@ from cronally.domain.matching import read_instant
 from cronally.domain.model import Pause
 from cronally.domain.policy import clip, range_in
 from cronally.domain.spec import from_document, parse_paused, to_document
-from cronally.domain.zones import tzdata_version
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
 from cronally.engine.forecast import Forecast, forecast_of
 from cronally.engine.live import Listener
 from cronally.engine.orders import MOST_BACKFILLED, Backfilled
 from cronally.engine.records import JournalFilter, JournalRow, StoredSchedule
-from cronally.engine.retention import Keep
 from cronally.engine.views import (
     PutResult,
-    Refusing,
     ScheduleView,
-    Status,
     fires_to_come,
     is_same_pause,
     next_slots,
@@ -37,27 +33,22 @@ from cronally.errors import (
     ScheduleNotFound,
     UsageError,
 )
-from cronally.instants import MIN_UTC_MS, UtcMs, format_utc
+from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.circuits import Circuit, Circuits
     from cronally.engine.copies import BackupMaker, Contents
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
-    from cronally.engine.halt import Halt
-    from cronally.engine.lateness import Lateness
     from cronally.engine.live import Live
     from cronally.engine.orders import Orders, Retried
     from cronally.engine.ports import Store, TopicMaker
-    from cronally.engine.records import TopicUse
-    from cronally.engine.zone_watch import ZoneWatch
+    from cronally.engine.reporting import Reporting
 
 _SLICE = 200
-_MOST_CIRCUITS = 20  # that status names
 
 
 class Service:
@@ -73,20 +64,12 @@ class Service:
         store: Store,
         edits: Edits,
         orders: Orders,
-        halt: Halt,
+        reporting: Reporting,
         clock: Clock,
-        lateness: Lateness,
         live: Live,
-        circuits: Circuits,
         *,
-        version: str,
-        store_name: str,
-        stand_in: str | None = None,
         topic_maker: TopicMaker | None = None,
-        zone_watch: ZoneWatch | None = None,
-        keep: Keep | None = None,
         backup_maker: BackupMaker | None = None,
-        store_warning: str | None = None,
         quota_per_s: Callable[[str, bool], float] = lambda _region, _is_fifo: 0.0,
     ) -> None:
         """quota_per_s: messages a second that a region takes, for FIFO topics or the others; 0 for no limit."""
@@ -94,26 +77,12 @@ class Service:
         self._store = store
         self._edits = edits
         self._orders = orders
-        self._halt = halt
+        self._reporting = reporting
         self._clock = clock
-        self._lateness = lateness
         self._live = live
-        self._circuits = circuits
-        self._version = version
-        self._store_name = store_name
-        self._stand_in = stand_in
         self._topic_maker = topic_maker
-        self._zone_watch = zone_watch
-        self._keep = keep or Keep()
         self._backup_maker = backup_maker
-        self._store_warning = store_warning
         self.quota_per_s = quota_per_s
-        self._started_at = clock.wall()
-        self._not_ready_because: str | None = "it is starting"
-
-    def set_ready(self, not_ready_because: str | None = None) -> None:
-        """Open for changes; or, with a reason, close."""
-        self._not_ready_because = not_ready_because
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -176,73 +145,15 @@ class Service:
             specs,
             now=now,
             watermark=watermark,
-            pruned_through=self._pruned_through,
-            keep=self._keep,
+            pruned_through=self._reporting.pruned_through,
+            keep=self._reporting.keep,
         )
-
-    async def topics(
-        self, *, after: str = "", limit: int = 1000
-    ) -> Sequence[tuple[TopicUse, Refusing | None]]:
-        """Return a page of the topics in use by ARN, each with how it refuses if SNS refuses everything for it."""
-        uses = await self._store.topics(after=after, limit=limit)
-        now = self._clock.wall()
-        page = []
-        for use in uses:
-            circuit = self._circuits.open.get(use.topic)
-            page.append((use, None if circuit is None else _refusing(circuit, now, use.pending)))
-        return page
-
-    async def status(self) -> Status:
-        counts = await self._store.counts()
-        size_bytes = await self._store.size_bytes()
-        now = self._clock.wall()
-        return Status(
-            version=self._version,
-            tzdata=tzdata_version(),
-            started_at=self._started_at,
-            now=now,
-            is_ready=self.not_ready_because is None,
-            not_ready_because=self.not_ready_because,
-            store=self._store_name,
-            schedules=counts.schedules,
-            paused=counts.paused,
-            failing=counts.failing,
-            journal=counts.journal,
-            watermark=self._core.watermark(now),
-            next_fire=self._core.next_due(),
-            in_flight=self._core.in_flight_count(),
-            lateness_us=self._lateness.summary_us(),
-            lateness_histogram=self._lateness.histogram(),
-            stand_in=self._stand_in,
-            zone_change=None if self._zone_watch is None else self._zone_watch.change,
-            pruned_through=self._pruned_through,
-            size_bytes=size_bytes,
-            keep=self._keep,
-            store_warning=self._store_warning,
-            refusing=await self._refusing(now),
-            refusing_count=len(self._circuits.open),
-        )
-
-    async def _refusing(self, now: UtcMs) -> tuple[Refusing, ...]:
-        some = self._circuits.summary()[:_MOST_CIRCUITS]
-        pending = await self._store.pending_counts([circuit.topic for circuit in some])
-        return tuple(_refusing(circuit, now, pending[circuit.topic]) for circuit in some)
 
     async def backup(self, path: str, *, replace: bool) -> Contents:
         """Write a copy of the store to *path* while it is in use. Errors: see ``BackupMaker.backup``; UsageError."""
         if self._backup_maker is None:
             raise UsageError("this daemon's store is no file that can be copied")
         return await self._backup_maker.backup(path, replace=replace)
-
-    @property
-    def _pruned_through(self) -> UtcMs | None:
-        through = self._core.pruned_through
-        return None if through == MIN_UTC_MS else through
-
-    @property
-    def not_ready_because(self) -> str | None:
-        """Why changes are refused and fires may be held back; None when all is well."""
-        return self._not_ready_because or self._halt.because
 
     async def forecast(self) -> Forecast:
         """Return how many messages will be due in each minute of the 24 hours from the next full minute on.
@@ -449,10 +360,9 @@ class Service:
     @asynccontextmanager
     async def _changing(self) -> AsyncIterator[None]:
         """One change at a time, on a daemon that is ready, with the ended pauses on record."""
-        if self.not_ready_because is not None:
-            raise NotReady(
-                f"the daemon takes no changes now: {self.not_ready_because}; try again in a moment"
-            )
+        because = self._reporting.not_ready_because
+        if because is not None:
+            raise NotReady(f"the daemon takes no changes now: {because}; try again in a moment")
         async with self._edits.lock:
             await self._edits.finish_pauses()
             yield
@@ -492,16 +402,6 @@ class Service:
         if so_far is None:
             return row
         return row._replace(entry=entry._replace(last_fire_time=so_far.last, count=so_far.slots))
-
-
-def _refusing(circuit: Circuit, now: UtcMs, pending: int) -> Refusing:
-    return Refusing(
-        topic=circuit.topic,
-        since=circuit.opened_at or now,
-        error=circuit.error,
-        pending=pending,
-        next_probe=UtcMs(max(circuit.probe_at, now)),
-    )
 
 
 def _check_revision(name: str, stored: StoredSchedule | None, expected: int) -> None:

@@ -237,6 +237,23 @@ class Timetable:
             self._free_numbers.append(number)
         return None
 
+    def by_due(self) -> Iterator[TimetableEntry]:
+        """Yield the entries by the due time of their first slot that is not taken, and take none. Until the last nothing may change."""
+        heap = self._heap
+        reached = [(heap[0], 0)] if heap else []  # each item of a heap comes before its two children
+        while reached:
+            item, place = heapq.heappop(reached)
+            number = item & _NUMBER_MASK
+            if self._first[number] != _NONE:
+                yield TimetableEntry(self, number)
+            for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+                heapq.heappush(reached, (heap[child], child))
+
+    def first_ids(self, entry: TimetableEntry, most: int) -> list[int]:
+        """Return the first up to *most* ids that share an entry, in the order in which they joined."""
+        number = entry.number
+        return self.walk(Span(self._first[number], self._last[number]), most)[0]
+
     def take(self, through: UtcMs) -> Iterator[Taken]:
         """Yield, by due time of the first, all slots due at or before *through*; afterwards they count as taken.
 

@@ -14,7 +14,7 @@ from cronally.instants import MIN_UTC_MS, UtcMs
 if TYPE_CHECKING:
     from cronally.domain.model import State
     from cronally.domain.spec import PauseWish, ScheduleSpec
-    from cronally.engine.records import StoredSchedule
+    from cronally.engine.records import Label, StoredSchedule
     from cronally.engine.zone_watch import ZoneChange
 
 
@@ -79,6 +79,41 @@ class Status:
     store_warning: str | None = None
     refusing: tuple[Refusing, ...] = ()
     refusing_count: int = 0
+
+
+class Coming(NamedTuple):
+    """A slot to come, and whose it is."""
+
+    label: Label
+    fire_time: UtcMs
+    due_time: UtcMs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """What a live view shows.
+
+    Attributes: ended: slots by the final state that they came to since the start, without what was skipped by a command. coming:
+        the next slot of each of the schedules that come first, by due time, without what is planned already, which is due
+        within some seconds. The others: as in ``Status``.
+    """
+
+    version: str
+    started_at: UtcMs
+    now: UtcMs
+    not_ready_because: str | None
+    schedules: int
+    paused: int
+    failing: int
+    pending: int
+    oldest_pending_due: UtcMs | None
+    in_flight: int
+    watermark: UtcMs
+    ended: dict[State, int]
+    lateness_us: dict[str, int] | None
+    refusing: tuple[Refusing, ...]
+    refusing_count: int
+    coming: tuple[Coming, ...]
 
 
 def next_slots(spec: ScheduleSpec, after: UtcMs, count: int) -> list[UtcMs]:

@@ -382,6 +382,13 @@ COUNTS: Final = """
 """
 """Slots by state. A published row is one slot, so those are what is left of all rows: to count these takes 8 ms a million."""
 
+COUNT_PENDING: Final = """
+    SELECT json_group_array(json_array('pending', slots)) FROM (
+        SELECT sum(count) AS slots FROM journal INDEXED BY journal_unpublished
+        WHERE state <> 'published' AND state = 'pending' HAVING count(*) > 0
+    )
+"""
+
 OLDEST_PENDING: Final = "SELECT min(due_time) FROM journal WHERE state = 'pending'"
 
 SCHEDULES_NAMED: Final = """

@@ -103,6 +103,11 @@ SPECS: Final = _slice(
     "revision_id",
 )
 
+LABELS: Final = """
+    SELECT json_group_array(json_array(revision.id, name, document ->> 'topic', coalesce(document ->> 'tz', 'UTC')))
+    FROM json_each(?) AS wanted JOIN revision ON revision.id = wanted.value
+"""
+
 _STORED_COLUMNS: Final = f"""
     name, {_DOCUMENT}, id, number, revision_id, effective_from, created_at, changed_at,
     paused_since, paused_until, pause_note, paused_by, error, owner,
@@ -175,7 +180,7 @@ SINGLE_BETWEEN: Final = """
         SELECT id, revision_id, slot_time, slot_due FROM schedule
         WHERE slot_due > ? AND slot_due <= ? AND slot_time > effective_from
         AND slot_due IS NOT NULL AND paused_since IS NULL AND removed_at IS NULL
-        ORDER BY slot_due, id
+        ORDER BY slot_due, id LIMIT ?
     )
 """
 

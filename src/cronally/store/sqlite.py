@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cronally.domain.model import Fire
 from cronally.domain.spec import canonical_document, from_canonical
 from cronally.engine.records import (
+    Label,
     Opened,
     Owned,
     Revised,
@@ -177,6 +178,11 @@ class SqliteStore(SqliteJournal):
                 found[int(revision_id)] = from_canonical(name, document)
         return found
 
+    async def labels(self, revision_ids: Sequence[int]) -> dict[int, Label]:
+        marked = json.dumps(sorted(set(revision_ids)))
+        rows = await self._database.lister.json(schedule_sql.LABELS, (marked,))
+        return {id_: Label(*rest) for id_, *rest in rows}
+
     async def _add_large_specs(self, found: dict[int, ScheduleSpec], marked: str, last: int) -> None:
         """Read *marked* revisions up to the id *last* a few megabytes at a time."""
         after = 0
@@ -217,8 +223,9 @@ class SqliteStore(SqliteJournal):
 
     # single instants (@at)
 
-    async def at_between(self, after: UtcMs, through: UtcMs) -> list[Fire]:
-        rows = await self._database.reader.json(schedule_sql.SINGLE_BETWEEN, (after, through))
+    async def at_between(self, after: UtcMs, through: UtcMs, *, limit: int | None = None) -> list[Fire]:
+        most = -1 if limit is None else limit
+        rows = await self._database.reader.json(schedule_sql.SINGLE_BETWEEN, (after, through, most))
         return [Fire(*row) for row in rows]
 
     async def next_at(self, after: UtcMs) -> UtcMs | None:

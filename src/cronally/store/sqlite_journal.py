@@ -285,10 +285,11 @@ class SqliteJournal:
         async with self._database.transaction() as writer:
             await writer.rows("DELETE FROM meta WHERE key = ?", (SET_BACK_AT,))
 
-    async def counts(self) -> StoreCounts:
+    async def counts(self, *, with_final: bool = True) -> StoreCounts:
         # One trip to the connection: in a burst each waits for a turn of a busy event loop.
+        slots = journal_sql.COUNTS if with_final else journal_sql.COUNT_PENDING
         [schedules, paused, failing], journal, oldest = await self._database.lister.json(
-            f"SELECT json_array(json(({schedule_sql.COUNT_SCHEDULES})), json(({journal_sql.COUNTS})), ({journal_sql.OLDEST_PENDING}))"
+            f"SELECT json_array(json(({schedule_sql.COUNT_SCHEDULES})), json(({slots})), ({journal_sql.OLDEST_PENDING}))"
         )
         return StoreCounts(
             schedules=schedules,

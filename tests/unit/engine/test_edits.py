@@ -467,7 +467,7 @@ async def test_a_name_can_be_used_again_and_its_history_answers_for_both():
 
 async def test_changes_are_refused_while_the_daemon_is_not_ready():
     async with running_engine() as rig:
-        rig.service.set_ready("it is stopping")
+        rig.reporting.set_ready("it is stopping")
         with pytest.raises(NotReady, match="it is stopping"):
             await rig.add("job", AT_NINE)
 

@@ -378,11 +378,11 @@ async def test_a_retried_fire_does_not_count_as_late():
         clock, store = await asleep_until("09:09:30")
     async with running_engine(clock=clock, store=store) as rig:
         await rig.clock.advance(1)
-        before = (await rig.service.status()).lateness_us
+        before = (await rig.reporting.status()).lateness_us
         await retry(rig, NINE)
         await rig.clock.advance(1)
         assert rig.accepted[-1] == NINE
-        assert (await rig.service.status()).lateness_us == before
+        assert (await rig.reporting.status()).lateness_us == before
 
 
 async def test_a_crash_between_the_command_and_the_publish_loses_nothing():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cronally.domain.model import SkipReason, State
-from cronally.engine.lateness import Lateness
+from cronally.engine.measures import Measures
 from cronally.instants import parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
@@ -20,7 +20,7 @@ def at(time):
     return parse_rfc3339(f"2026-11-23T{time}Z")
 
 
-class Circuit(Lateness):
+class Circuit(Measures):
     """Remembers what is said of circuits."""
 
     def __init__(self):
@@ -186,7 +186,7 @@ async def test_status_names_what_refuses_how_much_waits_and_when_it_is_tried_aga
         await crowd(rig, 3, catch_up="all")
         await crowd(rig, 2, name="order", topic=FIFO_TOPIC, group="one", catch_up="all")
         await clock.advance_to(at("09:02:30"))
-        status = await rig.service.status()
+        status = await rig.reporting.status()
         assert status.refusing_count == 2
         assert [one.topic for one in status.refusing] == [FIFO_TOPIC, TOPIC]
         for one, pending in zip(status.refusing, (6, 9), strict=True):
@@ -194,7 +194,7 @@ async def test_status_names_what_refuses_how_much_waits_and_when_it_is_tried_aga
             assert one.next_probe == at("09:05:00")
         await heal(rig)
         await clock.advance_to(at("09:06:30"))
-        assert (await rig.service.status()).refusing == ()
+        assert (await rig.reporting.status()).refusing == ()
 
 
 async def test_throttling_opens_nothing(clock):

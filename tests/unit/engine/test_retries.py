@@ -305,7 +305,7 @@ async def test_after_a_minute_without_a_commit_nothing_leaves_and_then_slots_cat
         await clock.advance_to(at("09:01:10"))
         assert len(rig.sent) == 6
         assert rig.engine.settler.is_blocked
-        assert "takes no commits" in rig.service.not_ready_because
+        assert "takes no commits" in rig.reporting.not_ready_because
         with pytest.raises(NotReady):
             await rig.add("new", "* * * * *")
         await clock.advance_to(at("09:04:15"))
@@ -319,7 +319,7 @@ async def test_after_a_minute_without_a_commit_nothing_leaves_and_then_slots_cat
         assert sum(entry.count for entry in journal.values()) == 3 * (2 + len(caught_up)) + 1
         await clock.advance_to(at("09:04:31"))
         assert len(rig.sent) == 6 + 1 + len(caught_up) + 3
-        assert rig.service.not_ready_because is None
+        assert rig.reporting.not_ready_because is None
 
 
 async def test_pending_fires_go_on_once_each_after_a_block():

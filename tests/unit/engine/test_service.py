@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cronally.domain.model import SkipReason, State
-from cronally.engine.lateness import Lateness
+from cronally.engine.measures import Measures
 from cronally.engine.records import JournalFilter
 from cronally.errors import ScheduleNotFound
 from cronally.instants import parse_rfc3339
@@ -80,21 +80,21 @@ async def test_status_counts_what_there_is():
         for name in ("good", "bad", "resting"):
             await rig.add(name, "0 9 * * *")
         await rig.service.pause("resting", by="t")
-        status = await rig.service.status()
+        status = await rig.reporting.status()
         assert (status.schedules, status.paused, status.failing) == (3, 1, 0)
         assert (status.lateness_us, status.next_fire) == (None, at("09:00:00"))
         await rig.clock.advance_to(at("09:00:00"))
         await rig.clock.advance(0.2)
-        assert (await rig.service.status()).in_flight == 1
+        assert (await rig.reporting.status()).in_flight == 1
         await rig.clock.advance(2)
-        status = await rig.service.status()
+        status = await rig.reporting.status()
         assert (status.failing, status.in_flight, status.is_ready) == (1, 0, True)
         assert status.journal[State.PUBLISHED] == status.journal[State.PENDING] == 1
         assert status.lateness_us == {"p50": 0, "p99": 0, "max": 0, "count": 1}
         assert status.now == rig.clock.wall()
         assert status.watermark <= status.now
-        rig.service.set_ready("stopping")
-        assert (await rig.service.status()).not_ready_because == "stopping"
+        rig.reporting.set_ready("stopping")
+        assert (await rig.reporting.status()).not_ready_because == "stopping"
 
 
 def test_lateness_is_summed_up_over_first_attempts_of_scheduled_fires():
@@ -111,16 +111,18 @@ def test_lateness_is_summed_up_over_first_attempts_of_scheduled_fires():
         }
         return JournalEntry(**known | {"lateness_us": late_us} | keys)
 
-    lateness = Lateness()
+    lateness = Measures()
     lateness.committed(
-        [entry(9999, attempts=2), entry(9999, kind=Kind.MANUAL), entry(9999, state=State.EXPIRED)]
+        [entry(9999, attempts=2), entry(9999, kind=Kind.MANUAL), entry(9999, state=State.EXPIRED, count=7)]
     )
-    assert lateness.summary_us() is None
-    assert sum(count for _, count in lateness.histogram()) == 0
+    lateness.committed([entry(9999, state=State.PENDING)])
+    assert lateness.ended == {State.PUBLISHED: 2, State.EXPIRED: 7}
+    assert lateness.lateness_us() is None
+    assert sum(count for _, count in lateness.lateness_histogram()) == 0
     lateness.committed([entry(late_us) for late_us in range(1, 101)])
-    assert lateness.summary_us() == {"p50": 50, "p99": 100, "max": 100, "count": 100}
+    assert lateness.lateness_us() == {"p50": 50, "p99": 100, "max": 100, "count": 100}
     lateness.committed([entry(101), entry(250), entry(251), entry(10_000_000), entry(10_000_001)])
-    histogram = dict(lateness.histogram())
+    histogram = dict(lateness.lateness_histogram())
     assert {bound: count for bound, count in histogram.items() if count} == {
         100: 100,
         250: 2,

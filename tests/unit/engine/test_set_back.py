@@ -383,12 +383,12 @@ async def test_a_clock_that_jumps_days_ahead_unsynchronised_is_not_believed_unti
         for step_ms in (30 * DAY_MS, -3650 * DAY_MS):
             clock.step_wall(step_ms)
             await clock.advance(20)
-            assert "not believed" in rig.service.not_ready_because
+            assert "not believed" in rig.reporting.not_ready_because
             with pytest.raises(NotReady):
                 await rig.service.pause("job", by="t")
             clock.step_wall(-step_ms)
             await clock.advance(3)
-            assert rig.service.not_ready_because is None
+            assert rig.reporting.not_ready_because is None
         assert {id_[:14] for id_ in rig.sent} == {"job@2026-11-23"}
         await clock.advance_to(at("09:01:25"))
         assert times(rig.sent)[-3:] == ["09:01:00", "09:01:10", "09:01:20"]
@@ -401,7 +401,7 @@ async def test_a_machine_that_slept_for_days_is_believed_unsynchronised_as_it_ma
         await rig.add("job", "0 9 * * *")
         await clock.suspend(3 * 86_400)
         await clock.advance(2)
-        assert rig.service.not_ready_because is None
+        assert rig.reporting.not_ready_because is None
         assert rig.sent == ["job@2026-11-25T09:00:00Z"]
 
 

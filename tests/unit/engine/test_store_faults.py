@@ -44,15 +44,15 @@ async def test_fires_go_on_while_commits_fail_and_are_on_record_when_they_succee
         await clock.advance_to(at("09:00:05"))
         assert len(rig.sent) == 3
         # What may pass by itself in a moment is not a reason to be unready yet; the rest is.
-        assert (rig.service.not_ready_because is None) is is_passing
-        assert (await rig.service.status()).is_ready is is_passing
+        assert (rig.reporting.not_ready_because is None) is is_passing
+        assert (await rig.reporting.status()).is_ready is is_passing
         refusal = type(error("x")) if is_passing else NotReady
         with pytest.raises(refusal, match=r"change fails" if is_passing else "takes no commits"):
             await rig.add("new", "* * * * *")
         assert await rig.states() == {}
         store.fail()
         await clock.advance(1)
-        assert rig.service.not_ready_because is None
+        assert rig.reporting.not_ready_because is None
         assert set((await rig.states()).values()) == {State.PUBLISHED}
         assert len(await rig.states()) == 3
         assert not [entry for entry in (await rig.journal()).values() if entry.maybe_published]
@@ -67,7 +67,7 @@ async def test_a_damaged_store_is_said_with_the_way_to_restore_it():
         store.error = damaged
         store.fail("commit")
         await clock.advance_to(at("09:00:05"))
-        assert "cronally restore FILE" in rig.service.not_ready_because
+        assert "cronally restore FILE" in rig.reporting.not_ready_because
         store.fail()
         await clock.advance(1)
 
@@ -108,7 +108,7 @@ async def test_while_recovery_cannot_read_the_store_the_daemon_is_not_ready():
         store.error = StoreError
         store.fail("settled_between")
         await clock.suspend(60)
-        assert "cannot be read" in rig.service.not_ready_because
+        assert "cannot be read" in rig.reporting.not_ready_because
         with pytest.raises(NotReady):
             await rig.add("new", "* * * * *")
         sent = len(rig.sent)
@@ -116,7 +116,7 @@ async def test_while_recovery_cannot_read_the_store_the_daemon_is_not_ready():
         assert len(rig.sent) == sent
         store.fail()
         await clock.advance(3)
-        assert rig.service.not_ready_because is None
+        assert rig.reporting.not_ready_because is None
         await clock.advance(20)
         journal = await rig.journal()
         assert {entry.state for entry in journal.values()} == {State.PUBLISHED, State.SKIPPED}

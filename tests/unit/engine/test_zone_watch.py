@@ -154,11 +154,11 @@ async def test_a_store_that_refuses_is_asked_again_later():
 async def test_what_was_moved_is_told_by_status():
     async with running_engine() as rig:
         await rig.add("a", "0 9 * * *", **LONDON)
-        assert (await rig.service.status()).zone_change is None
+        assert (await rig.reporting.status()).zone_change is None
         await say(rig, "2026a", shifted(load_zone("Europe/London"), 1))
-        rig.service._zone_watch = watch(rig, "2026b")
-        await rig.service._zone_watch.look()
-        assert (await rig.service.status()).zone_change.names == ("a",)
+        rig.reporting._zone_watch = watch(rig, "2026b")
+        await rig.reporting._zone_watch.look()
+        assert (await rig.reporting.status()).zone_change.names == ("a",)
 
 
 def test_spans_that_differ_are_those_to_come():

@@ -1,12 +1,12 @@
-"""How late fires leave: of the recent ones exactly, of all since the start as a histogram.
+"""What is counted of fires: how late they leave, and what becomes of them.
 
-Counted are scheduled fires that went out at the first attempt: how late a retry is says more of SNS than of us.
+Late are scheduled fires that went out at the first attempt: how late a retry is says more of SNS than of us.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from cronally.domain.model import Kind, State
@@ -26,16 +26,26 @@ BOUNDS_US: Final = (
 """Upper bounds of the histogram's buckets, inclusive, microseconds; the last bucket has none."""
 
 
-class Lateness(Hooks):
-    """Keeps the lateness of the last 10,000 fires, and how many fell into each bucket since the start."""
+class Measures(Hooks):
+    """Keeps the lateness of the last 10,000 fires, and counts since the start.
+
+    Attributes: ended: slots by the final state that they came to, as far as it was settled: a pause and a dropped or
+        superseded fire are put on record without it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.ended: Counter[State] = Counter()
         self._recent_us: deque[int] = deque(maxlen=_RECENT)
         self._counts = [0] * (len(BOUNDS_US) + 1)
 
     def committed(self, entries: Sequence[JournalEntry]) -> None:
         published, scheduled = State.PUBLISHED, Kind.SCHEDULED
+        others = [entry for entry in entries if entry.state is not published]
+        self.ended[published] += len(entries) - len(others)
+        for entry in others:
+            if entry.state is not State.PENDING:
+                self.ended[entry.state] += entry.count
         late_us = [
             entry.lateness_us
             for entry in entries
@@ -49,8 +59,8 @@ class Lateness(Hooks):
         for lateness_us in late_us:
             self._counts[bisect_left(BOUNDS_US, lateness_us)] += 1
 
-    def summary_us(self) -> dict[str, int] | None:
-        """Return ``p50``, ``p99`` and ``max`` in microseconds, and ``count``; None before the first fire."""
+    def lateness_us(self) -> dict[str, int] | None:
+        """Return ``p50``, ``p99`` and ``max`` of the recent fires in microseconds, and ``count``; None before the first."""
         if not self._recent_us:
             return None
         ordered = sorted(self._recent_us)
@@ -62,6 +72,6 @@ class Lateness(Hooks):
             "count": len(ordered),
         }
 
-    def histogram(self) -> list[tuple[int | None, int]]:
+    def lateness_histogram(self) -> list[tuple[int | None, int]]:
         """Return (upper bound in microseconds or None, fires since the start) for each bucket, by bound."""
         return list(zip((*BOUNDS_US, None), self._counts, strict=True))
