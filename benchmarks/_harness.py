@@ -207,13 +207,9 @@ class Daemon:
 
         By the scheduler's nanoseconds: the ticks of ``cpu_s``, of 10 ms, are too coarse for a daemon at rest.
         """
-        before, began = self._scheduled_ns(), time.monotonic()
+        before, began = scheduled_ns(self.process_id), time.monotonic()
         time.sleep(over_s)
-        return (self._scheduled_ns() - before) / 1e9 / (time.monotonic() - began)
-
-    def _scheduled_ns(self) -> int:
-        tasks = Path(f"/proc/{self.process_id}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+        return (scheduled_ns(self.process_id) - before) / 1e9 / (time.monotonic() - began)
 
     def memory_mb(self, field: str = "VmRSS") -> float:
         """Return a size in /proc/PID/status in megabytes of 10^6; VmHWM is the most that was resident."""
@@ -221,6 +217,12 @@ class Daemon:
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024 / 1e6
         raise BenchmarkError(f"/proc has no {field}")
+
+
+def scheduled_ns(process_id: int) -> int:
+    """Return the processor time of all threads of a process so far, in nanoseconds."""
+    tasks = Path(f"/proc/{process_id}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
 
 def message(number: int) -> str:

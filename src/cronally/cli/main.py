@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "forecast": ("forecasting", "Show how many messages the coming day has."),
     "history": ("listing", "List what became of each slot."),
     "tail": ("watching", "Show what becomes of fires as it happens."),
+    "top": ("top", "Watch the daemon on the whole screen."),
     "status": ("listing", "Show how the daemon is."),
     "apply": ("applying", "Make a file of schedules so."),
     "diff": ("applying", "Show what apply would do with a file."),
