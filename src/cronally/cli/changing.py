@@ -18,7 +18,8 @@ EXAMPLES: Final = {
         cronally add nightly-report "0 9 * * mon-fri" --tz Europe/London \\
             --topic arn:aws:sns:us-east-1:123456789012:reports --message '{"report": "nightly"}'
         cronally add heartbeat "@every 90s" --topic arn:aws:sns:us-east-1:123456789012:beats
-        cronally add launch "@at 2026-12-24T18:00" --tz America/New_York --topic … --message @launch.json
+        cronally add launch "@at 2026-12-24T18:00" --tz America/New_York \\
+            --topic arn:aws:sns:us-east-1:123456789012:launches --message @launch.json
         """,
     "set": """
         cronally set nightly-report --when "30 8 * * mon-fri"

@@ -65,7 +65,7 @@ def serve_command(
 def demo_command(
     for_s: Annotated[
         float, typer.Option("--for", metavar="SECONDS", min=1, max=86_400, help="How long it runs.")
-    ] = 20.0,
+    ] = 20,
 ) -> int:
     """Run the main job here and now: daemon, local SNS and SQS, three schedules, a table of what arrives and how late.
 

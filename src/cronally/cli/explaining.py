@@ -38,7 +38,7 @@ def explain_command(
         str,
         typer.Argument(
             metavar="WHEN|NAME",
-            help="A rule in quotes (it has blanks, or begins with @, cron(, rate( or at(), or a schedule.",
+            help="A rule in quotes (it has blanks, or begins with @, 'cron(', 'rate(' or 'at('), or a schedule.",
         ),
     ],
     tz: o.Tz = None,

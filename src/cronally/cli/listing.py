@@ -116,7 +116,9 @@ def history_command(
     reason: Annotated[
         list[str] | None,
         typer.Option(
-            "--reason", metavar="REASON", help="Only skipped for: catch_up, superseded, paused, dropped."
+            "--reason",
+            metavar="REASON",
+            help="Only skipped for these, with commas or repeated: catch_up, superseded, paused, dropped.",
         ),
     ] = None,
     since: Annotated[

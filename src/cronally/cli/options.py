@@ -34,7 +34,7 @@ Name = Annotated[
 Globs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="NAME...",
+        metavar="NAME",
         help="Names of schedules, or globs in quotes, such as 'report-*'.",
         autocompletion=complete_name,
     ),
@@ -46,7 +46,9 @@ WithTag = Annotated[
 States = Annotated[
     list[str] | None,
     typer.Option(
-        "--state", metavar="STATE", help="Only these: published, pending, skipped, expired, rejected."
+        "--state",
+        metavar="STATE",
+        help="Only these, with commas or repeated: published, pending, skipped, expired, rejected.",
     ),
 ]
 Owner = Annotated[

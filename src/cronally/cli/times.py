@@ -34,7 +34,7 @@ def next_command(
         str,
         typer.Argument(
             metavar="WHEN|NAME",
-            help="A rule in quotes (it has blanks, or begins with @, cron(, rate( or at(), or a schedule.",
+            help="A rule in quotes (it has blanks, or begins with @, 'cron(', 'rate(' or 'at('), or a schedule.",
         ),
     ],
     tz: o.Tz = None,
@@ -51,7 +51,9 @@ def next_command(
     until: Annotated[
         str | None, typer.Option("--until", metavar="INSTANT", help="Slots up to and with this (RFC 3339).")
     ] = None,
-    count: Annotated[int, typer.Option("--count", min=1, max=MAX_COUNT, help="At most so many.")] = 10,
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", min=1, max=MAX_COUNT, help="At most so many.")
+    ] = 10,
     json: o.Json = False,
     socket: o.Socket = None,
 ) -> None:
