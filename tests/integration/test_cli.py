@@ -702,6 +702,9 @@ def completed(cronally, monkeypatch, line):
         ("cronally rm b a", ["a", "a.b", "a1"]),
         ("cronally history zz", ["zz"]),
         ("cronally mv x", []),
+        ("cronally help res", ["resume", "restore"]),
+        ("cronally help topics s", ["subscribe"]),
+        ("cronally help add s", []),
     ],
 )
 def test_a_shell_completes_commands_options_and_names(cronally, monkeypatch, line, offered):
@@ -1313,6 +1316,20 @@ def test_help_lists_the_commands(alone):
     assert all(f"  {name} " in out for name in COMMANDS if " " not in name)
     assert "..." not in out.partition("Commands:")[2]
     assert "Usage:" in alone.bad()
+
+
+@pytest.mark.parametrize("words", [["add"], ["topics"], ["topics", "subscribe"], []])
+def test_help_of_a_command_is_what_its_option_prints(alone, words):
+    assert alone.ok("help", *words) == alone.ok(*words, "--help")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [(["ad"], "no such command: 'ad'; did you mean 'add'?"), (["topics", "lss"], "did you mean 'ls'?"),
+     (["add", "x"], "there is no command 'x' of 'cronally add'"), (["--", "-x"], "there is no command '-x' of 'cronally'")],
+)  # fmt: skip
+def test_help_of_what_is_no_command(alone, words, part):
+    assert part in alone.bad("help", *words)
 
 
 @pytest.fixture

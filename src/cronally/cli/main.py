@@ -45,14 +45,14 @@ COMMANDS: Final = {
     "tail": ("watching", "Show what becomes of fires as it happens."),
     "top": ("top", "Watch the daemon on the whole screen."),
     "status": ("listing", "Show how the daemon is."),
-    "apply": ("applying", "Make a file of schedules so."),
+    "apply": ("applying", "Make schedules as a file states them."),
     "diff": ("applying", "Show what apply would do with a file."),
     "export": ("exporting", "Write schedules as a file for apply."),
     "import": ("imports", "Take over the schedules of another system."),
-    "import crontab": ("imports", "Those of cron: a user's crontab, /etc/crontab, /etc/cron.d."),
-    "import cron.yaml": ("imports", "Those of an Elastic Beanstalk worker environment."),
-    "import eventbridge": ("imports", "Those of EventBridge Scheduler, and scheduled rules."),
-    "import kubernetes": ("imports", "Those of Kubernetes CronJobs."),
+    "import crontab": ("imports", "Take over crontabs: a user's, /etc/crontab, /etc/cron.d."),
+    "import cron.yaml": ("imports", "Take over the tasks of an Elastic Beanstalk worker environment."),
+    "import eventbridge": ("imports", "Take over schedules of EventBridge Scheduler, and scheduled rules."),
+    "import kubernetes": ("imports", "Take over Kubernetes CronJobs."),
     "topics": ("topics", "See, make and try SNS topics."),
     "topics ls": ("topics", "List the topics in use."),
     "topics create": ("topics", "Make a topic."),
@@ -62,6 +62,7 @@ COMMANDS: Final = {
     "backup": ("backups", "Write a copy of the store while the daemon runs."),
     "restore": ("backups", "Put a backup in the place of the store."),
     "doctor": ("doctor", "Look at all that a daemon needs."),
+    "help": ("helping", "Show the help of a command."),
 }
 """Each command, the module that has it as ``NAME_command``, and what it does in a few words.
 
@@ -69,39 +70,64 @@ One of two words belongs to a group, which has an entry of its own: its module's
 ``ls`` of the group ``topics`` is there as ``topics_ls_command``.
 """
 
-_TRACEBACK_VARIABLE: Final = "CRONALLY_TRACEBACK"
+EXIT_CODES: Final = {
+    0: "done",
+    1: "failed",
+    2: "bad input",
+    3: "no daemon",
+    4: "no such schedule",
+    5: "conflict",
+    6: "differences found",
+    70: "a bug",
+    130: "interrupted",  # 128 + SIGINT, as a shell says it
+}
+ABOUT: Final = """\
+Cron for teams on AWS: one SNS message at each instant of a crontab, on time and on record.
+
+A daemon ('cronally serve') keeps the schedules; the other commands speak to it through its socket."""
+TRACEBACK_VARIABLE: Final = "CRONALLY_TRACEBACK"
 _COMPLETION_VARIABLE: Final = "_CRONALLY_COMPLETE"  # a shell asks
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
-_INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
+_INTERRUPTED: Final = 130
 
 
 def command(name: str) -> Any:
     """Return the command *name*, or the group of that name, ready to be called."""
-    module = import_module(f"cronally.cli.{COMMANDS[name][0]}")
-    examples = indent(cleandoc(module.EXAMPLES[name]), "  ")
+    module = _module(name)
+    text = f"{description(name)}\n\n\b\nExamples:\n{indent(examples(name), '  ')}"
     short = COMMANDS[name][1]
-    if _names_in(name):
+    if names_in(name):
         app = typer.Typer(**_of_commands(f"{name} "))
-        app.callback(help=_help(module.__doc__, examples), short_help=short)(_needs_a_command)
+        app.callback(help=text, short_help=short)(_needs_a_command)
         return read_plainly(get_command(app))
-    function = getattr(module, f"{re.sub('[ .]', '_', name)}_command")
+    function = _function(module, name)
     # Of a command that sees its context, words left over are its own to refuse: a rule without quotes, most often.
     settings = _SETTINGS | {"allow_extra_args": "ctx" in function.__annotations__}
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(
-        name.rpartition(" ")[2],
-        help=_help(function.__doc__, examples),
-        short_help=short,
-        context_settings=settings,
-    )(function)
+    app.command(name.rpartition(" ")[2], help=text, short_help=short, context_settings=settings)(function)
     return read_plainly(get_command(app))
 
 
-def _help(text: Any, examples: str) -> str:
-    return f"{cleandoc(text)}\n\n\b\nExamples:\n{examples}"
+def description(name: str) -> str:
+    """Return what a command or group does, paragraphs of one docstring."""
+    module = _module(name)
+    return cleandoc((module if names_in(name) else _function(module, name)).__doc__ or "")
 
 
-def _names_in(group: str) -> list[str]:
+def examples(name: str) -> str:
+    """Return the lines that show how a command or group is used."""
+    return cleandoc(_module(name).EXAMPLES[name])
+
+
+def _module(name: str) -> Any:
+    return import_module(f"cronally.cli.{COMMANDS[name][0]}")
+
+
+def _function(module: Any, name: str) -> Any:
+    return getattr(module, f"{re.sub('[ .]', '_', name)}_command")
+
+
+def names_in(group: str) -> list[str]:
     """Return the names of the commands of a group, or of those of one word for the empty text."""
     start = f"{group} " if group else ""
     return [
@@ -117,7 +143,7 @@ class _Commands(TyperGroup):
     path = ""
 
     def list_commands(self, _ctx: Any) -> list[str]:
-        return _names_in(self.path.strip())
+        return names_in(self.path.strip())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         names = self.list_commands(ctx)
@@ -147,10 +173,20 @@ def _needs_a_command(ctx: typer.Context) -> None:
         raise typer.Exit(2)
 
 
+def exit_codes() -> str:
+    """Return a sentence that says what each exit code means."""
+    return f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}."
+
+
+def everything() -> Any:
+    """Return ``cronally`` itself, ready to be called: the commands and the options before them."""
+    return read_plainly(get_command(_app))
+
+
 _app = typer.Typer(**_of_commands(""))
 
 
-@_app.callback()
+@_app.callback(help=f"{ABOUT}\n\n{exit_codes()}")
 def _cronally(
     ctx: typer.Context,
     *,
@@ -161,13 +197,6 @@ def _cronally(
         typer.Option("--socket", metavar="PATH", help="The daemon's socket; each command takes it too."),
     ] = None,
 ) -> int:
-    """Cron for teams on AWS: one SNS message at each instant of a crontab, on time and on record.
-
-    A daemon ('cronally serve') keeps the schedules; the other commands speak to it through its socket.
-
-    Exit codes: 0 done, 1 failed, 2 bad input, 3 no daemon, 4 no such schedule, 5 conflict,
-    6 differences found, 70 a bug.
-    """
     if version:
         _print_version(as_json=json)
         raise typer.Exit
@@ -176,7 +205,7 @@ def _cronally(
     _needs_a_command(ctx)
     if socket is not None:
         given = {"socket": socket}
-        ctx.default_map = {name: given | dict.fromkeys(_names_in(name), given) for name in _names_in("")}
+        ctx.default_map = {name: given | dict.fromkeys(names_in(name), given) for name in names_in("")}
     return 0
 
 
@@ -207,15 +236,12 @@ def _run(arguments: Sequence[str]) -> int:
     if asked:
         completion = import_module("typer.completion")
         completion.completion_init()
-        commands = read_plainly(get_command(_app))
         try:
-            return int(completion.shell_complete(commands, {}, "cronally", _COMPLETION_VARIABLE, asked))
+            return int(completion.shell_complete(everything(), {}, "cronally", _COMPLETION_VARIABLE, asked))
         except typer.TyperException:  # there is no such command: then there is nothing to offer
             return 1
     try:
-        code = read_plainly(get_command(_app)).main(
-            list(arguments), prog_name="cronally", standalone_mode=False
-        )
+        code = everything().main(list(arguments), prog_name="cronally", standalone_mode=False)
     except typer.TyperException as exc:
         return _refused(exc)
     except typer.Abort:
@@ -231,7 +257,7 @@ def _run(arguments: Sequence[str]) -> int:
         _abandon_stdout()
         return exc.code if isinstance(exc.code, int) else 1
     except Exception as exc:
-        if os.environ.get(_TRACEBACK_VARIABLE):
+        if os.environ.get(TRACEBACK_VARIABLE):
             raise
         err(f"cronally: this is a bug: {type(exc).__name__}: {exc}")
         _say_bug()
@@ -251,7 +277,7 @@ def _refused(exc: typer.TyperException) -> int:
 def _say_bug() -> None:
     err(
         f"cronally: please report it with the command, this message, 'cronally --version --json', and what "
-        f"{_TRACEBACK_VARIABLE}=1 prints"
+        f"{TRACEBACK_VARIABLE}=1 prints"
     )
 
 
