@@ -7,12 +7,13 @@ SEED ?=
 NAME ?= all
 ARGS ?=
 SEEDS ?= 1000
+CODE := src tests benchmarks hatch_build.py
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench simulate simulate-short faults fuzz-times fuzz-socket crash-sweep clean
+.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench simulate simulate-short faults fuzz-times fuzz-socket crash-sweep man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,12 +46,12 @@ cov: setup ## Run the tests and show what they do not reach
 	@$(BIN)/pytest -q tests --cov --cov-report=term-missing:skip-covered
 
 fmt: setup ## Format the code
-	@$(BIN)/ruff format --quiet src tests benchmarks
-	@$(BIN)/ruff check --quiet --fix src tests benchmarks
+	@$(BIN)/ruff format --quiet $(CODE)
+	@$(BIN)/ruff check --quiet --fix $(CODE)
 
 lint: setup ## Check style and names
-	@$(BIN)/ruff format --check --quiet src tests benchmarks || { echo "run 'make fmt'" >&2; exit 1; }
-	@$(BIN)/ruff check --quiet src tests benchmarks
+	@$(BIN)/ruff format --check --quiet $(CODE) || { echo "run 'make fmt'" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet $(CODE)
 
 type: setup ## Check types
 	@$(BIN)/mypy --no-error-summary
@@ -79,6 +80,9 @@ crash-sweep: setup ## Stop the store at every write and sync of a run, and fail 
 
 fuzz-socket: setup ## Send CASES random documents, and as many random requests, to the admin socket
 	@CASES=$(CASES) $(BIN)/pytest -q --timeout=0 -o faulthandler_timeout=0 -k "no_document_is or no_bytes_are" tests/integration/test_hostile_values.py
+
+man: setup ## Write the man pages into build/man, to look at them: man -M build/man cronally-add
+	@$(BIN)/python -m cronally.cli.manual build/man/man1
 
 clean: ## Remove what the targets made
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -119,7 +119,7 @@ def _flattened(values: Mapping[str, Any], path: str) -> dict[str, Any]:
             found |= {f"{key}.{inner}": given for inner, given in value.items()}
         else:
             found[key] = value
-    known = {_written_in_files(key): key for key in _READERS}
+    known = {written_in_files(key): key for key in _READERS}
     for key in found:
         if key not in known:
             near = get_close_matches(key, known, n=1)
@@ -128,7 +128,8 @@ def _flattened(values: Mapping[str, Any], path: str) -> dict[str, Any]:
     return {known[key]: value for key, value in found.items()}
 
 
-def _written_in_files(key: str) -> str:
+def written_in_files(key: str) -> str:
+    """Return how a file names the setting *key*, with its table before a dot."""
     table, _, inner = key.partition("_")
     return f"{table}.{inner}" if table in _TABLES else key
 
@@ -182,7 +183,7 @@ def _size(key: str, value: object, source: str) -> int:
 
 
 def _at_least(least: str, parse: Callable[[str], int], key: str, value: object, source: str) -> int:
-    key = _written_in_files(key)
+    key = written_in_files(key)
     try:
         read = parse(_text(key, value, source))
     except ValueError as exc:
@@ -202,9 +203,9 @@ def _quota(key: str, value: object, source: str) -> dict[str, float]:
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         value = {region.strip(): rate.strip() for region, _, rate in pairs}
     if not isinstance(value, dict):
-        raise ConfigError(_written_in_files(key), source, _QUOTA_FORM)
+        raise ConfigError(written_in_files(key), source, _QUOTA_FORM)
     return {
-        region: _rate(f"{_written_in_files(key)}.{region}", region, rate, source)
+        region: _rate(f"{written_in_files(key)}.{region}", region, rate, source)
         for region, rate in value.items()
     }
 
@@ -232,3 +233,19 @@ _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "trust_clock": _flag,
     "drain_timeout": _seconds,
 }
+
+MEANINGS: dict[str, str] = {
+    "store": "Where schedules and journal are kept, as sqlite:PATH. [default: in the state directory]",
+    "socket": "Where the daemon answers commands, and the other commands look for it.",
+    "local": "With true, messages go to a local stand-in for SNS and SQS.",
+    "local_port": f"Where the stand-in is started. [default: {DEFAULT_LOCAL_PORT}]",
+    "sns_quota": "Messages a second that SNS takes in each region, such as us-east-1=50000,default=0; 0 is no pacing. "
+    "[default: the quotas that AWS publishes]",
+    "journal_keep": "How long the journal says what became of a fire, an hour or more. "
+    f"[default: {format_duration(DEFAULT_KEEP_MS)}]",
+    "journal_max_size": "How large the store may become before the oldest entries of the journal go. "
+    f"[default: {format_size(DEFAULT_MAX_BYTES)}]",
+    "trust_clock": "With true, the wall clock is believed, whatever it says.",
+    "drain_timeout": f"How long a stop waits for messages in flight. [default: {DEFAULT_DRAIN}]",
+}
+"""What each setting is for, for a person; ``CRONALLY_`` and the key in capitals is its variable."""
