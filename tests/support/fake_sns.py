@@ -140,13 +140,13 @@ class Message(NamedTuple):
         return {**self._asdict(), "fire_id": self.fire_id}
 
 
-class _Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
+class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     method: str
     target: str
     headers: dict[str, str]
@@ -167,7 +167,7 @@ class FakeSns:
         self.requests = 0
         self.refusals: Counter[str] = Counter()
         self.connections = 0
-        self.open_connections: set[_Connection] = set()
+        self.open_connections: set[Connection] = set()
         self.most_at_once = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -186,14 +186,14 @@ class FakeSns:
 
     async def start(self, port: int = 0) -> None:
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self), "127.0.0.1", port, backlog=1024, ssl=self._tls
+            lambda: Connection(self), "127.0.0.1", port, backlog=1024, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def start_control(self) -> int:
         """Answer ``/_control`` on a port of its own, also while this one is down; return its number."""
         server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self, is_control=True), "127.0.0.1", 0
+            lambda: Connection(self, is_control=True), "127.0.0.1", 0
         )
         port: int = server.sockets[0].getsockname()[1]
         return port
@@ -291,7 +291,7 @@ class FakeSns:
 
     # --- one request ---
 
-    def handle(self, connection: _Connection, request: _Request) -> None:
+    def handle(self, connection: Connection, request: Request) -> None:
         """Answer *request* now or later; the connection reads no other before it is answered."""
         if request.target.startswith("/_control/wait"):
             self._spawn(self._answer_when(connection, int(_query(request).get("messages", "0"))))
@@ -304,22 +304,22 @@ class FakeSns:
         self._answer(connection, request, number)
         self.notify()
 
-    async def _answer_when(self, connection: _Connection, count: int) -> None:
+    async def _answer_when(self, connection: Connection, count: int) -> None:
         await self.wait_for_messages(count)
         connection.answer(_json({}))
 
-    def _answer(self, connection: _Connection, request: _Request, number: int) -> None:
+    def _answer(self, connection: Connection, request: Request, number: int) -> None:
         fault = Fault.OK
         try:
             self._authenticate(request)
             form = dict(parse_qsl(request.body.decode(), keep_blank_values=True))
             if form.get("Action") != "PublishBatch":
-                reply = _http(200, self._other_action(form))
+                reply = http_reply(200, self._other_action(form))
             else:
                 reply, fault = self._publish(connection, request, form, number)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             self.refusals[refusal.code] += 1
-            reply = _error(refusal.status, refusal.code, refusal.message)
+            reply = error_reply(refusal.status, refusal.code, refusal.message)
         date = formatdate(time.time() + self.faults.skew_s, usegmt=True)
         reply = reply.replace(b"\r\n", f"\r\nDate: {date}\r\n".encode(), 1)
         self._open.add(number)
@@ -329,12 +329,12 @@ class FakeSns:
         else:
             self._spawn(self._finish_later(connection, reply, fault, number))
 
-    async def _finish_later(self, connection: _Connection, reply: bytes, fault: str, number: int) -> None:
+    async def _finish_later(self, connection: Connection, reply: bytes, fault: str, number: int) -> None:
         await self.gate.wait()
         await asyncio.sleep(self.faults.delay_s)
         self._finish(connection, reply, fault, number)
 
-    def _finish(self, connection: _Connection, reply: bytes, fault: str, number: int) -> None:
+    def _finish(self, connection: Connection, reply: bytes, fault: str, number: int) -> None:
         self._open.remove(number)
         if fault == Fault.OK and connection in self.open_connections:
             self._answered[number] = time.time_ns() // 1000
@@ -351,36 +351,36 @@ class FakeSns:
                 connection.answer(reply)
 
     def _publish(
-        self, connection: _Connection, request: _Request, form: dict[str, str], number: int
+        self, connection: Connection, request: Request, form: dict[str, str], number: int
     ) -> tuple[bytes, str]:
         topic = form.get("TopicArn", "")
-        entries = _entries(form, request.arrived_us, number, connection.connected_us)
+        entries = read_entries(form, request.arrived_us, number, connection.connected_us)
         fault = self._fault(topic)
         if fault == Fault.THROTTLE or not self._has_quota(len(entries)):
-            raise _Refusal(400, "Throttling", "Rate exceeded")
+            raise Refusal(400, "Throttling", "Rate exceeded")
         if fault == Fault.ERROR_500:
-            raise _Refusal(500, "InternalError", "We encountered an internal error. Please try again.")
+            raise Refusal(500, "InternalError", "We encountered an internal error. Please try again.")
         if fault == Fault.DENIED:
-            raise _Refusal(403, "AuthorizationError", "User is not authorized to perform: SNS:Publish")
+            raise Refusal(403, "AuthorizationError", "User is not authorized to perform: SNS:Publish")
         if fault == Fault.EXPIRED_TOKEN:
-            raise _Refusal(403, "ExpiredToken", "The security token included in the request is expired")
+            raise Refusal(403, "ExpiredToken", "The security token included in the request is expired")
         if fault == Fault.NOT_FOUND or topic in self.faults.missing:
-            raise _Refusal(404, "NotFound", "Topic does not exist")
+            raise Refusal(404, "NotFound", "Topic does not exist")
         if fault == Fault.UNAVAILABLE:
-            return _http(503, "<html><body>Service Unavailable</body></html>", "text/html"), fault
+            return http_reply(503, "<html><body>Service Unavailable</body></html>", "text/html"), fault
         if fault in {Fault.RESET_BEFORE, Fault.HANG}:
             return b"", fault
         self._check(topic, entries, request)
         good, failed = self._accept(topic, entries)
         if fault == Fault.ERROR_500_AFTER:
-            return _error(500, "InternalError", "We encountered an internal error."), fault
+            return error_reply(500, "InternalError", "We encountered an internal error."), fault
         if fault == Fault.GARBAGE:
-            return _http(200, "<PublishBatchResponse><Publish"), fault
+            return http_reply(200, "<PublishBatchResponse><Publish"), fault
         if fault == Fault.EMPTY_REPLY:
-            return _http(200, _published([], [])), fault
+            return http_reply(200, _published([], [])), fault
         if fault == Fault.HALF_REPLY:
-            return _http(200, _published(good[:1], [])), fault
-        return _http(200, _published(good, failed)), fault
+            return http_reply(200, _published(good[:1], [])), fault
+        return http_reply(200, _published(good, failed)), fault
 
     def _fault(self, topic: str) -> str:
         if topic in self.faults.by_topic:
@@ -404,33 +404,33 @@ class FakeSns:
         self._tokens -= messages
         return True
 
-    def _check(self, topic: str, entries: list[Message], request: _Request) -> None:
+    def _check(self, topic: str, entries: list[Message], request: Request) -> None:
         arn = _ARN.fullmatch(topic)
         scope = re.search(r"Credential=[^/]*/\d{8}/([^/]+)/", request.headers.get("authorization", ""))
         if arn is None or (scope is not None and arn[1] != scope[1]):
-            raise _Refusal(400, "InvalidParameter", "Invalid parameter: TopicArn")
+            raise Refusal(400, "InvalidParameter", "Invalid parameter: TopicArn")
         is_fifo = arn[2] is not None
         ids = [entry.id for entry in entries]
         if not ids:
-            raise _Refusal(400, "EmptyBatchRequest", "The batch request doesn't contain any entries.")
+            raise Refusal(400, "EmptyBatchRequest", "The batch request doesn't contain any entries.")
         if len(ids) > 10:
-            raise _Refusal(
+            raise Refusal(
                 400,
                 "TooManyEntriesInBatchRequest",
                 "The batch request contains more entries than permissible.",
             )
         if len(set(ids)) != len(ids):
-            raise _Refusal(
+            raise Refusal(
                 400, "BatchEntryIdsNotDistinct", "Two or more batch entries in the request have the same Id."
             )
         if not all(_ID.fullmatch(id_) for id_ in ids):
-            raise _Refusal(
+            raise Refusal(
                 400, "InvalidBatchEntryId", "The Id of a batch entry doesn't abide by the specification."
             )
         if sum(_size(entry) for entry in entries) > MAX_BYTES:
             if len(entries) == 1:
-                raise _Refusal(400, "InvalidParameter", "Invalid parameter: Message too long")
-            raise _Refusal(
+                raise Refusal(400, "InvalidParameter", "Invalid parameter: Message too long")
+            raise Refusal(
                 400, "BatchRequestTooLong", "The length of all the batch messages put together is too long."
             )
         for entry in entries:
@@ -438,28 +438,28 @@ class FakeSns:
 
     def _check_entry(self, entry: Message, *, is_fifo: bool) -> None:
         if not entry.message:
-            raise _Refusal(400, "InvalidParameter", "Invalid parameter: Empty message")
+            raise Refusal(400, "InvalidParameter", "Invalid parameter: Empty message")
         if entry.subject is not None and not re.fullmatch(r"[^\x00-\x1f\x7f]{1,100}", entry.subject):
-            raise _Refusal(400, "InvalidParameter", "Invalid parameter: Subject")
+            raise Refusal(400, "InvalidParameter", "Invalid parameter: Subject")
         if is_fifo and not entry.group:
-            raise _Refusal(
+            raise Refusal(
                 400,
                 "InvalidParameter",
                 "Invalid parameter: The MessageGroupId parameter is required for FIFO topics",
             )
         if is_fifo != (entry.deduplication is not None):
-            raise _Refusal(400, "InvalidParameter", "Invalid parameter: MessageDeduplicationId")
+            raise Refusal(400, "InvalidParameter", "Invalid parameter: MessageDeduplicationId")
         if entry.message_structure == "json" and '"default"' not in entry.message:
-            raise _Refusal(
+            raise Refusal(
                 400,
                 "InvalidParameter",
                 "Invalid parameter: Message Structure - No default entry in JSON message body",
             )
         for name, (type_, value) in entry.attributes.items():
             if not value or type_.partition(".")[0] not in {"String", "Number", "Binary"}:
-                raise _Refusal(400, "ParameterValueInvalid", f"The message attribute '{name}' is invalid.")
+                raise Refusal(400, "ParameterValueInvalid", f"The message attribute '{name}' is invalid.")
         if self.faults.poison is not None and self.faults.poison in entry.message:
-            raise _Refusal(400, "InvalidParameter", "Invalid parameter: Message")
+            raise Refusal(400, "InvalidParameter", "Invalid parameter: Message")
 
     def _accept(self, topic: str, entries: list[Message]) -> tuple[list[str], list[tuple[str, str, bool]]]:
         good: list[str] = []
@@ -485,21 +485,21 @@ class FakeSns:
         arn = escape(form.get("TopicArn", ""))
         match form.get("Action"):
             case "ListTopics":
-                return _result("ListTopics", "<Topics/>")
+                return result_xml("ListTopics", "<Topics/>")
             case "CreateTopic":
                 name = f"arn:aws:sns:us-east-1:123456789012:{escape(form.get('Name', ''))}"
-                return _result("CreateTopic", f"<TopicArn>{name}</TopicArn>")
+                return result_xml("CreateTopic", f"<TopicArn>{name}</TopicArn>")
             case "GetTopicAttributes":
                 if form.get("TopicArn") in self.faults.missing:
-                    raise _Refusal(404, "NotFound", "Topic does not exist")
+                    raise Refusal(404, "NotFound", "Topic does not exist")
                 entry = f"<entry><key>TopicArn</key><value>{arn}</value></entry>"
-                return _result("GetTopicAttributes", f"<Attributes>{entry}</Attributes>")
+                return result_xml("GetTopicAttributes", f"<Attributes>{entry}</Attributes>")
             case action:
-                raise _Refusal(400, "InvalidAction", f"The action {action} is not valid for this endpoint.")
+                raise Refusal(400, "InvalidAction", f"The action {action} is not valid for this endpoint.")
 
     # --- signature version 4, checked from the specification and not with botocore ---
 
-    def _authenticate(self, request: _Request) -> None:
+    def _authenticate(self, request: Request) -> None:
         header = request.headers.get("authorization", "")
         match = re.fullmatch(
             r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/([^/]+)/aws4_request, ?"
@@ -508,17 +508,17 @@ class FakeSns:
         )
         if match is None:
             code = "IncompleteSignature" if header else "MissingAuthenticationToken"
-            raise _Refusal(403, code, "Request is missing a whole Authentication Token")
+            raise Refusal(403, code, "Request is missing a whole Authentication Token")
         key, day, region, service, signed, signature = match.groups()
         if key != ACCESS_KEY:
-            raise _Refusal(
+            raise Refusal(
                 403, "InvalidClientTokenId", "The security token included in the request is invalid."
             )
         stamp = request.headers.get("x-amz-date", "")
         try:
             instant = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
         except ValueError:
-            raise _Refusal(403, "IncompleteSignature", "Date must be in ISO-8601 'basic format'.") from None
+            raise Refusal(403, "IncompleteSignature", "Date must be in ISO-8601 'basic format'.") from None
         names = signed.split(";")
         if (
             service != "sns"
@@ -526,14 +526,14 @@ class FakeSns:
             or names != sorted(names)
             or not {"host", "x-amz-date"} <= set(names)
         ):
-            raise _Refusal(
+            raise Refusal(
                 403,
                 "SignatureDoesNotMatch",
                 "Credential should be scoped to a valid date, region and service.",
             )
         now = time.time() + self.faults.skew_s
         if abs(now - instant) > MAX_SKEW_S:
-            raise _Refusal(
+            raise Refusal(
                 403,
                 "SignatureDoesNotMatch",
                 f"Signature expired: {stamp} is now earlier than … (… - 15 min.)",
@@ -558,7 +558,7 @@ class FakeSns:
         text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
         wanted = hmac.new(_signing_key(day, region, service), text.encode(), hashlib.sha256).hexdigest()
         if not hmac.compare_digest(wanted, signature):
-            raise _Refusal(
+            raise Refusal(
                 403,
                 "SignatureDoesNotMatch",
                 "The request signature we calculated does not match the signature you provided.",
@@ -566,7 +566,7 @@ class FakeSns:
 
     # --- control ---
 
-    def _control(self, request: _Request) -> bytes:
+    def _control(self, request: Request) -> bytes:
         match (request.method, urlsplit(request.target).path):
             case ("GET", "/_control/received"):
                 since = int(_query(request).get("since", "0"))
@@ -632,7 +632,7 @@ class FakeSns:
         self.notify()
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """HTTP/1.1 as SDKs speak it: Content-Length, keep-alive, one request at a time."""
 
     def __init__(self, sns: FakeSns, *, is_control: bool = False) -> None:
@@ -683,7 +683,7 @@ class _Connection(asyncio.Protocol):
             body = bytes(self._buffer[end + 4 : end + 4 + length])
             del self._buffer[: end + 4 + length]
             self._is_busy = True
-            self._sns.handle(self, _Request(method, target, headers, body, time.time_ns() // 1000))
+            self._sns.handle(self, Request(method, target, headers, body, time.time_ns() // 1000))
 
     def answer(self, reply: bytes) -> None:
         self._is_busy = False
@@ -721,11 +721,11 @@ class _Connection(asyncio.Protocol):
             self.close()
 
 
-def _query(request: _Request) -> dict[str, str]:
+def _query(request: Request) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(request.target).query))
 
 
-def _entries(form: dict[str, str], arrived_us: int, request: int, connected_us: int) -> list[Message]:
+def read_entries(form: dict[str, str], arrived_us: int, request: int, connected_us: int) -> list[Message]:
     prefix = "PublishBatchRequestEntries.member."
     members: dict[int, dict[str, str]] = {}
     for key, value in form.items():
@@ -767,7 +767,7 @@ def _size(entry: Message) -> int:
         try:
             size += len(base64.b64decode(value, validate=True)) if type_ == "Binary" else len(value.encode())
         except binascii.Error:
-            raise _Refusal(
+            raise Refusal(
                 400, "ParameterValueInvalid", f"The message attribute '{name}' is not base64."
             ) from None
     return size
@@ -792,33 +792,33 @@ def _published(good: list[str], failed: list[tuple[str, str, bool]]) -> str:
         f"<SenderFault>{str(is_sender_fault).lower()}</SenderFault></member>"
         for id_, code, is_sender_fault in failed
     )
-    return _result("PublishBatch", f"<Successful>{successes}</Successful><Failed>{failures}</Failed>")
+    return result_xml("PublishBatch", f"<Successful>{successes}</Successful><Failed>{failures}</Failed>")
 
 
-def _result(action: str, content: str) -> str:
+def result_xml(action: str, content: str) -> str:
     return (
         f"<{action}Response {_XMLNS}><{action}Result>{content}</{action}Result>"
         f"<ResponseMetadata><RequestId>fake</RequestId></ResponseMetadata></{action}Response>"
     )
 
 
-def _error(status: int, code: str, message: str) -> bytes:
+def error_reply(status: int, code: str, message: str) -> bytes:
     type_ = "Sender" if status < 500 else "Receiver"
-    return _http(
+    return http_reply(
         status,
         f"<ErrorResponse {_XMLNS}><Error><Type>{type_}</Type><Code>{code}</Code><Message>{escape(message)}</Message>"
         "</Error><RequestId>fake</RequestId></ErrorResponse>",
     )
 
 
-def _http(status: int, content: str, content_type: str = "text/xml") -> bytes:
+def http_reply(status: int, content: str, content_type: str = "text/xml") -> bytes:
     body = content.encode()
     head = f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 def _json(value: object, status: int = 200) -> bytes:
-    return _http(status, json.dumps(value), "application/json")
+    return http_reply(status, json.dumps(value), "application/json")
 
 
 async def _serve(port: int) -> None:
