@@ -309,18 +309,21 @@ def test_status_and_probes(daemon, client, monkeypatch):
 @pytest.mark.parametrize(
     ("until", "part"),
     [
-        ("1d", None),
-        ("2026-11-24T00:00:00+01:00", None),
-        ("yesterday", "neither"),
-        ("", "neither"),
+        ("1d", "=2026-11-24T08:59:30Z"),
+        ("2026-11-24T00:00:00+01:00", "=2026-11-23T23:00:00Z"),
+        ("tomorrow 9:00", "=2026-11-24T14:00:00Z"),
+        ("18:00", "=2026-11-23T23:00:00Z"),
+        ("2026-12-01", "=2026-12-01T05:00:00Z"),
+        ("yesterday", "past"),
+        ("", "until: '' is no instant"),
         ("0s", "past"),
         ("2020-01-01T00:00:00Z", "past"),
     ],
 )
-def test_the_end_of_a_pause(daemon, client, until, part):
-    daemon.add("a")
-    if part is None:
-        assert client.pause("a", until=until).schedule.paused["until"]
+def test_the_end_of_a_pause_is_in_the_zone_of_the_schedule(daemon, client, until, part):
+    daemon.add("a", tz="America/New_York")
+    if part.startswith("="):
+        assert client.pause("a", until=until).schedule.paused["until"] == part[1:]
         return
     with pytest.raises(UsageError, match=part):
         client.pause("a", until=until)
@@ -443,7 +446,7 @@ BODY = json.dumps(DOCUMENT).encode()
         ("PUT", "/v1/schedules/a%20b", BODY, 400, "not a schedule name"),
         ("PUT", "/v1/schedules/a?drop=1", BODY, 400, "takes none"),
         ("POST", "/v1/schedules/a/pause", b'{"untl": 1}', 400, "untl: no such key"),
-        ("POST", "/v1/schedules/a/pause", b'{"until": 5}', 400, "until: '5' is neither"),
+        ("POST", "/v1/schedules/a/pause", b'{"until": 5}', 400, "until: must be a text"),
         ("POST", "/v1/schedules/a/pause", b'{"note": 5}', 400, "note: must be text"),
         ("POST", "/v1/schedules/a/pause", b'{"drop_pending": 1}', 400, "true or false"),
         ("DELETE", "/v1/schedules/a?drop_pending=yes", None, 400, "true or false"),

@@ -135,7 +135,7 @@ BAD_ADDS = {
     "duration": (["@daily", "--topic", TOPIC, "--deadline", "90"], "90s"),
     "priority": (["@daily", "--topic", TOPIC, "--priority", "10"], "from 0 to 9"),
     "number": (["@daily", "--topic", TOPIC, "--priority", "high"], "not a whole number"),
-    "instant": (["@daily", "--topic", TOPIC, "--starts", "tomorrow"], "2026-12-24T18:00:00Z"),
+    "instant": (["@daily", "--topic", TOPIC, "--starts", "soon"], "2026-12-24T18:00:00Z"),
     "policy": (["@daily", "--topic", TOPIC, "--catch-up", "some"], "latest, all, skip"),
     "unknown option": (["@daily", "--topic", TOPIC, "--tzz", "UTC"], "--tz"),
     "surrogate": (["@daily", "--topic", TOPIC, "--note", "\udcff"], "UTF-8"),
@@ -248,7 +248,7 @@ def test_pause_and_resume(cronally):
     assert cronally.ok("resume", "a").startswith("resumed a\n  Mon 2026-11-23 09:00:00")
     assert cronally.json("pause", "a")["paused"][0]["schedule"]["paused"]["until"] is None
     assert cronally.json("resume", "a")["resumed"][0]["name"] == "a"
-    assert "neither" in cronally.bad("pause", "a", "--until", "soon")
+    assert "'soon' is no instant" in cronally.bad("pause", "a", "--until", "soon")
 
 
 def test_rm_and_pause_say_how_many_fires_remain(cronally, monkeypatch):
@@ -414,7 +414,7 @@ def test_a_pending_fire_is_named_and_no_error(cronally):
     [
         ([], 2, "--failed --since 2h"),
         (["--failed"], 2, "--failed needs --since"),
-        (["--failed", "--since", "soon"], 2, "neither an instant"),
+        (["--failed", "--since", "soon"], 2, "--since: 'soon' is no instant"),
         (["--failed", "--since", "1h", "a@2026-11-23T09:00:00Z"], 2, "not both"),
         (["--since", "1h", "a@2026-11-23T09:00:00Z"], 2, "--since belongs to --failed"),
         (["--schedule", "a", "a@2026-11-23T09:00:00Z"], 2, "--schedule belongs to --failed"),
@@ -475,7 +475,7 @@ def test_backfill_shows_what_it_is_about_and_asks(cronally, monkeypatch):
     [
         (["a", "--from", "2026-11-20T00:00"], 2, "--until"),
         (["a", "--until", "2026-11-20T00:00"], 2, "--from"),
-        (["a", "--from", "monday", "--until", "2026-11-20T00:00"], 2, "'monday' is no instant"),
+        (["a", "--from", "soon", "--until", "2026-11-20T00:00"], 2, "'soon' is no instant"),
         (["a", "--from", "2026-11-20T00:00", "--until", "2026-11-23T09:00"], 2, "still to come"),
         (["a", "--from", "2026-11-22T00:00", "--until", "2026-11-20T00:00"], 2, "ends before it begins"),
         (["a", *SPAN], 2, "--max 4320"),
@@ -545,7 +545,7 @@ def test_next_marks_the_slots_that_a_change_of_the_clock_moved_merged_or_repeate
         (["@daily", "--tz", "Nowhere"], "time zone"),
         (["H H * * *"], "name"),
         (["0", "9", "*", "*", "*"], "put the rule in quotes"),
-        (["@daily", "--from", "today"], "--from 'today'"),
+        (["@daily", "--from", "soon"], "--from: 'soon'"),
         (["@daily", "--from", "0000-01-01T00:00:00Z"], "--from"),
         (["@daily", "--count", "0"], "--count"),
         (["@daily", "--on-gap", "x"], "on_gap"),
@@ -590,7 +590,7 @@ def test_explain_of_a_rule_needs_no_daemon(alone):
         (["61 * * * *"], "minute"),
         (["@daily", "--tz", "Nowhere"], "time zone"),
         (["0", "9", "*", "*", "*"], "put the rule in quotes: cronally explain"),
-        (["@daily", "--starts", "today"], "--starts 'today'"),
+        (["@daily", "--starts", "soon"], "--starts: 'soon'"),
         (["name", "--on-gap", "skip"], "--on-gap belongs to a rule"),
     ],
 )
@@ -737,6 +737,27 @@ def test_what_a_shell_is_told(alone, shell):
 
 def test_a_shell_that_cannot_be_told(alone):
     assert "there are bash, zsh, fish" in alone.bad("completion", "tcsh")
+
+
+def test_instants_are_read_in_the_zone_of_the_schedule(cronally):
+    new = ["--topic", TOPIC, "--tz", "Asia/Tokyo"]
+    cronally.ok("add", "a", "0 9 * * *", *new, "--starts", "2030-01-01", "--ends", "2030-12-31 18:00")
+    shown = cronally.json("show", "a")
+    assert (shown["starts"], shown["ends"]) == ("2029-12-31T15:00:00Z", "2030-12-31T09:00:00Z")
+    cronally.ok("set", "a", "--ends", "2031-01-01")
+    assert cronally.json("show", "a")["ends"] == "2030-12-31T15:00:00Z"
+    cronally.ok("set", "a", "--tz", "UTC", "--ends", "2031-01-01")
+    assert cronally.json("show", "a")["ends"] == "2031-01-01T00:00:00Z"
+    cronally.ok("set", "a", "--ends", "")
+    assert cronally.json("show", "a")["ends"] is None
+    cronally.ok("add", "b", "0 9 * * *", *new)
+    fires = cronally.json("next", "b", "--from", "2030-01-01", "--until", "2030-01-01 12:00")["fires"]
+    assert fires == ["2030-01-01T00:00:00Z"]
+    rule = cronally.json("next", "0 9 * * *", "--tz", "Asia/Tokyo", "--from", "2030-01-01", "--count", "1")
+    assert rule["fires"] == fires
+    assert cronally.json("why", "b", "yesterday 9:00")["at"] == "2026-11-22T00:00:00Z"
+    cronally.ok("pause", "b", "--until", "tomorrow noon")
+    assert cronally.json("show", "b")["paused"]["until"] == "2026-11-24T03:00:00Z"
 
 
 # --- tail -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from cronally.instants import UtcMs, format_utc
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cronally.domain.matching import Asked, Match
+    from cronally.domain.instant_text import Asked
+    from cronally.domain.matching import Match
     from cronally.domain.model import Pause
     from cronally.engine.applying import ApplyResult, Difference, ScheduleState
     from cronally.engine.copies import Contents

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -20,10 +19,10 @@ from cronally.admin.limits import (
     READ_AHEAD_BYTES,
 )
 from cronally.domain.documents import load_json
-from cronally.domain.durations import parse_duration
+from cronally.domain.instant_text import read_absolute
 from cronally.domain.model import Kind
 from cronally.errors import FieldError, UsageError
-from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs, parse_rfc3339
+from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -254,20 +253,12 @@ def backup_wish(body: dict[str, Any], *, is_own: bool) -> tuple[str, bool]:
     return file, force
 
 
-def instant(key: str, value: object, *, now: UtcMs, sign: int) -> UtcMs:
-    """Read an instant, or a duration from now: forward (sign 1) or back (sign -1)."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            return parse_rfc3339(value)
-        with suppress(ValueError):
-            return _in_range(now + sign * parse_duration(value))
-    raise FieldError(
-        key,
-        f"{str(value)[:50]!r} is neither an instant such as 2026-12-24T18:00:00Z nor a duration such as 90s, 2h or 1d",
-    )
-
-
-def _in_range(instant_ms: int) -> UtcMs:
-    if not MIN_UTC_MS <= instant_ms <= MAX_UTC_MS:
-        raise ValueError("an instant outside the years 1 to 9999 cannot be written")
-    return UtcMs(instant_ms)
+def instant(key: str, text: str, *, now: UtcMs) -> UtcMs:
+    """Read an instant, or a duration before now. Errors: FieldError."""
+    at = read_absolute(text, now=now, direction=-1)
+    if at is None:
+        raise FieldError(
+            key,
+            f"{text[:50]!r} is neither an instant such as 2026-12-24T18:00:00Z nor a duration such as 90s, 2h or 1d",
+        )
+    return at

@@ -61,6 +61,7 @@ from cronally.admin.requests import (
     words,
 )
 from cronally.admin.unix_socket import bind_socket, inode_of, peer_uid, remove_socket, user_name
+from cronally.domain.instant_text import read_instant
 from cronally.domain.model import SkipReason, State
 from cronally.domain.spec import parse_note
 from cronally.engine.records import JournalFilter
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from cronally.engine.applying import ApplyResult
     from cronally.engine.reporting import Reporting
     from cronally.engine.service import Service
+    from cronally.instants import UtcMs
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +247,7 @@ class AdminServer:
         view, pending = await self._service.pause(
             name,
             by=by,
-            until=None if until is None else instant("until", until, now=self._clock.wall(), sign=1),
+            until=None if until is None else await self._to_come("until", until, name),
             note=None if note is None else parse_note(note),
             drop_pending=switch(wish, "drop_pending"),
         )
@@ -302,7 +304,7 @@ class AdminServer:
         after = query.get("after")
         slots = await self._service.next(
             name,
-            after=None if after is None else instant("after", after, now=self._clock.wall(), sign=1),
+            after=None if after is None else await self._to_come("after", after, name),
             count=whole_number(query, "count", default=10, least=1, most=MAX_FIRES),
         )
         view = await self._service.get(name, fires=0)
@@ -313,6 +315,15 @@ class AdminServer:
         if "at" not in query:
             raise FieldError("at", "is missing; name an instant such as 2026-12-24T18:00:00Z")
         return _answer(why_answer(await self._service.why(request.match_info["name"], query["at"])))
+
+    async def _to_come(self, key: str, value: object, name: str) -> UtcMs:
+        """Read an instant, or a time from now, in the zone of a schedule."""
+        given = text({key: value}, key, _AN_INSTANT)
+        zone = await self._service.zone(name)
+        try:
+            return read_instant(given, zone, now=self._clock.wall(), direction=1).at
+        except UsageError as exc:
+            raise FieldError(key, str(exc)) from None
 
     # --- apply ------------------------------------------------------------------------------------------------------
 
@@ -391,9 +402,7 @@ class AdminServer:
 
     def _journal_filter(self, query: dict[str, str], limit: int) -> JournalFilter:
         now, before = self._clock.wall(), query.get("before")
-        bounds = {
-            key: instant(key, query[key], now=now, sign=-1) for key in ("since", "until") if key in query
-        }
+        bounds = {key: instant(key, query[key], now=now) for key in ("since", "until") if key in query}
         since, until = bounds.get("since"), bounds.get("until")
         if since is not None and until is not None and since >= until:
             raise FieldError(

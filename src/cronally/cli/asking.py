@@ -25,7 +25,8 @@ def why_command(
     instant: Annotated[
         str,
         typer.Argument(
-            metavar="INSTANT", help="RFC 3339 (2026-12-24T18:00:00Z), or local time in the schedule's zone."
+            metavar="INSTANT",
+            help="2026-12-24T18:00:00Z, or local time in the schedule's zone: 2026-12-24T18:00, 'yesterday 9:00'.",
         ),
     ],
     json: o.Json = False,

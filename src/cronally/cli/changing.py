@@ -8,7 +8,7 @@ import typer
 from cronally.admin.client import Client
 from cronally.admin.wire import PutReply, to_plain
 from cronally.cli import options as o
-from cronally.cli.documents import document_from_options, merged
+from cronally.cli.documents import document_from_options, merged, read_bounds
 from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json, print_put
 from cronally.cli.selecting import Selection, names_of
 from cronally.errors import CronallyError, RevisionConflict, UsageError
@@ -33,7 +33,7 @@ EXAMPLES: Final = {
         """,
     "pause": """
         cronally pause nightly-report --until 2h --note "database upgrade"
-        cronally pause nightly-report --until 2026-12-01T06:00:00Z
+        cronally pause nightly-report --until "tomorrow 9:00"
         cronally pause --tag reports --until 30m
         """,
     "resume": """
@@ -116,6 +116,7 @@ def add_command(
         raise UsageError(
             "--topic is missing; name the SNS topic, such as --topic arn:aws:sns:us-east-1:123456789012:reports"
         )
+    read_bounds(document, tz or "UTC")
     with o.connect(socket) as client:
         print_put(client.put(name, document, create_only=True), as_json=json)
 
@@ -194,6 +195,8 @@ def set_command(
 
 def _set(client: Client, name: str, wanted: dict[str, Any], unset: list[str]) -> PutReply:
     present = client.schedule(name, fires=0)
+    wanted = dict(wanted)
+    read_bounds(wanted, wanted.get("tz") or present.tz)
     return client.put(name, merged(present, wanted, unset), if_revision=present.revision)
 
 
@@ -248,7 +251,8 @@ def pause_command(
 ) -> int:
     """Put schedules at rest; their slots are skipped and recorded as such until they resume.
 
-    Fires that are still to be published are published all the same, unless --drop-pending skips them.
+    --until takes 2026-12-24T18:00:00Z, a duration from now, or local time in the schedule's zone: 2026-12-24T18:00, 'tomorrow
+    9:00', 'fri noon'. Fires that are still to be published are published all the same, unless --drop-pending skips them.
     """
     with o.connect(socket) as client:
 

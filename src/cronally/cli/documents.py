@@ -53,6 +53,17 @@ def document_from_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
+def read_bounds(document: dict[str, Any], tz: str) -> None:
+    """Put instants in the place of ``starts`` and ``ends`` as people write them. tz: of local ones. Errors: UsageError."""
+    for key in ("starts", "ends"):
+        text = document.get(key)
+        if text:
+            from cronally.cli.instants import instant
+            from cronally.instants import format_utc
+
+            document[key] = format_utc(instant(f"--{key}", text, tz=lambda: tz, direction=1))
+
+
 def merged(present: Schedule, wanted: Mapping[str, Any], unset: Sequence[str]) -> dict[str, Any]:
     """Return the whole document of *present* with what is *wanted* changed and what is *unset* at its default.
 

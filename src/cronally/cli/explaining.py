@@ -6,9 +6,9 @@ import typer
 
 from cronally.cli import options as o
 from cronally.cli.output import out, out_json
-from cronally.cli.times import instant_option, is_rule, refuse_rule_options
+from cronally.cli.times import is_rule, refuse_rule_options
 from cronally.errors import UsageError
-from cronally.instants import UtcMs, format_utc, to_datetime
+from cronally.instants import UtcMs, format_utc, parse_rfc3339, to_datetime
 
 if TYPE_CHECKING:
     from cronally.admin.wire import Schedule
@@ -64,11 +64,12 @@ def explain_command(
         "starts": starts,
     }
     if is_rule(what):
+        from cronally.cli.instants import instant
         from cronally.domain.recurrence import Recurrence
 
         given = {key: value for key, value in choices.items() if value is not None}
         if starts is not None:
-            given["starts"] = to_datetime(instant_option("--starts", starts))
+            given["starts"] = to_datetime(instant("--starts", starts, tz=lambda: tz or "UTC", direction=1))
         rule = Recurrence.parse(what, **given)
     else:
         refuse_rule_options(
@@ -90,7 +91,7 @@ def _rule_of(schedule: "Schedule") -> "Recurrence":
 
     choices: Any = {"on_gap": schedule.on_gap, "on_repeat": schedule.on_repeat}
     if schedule.starts is not None:
-        choices["starts"] = to_datetime(instant_option("starts", schedule.starts))
+        choices["starts"] = to_datetime(parse_rfc3339(schedule.starts))
     return Recurrence.parse(
         schedule.when, tz=schedule.tz, dialect=schedule.dialect, name=schedule.name, **choices
     )

@@ -82,7 +82,7 @@ def retry_command(
         typer.Option(
             "--since",
             metavar="INSTANT|DURATION",
-            help="With --failed: fire times from there on; 2h is two hours ago.",
+            help="With --failed: fire times from there on; 2h is two hours ago, 'yesterday 18:00' is in the shell's zone.",
         ),
     ] = None,
     schedule: Annotated[
@@ -155,6 +155,10 @@ def _named(client: Client, fire_ids: Sequence[str]) -> _Asked:
 
 def _failed(client: Client, since: str | None, schedule: str | None) -> _Asked:
     """Return the fires that were rejected or have expired, oldest first."""
+    from cronally.cli.instants import before_now
+
+    assert since is not None
+    since = before_now("--since", since)
     asked = _Asked()
     before: str | None = None
     while True:
@@ -227,7 +231,7 @@ def backfill_command(
         typer.Option(
             "--from",
             metavar="INSTANT",
-            help="The first slot, or before it: 2026-11-01T00:00:00Z, or local time in the schedule's zone.",
+            help="The first slot, or before it: 2026-11-01T00:00:00Z, 2d for two days ago, or local time in the schedule's zone.",
         ),
     ],
     until: Annotated[

@@ -142,15 +142,19 @@ def history_command(
     json: o.Json = False,
     socket: o.Socket = None,
 ) -> None:
-    """List what became of each slot, newest first: published, pending, skipped, expired or rejected, and why."""
+    """List what became of each slot, newest first: published, pending, skipped, expired or rejected, and why.
+
+    --since and --until take 2026-12-24T18:00:00Z, a duration before now, or local time in the zone of your shell: 2026-12-24T18:00,
+    'yesterday 9:00', 'mon noon'.
+    """
     if name == "":
         raise UsageError("the name of the schedule is empty; leave it out for all of them")
     wanted = {
         "schedule": name,
         "state": ",".join(state or []) or None,
         "reason": ",".join(reason or []) or None,
-        "since": since,
-        "until": until,
+        "since": _before_now("--since", since),
+        "until": _before_now("--until", until),
     }
     with o.connect(socket) as client:
         found = _fire_pages(client, wanted, limit)
@@ -164,6 +168,14 @@ def history_command(
             out(table.part(fires_rows(page)))
     if not table.has_rows:
         err("no slots are on record for that")
+
+
+def _before_now(option: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    from cronally.cli.instants import before_now
+
+    return before_now(option, text)
 
 
 def _fire_pages(client: Client, wanted: Mapping[str, str | None], limit: int | None) -> Iterator[list[Fire]]:

@@ -146,9 +146,16 @@ Priority = Annotated[
     typer.Option("--priority", metavar="0-9", help="9 goes first when there is a backlog. [default: 5]"),
 ]
 Starts = Annotated[
-    str | None, typer.Option("--starts", metavar="INSTANT", help="No slot before it (RFC 3339).")
+    str | None,
+    typer.Option(
+        "--starts",
+        metavar="INSTANT",
+        help="No slot before it: 2026-12-24T18:00:00Z, or local time in --tz such as 2026-12-24T18:00.",
+    ),
 ]
-Ends = Annotated[str | None, typer.Option("--ends", metavar="INSTANT", help="No slot after it (RFC 3339).")]
+Ends = Annotated[
+    str | None, typer.Option("--ends", metavar="INSTANT", help="No slot after it, written in the same way.")
+]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="WORD", help="A label; may be repeated.")]
 Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A remark for people.")]
 Paused = Annotated[bool, typer.Option("--paused", help="Leave it at rest until 'cronally resume'.")]

@@ -1,10 +1,11 @@
 """next: when a rule or a schedule fires; a rule needs no daemon."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from cronally.admin.client import Client
 from cronally.cli import options as o
 from cronally.cli.output import err, out, out_json, warn
 from cronally.errors import CronallyError, UsageError
@@ -46,10 +47,10 @@ def next_command(
     on_repeat: o.OnRepeat = None,
     from_: Annotated[
         str | None,
-        typer.Option("--from", metavar="INSTANT", help="Slots later than this (RFC 3339). [default: now]"),
+        typer.Option("--from", metavar="INSTANT", help="Slots later than this. [default: now]"),
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="INSTANT", help="Slots up to and with this (RFC 3339).")
+        str | None, typer.Option("--until", metavar="INSTANT", help="Slots up to and with this.")
     ] = None,
     count: Annotated[
         int, typer.Option("--count", metavar="N", min=1, max=MAX_COUNT, help="At most so many.")
@@ -59,12 +60,11 @@ def next_command(
 ) -> None:
     """Print the next fires of a rule (no daemon needed) or of a schedule: local time with its offset, and UTC.
 
-    A slot that a change of the clock moved, merged or repeated says so at the end of its line.
+    A slot that a change of the clock moved, merged or repeated says so at the end of its line. --from and --until take
+    2026-12-24T18:00:00Z, a duration from now, or local time in the rule's zone: 2026-12-24, 'tomorrow 9:00', 'fri 9:00'.
     """
     if ctx.args:
         raise UsageError("there are too many words; put the rule in quotes: cronally next '0 9 * * *'")
-    after = None if from_ is None else instant_option("--from", from_)
-    last = None if until is None else instant_option("--until", until)
     rule_options = {
         "--tz": tz,
         "--dialect": dialect,
@@ -82,11 +82,14 @@ def next_command(
             "on_repeat": on_repeat,
         }
         given = {key: value for key, value in choices.items() if value is not None}
+        after, last = _bounds(from_, until, lambda: tz or "UTC")
         fires, rule = _of_rule(what, given, after, last, count)
         zone = rule.tz
     else:
         refuse_rule_options("next", what, rule_options)
-        fires, zone, rule = _of_schedule(what, after, last, count, socket, with_rule=not json)
+        with o.connect(socket) as client:
+            after, last = _bounds(from_, until, lambda: client.schedule(what, fires=0).tz)
+            fires, zone, rule = _of_schedule(client, what, after, last, count, with_rule=not json)
     if json:
         out_json({"fires": fires})
         return
@@ -142,24 +145,30 @@ def _of_rule(
     return fires, rule
 
 
+def _bounds(from_: str | None, until: str | None, tz: Callable[[], str]) -> tuple[UtcMs | None, UtcMs | None]:
+    from cronally.cli.instants import instant
+
+    after = None if from_ is None else instant("--from", from_, tz=tz, direction=1)
+    return after, None if until is None else instant("--until", until, tz=tz, direction=1)
+
+
 def _of_schedule(
-    name: str, after: UtcMs | None, last: UtcMs | None, count: int, socket: str | None, *, with_rule: bool
+    client: Client, name: str, after: UtcMs | None, last: UtcMs | None, count: int, *, with_rule: bool
 ) -> tuple[list[str], str, "Recurrence | None"]:
     fires: list[str] = []
     start = None if after is None else format_utc(after)
-    with o.connect(socket) as client:
-        while True:
-            wanted = min(count - len(fires), _PAGE)
-            page = client.next(name, after=start, count=wanted)
-            fires += [fire for fire in page.fires if last is None or parse_rfc3339(fire) <= last]
-            if (
-                len(page.fires) < wanted
-                or len(fires) >= count
-                or (last is not None and parse_rfc3339(page.fires[-1]) > last)
-            ):
-                rule = rule_of(client.schedule(name, fires=0)) if with_rule else None
-                return fires, page.tz, rule
-            start = page.fires[-1]
+    while True:
+        wanted = min(count - len(fires), _PAGE)
+        page = client.next(name, after=start, count=wanted)
+        fires += [fire for fire in page.fires if last is None or parse_rfc3339(fire) <= last]
+        if (
+            len(page.fires) < wanted
+            or len(fires) >= count
+            or (last is not None and parse_rfc3339(page.fires[-1]) > last)
+        ):
+            rule = rule_of(client.schedule(name, fires=0)) if with_rule else None
+            return fires, page.tz, rule
+        start = page.fires[-1]
 
 
 def rule_of(schedule: "Schedule") -> "Recurrence | None":
@@ -179,13 +188,3 @@ def rule_of(schedule: "Schedule") -> "Recurrence | None":
         )
     except CronallyError:
         return None
-
-
-def instant_option(option: str, text: str) -> UtcMs:
-    """Read the instant that an option states. Errors: UsageError."""
-    try:
-        instant = parse_rfc3339(text)
-        to_datetime(instant)
-    except (ValueError, OverflowError):
-        raise UsageError(f"{option} {text[:50]!r} is not an instant such as 2026-12-24T18:00:00Z") from None
-    return instant

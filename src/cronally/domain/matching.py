@@ -5,38 +5,25 @@ Nothing here decides when a slot is; ``slots`` does. Here the same rule is read 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cronally.domain.describe import MONTH_NAMES, WEEKDAY_NAMES
 from cronally.domain.dialects import written_fields
 from cronally.domain.dst import dst_note
-from cronally.domain.durations import DAY_MS
 from cronally.domain.wall import day_matches
 from cronally.domain.when import NICKNAMES
-from cronally.errors import UsageError
-from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs, parse_rfc3339
+from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cronally.domain.crontab import CrontabFields
     from cronally.domain.recurrence import Recurrence
-    from cronally.domain.zones import Zone
 
 _WALL_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - local time is naive by nature
-_LOCAL: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d)?)", re.ASCII)
 _DAY_S: Final = 86_400
-
-
-class Asked(NamedTuple):
-    """The instant that a text names. local: as it was read, if it has no offset. kind: see ``Zone.resolve``."""
-
-    at: UtcMs
-    local: datetime | None = None
-    kind: Literal["once", "gap", "repeat"] = "once"
 
 
 class FieldMatch(NamedTuple):
@@ -67,32 +54,6 @@ class Match:
     dst: str | None
     previous: UtcMs | None
     following: UtcMs | None
-
-
-def read_instant(text: str, zone: Zone) -> Asked:
-    """Read an RFC 3339 instant, or a local time of *zone*: the first of two, or the first instant after a gap.
-
-    Errors: UsageError.
-    """
-    refusal = UsageError(
-        f"{text[:50]!r} is no instant; write 2026-12-24T18:00:00Z, or 2026-12-24T18:00 for the local time in {zone.name}"
-    )
-    try:
-        asked = Asked(parse_rfc3339(text))
-    except ValueError:
-        match = _LOCAL.fullmatch(text.strip())
-        if match is None:
-            raise refusal from None
-        try:
-            local = datetime.fromisoformat(f"{match[1]}T{match[2]}")
-        except ValueError:
-            raise refusal from None
-        second, kind = zone.resolve(round((local - _WALL_EPOCH).total_seconds()))
-        asked = Asked(UtcMs(second * 1000), local, kind)
-    # The first and the last day have no date in every zone.
-    if not MIN_UTC_MS + DAY_MS <= asked.at <= MAX_UTC_MS - DAY_MS:
-        raise refusal
-    return asked
 
 
 def match_at(rule: Recurrence, at: UtcMs) -> Match:

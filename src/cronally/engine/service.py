@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from cronally.domain.matching import read_instant
+from cronally.domain.instant_text import read_instant
 from cronally.domain.model import Pause
 from cronally.domain.policy import clip, range_in
 from cronally.domain.spec import from_document, parse_paused, to_document
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.domain.spec import ScheduleSpec
+    from cronally.domain.zones import Zone
     from cronally.engine.copies import BackupMaker, Contents
     from cronally.engine.core import Core
     from cronally.engine.edits import Edits
@@ -100,6 +101,10 @@ class Service:
     async def get(self, name: str, *, fires: int = 3) -> ScheduleView:
         return self._view(await self._stored(name), fires=fires)
 
+    async def zone(self, name: str) -> Zone:
+        """Return the zone that a schedule goes by. Errors: also UsageError if its rule cannot be read any more."""
+        return (await self._stored(name)).spec.recurrence().zone
+
     async def next(self, name: str, *, after: UtcMs | None = None, count: int = 10) -> Sequence[UtcMs]:
         """Return the next slots of a schedule's rule later than *after* (None: now); a pause is not regarded."""
         stored = await self._stored(name)
@@ -127,14 +132,14 @@ class Service:
         return [self._measured(row, now) if row.entry.is_open else row for row in rows]
 
     async def why(self, name: str, at: str) -> Why:
-        """Say why a schedule has a fire at an instant or has none. at: RFC 3339, or local time in its zone.
+        """Say why a schedule has a fire at an instant or has none. at: as ``read_instant`` takes it, in its zone.
 
         Errors: ScheduleNotFound; UsageError if *at* is no instant, or the rule cannot be read any more.
         """
         stored = await self._stored(name)
-        asked = read_instant(at, stored.spec.recurrence().zone)
-        rows = await self._store.covering(stored.id, asked.at)
         now = self._clock.wall()
+        asked = read_instant(at, stored.spec.recurrence().zone, now=now, direction=-1)
+        rows = await self._store.covering(stored.id, asked.at)
         watermark = self._core.watermark(now)
         specs = await self._store.specs([row.entry.revision_id for row in rows])
         measured = [self._measured(row, now) if row.entry.is_open else row for row in rows]
@@ -304,7 +309,7 @@ class Service:
     ) -> tuple[StoredSchedule, Backfilled]:
         """Make a fire for each past slot of a schedule's present rule with *first* <= slot <= *last*, paused or not.
 
-        Args: first, last: RFC 3339, or local time in its zone. most: more slots than that are refused (None: 1,000).
+        Args: first, last: as ``read_instant`` takes them, in its zone. most: more slots than that are refused (None: 1,000).
             is_dry_run: only say what would be done.
         """
         async with self._changing():
@@ -313,11 +318,11 @@ class Service:
             done = None if key is None else await self._store.remembered_run(key)
             if done is not None:
                 return stored, Backfilled.read(done)
-            zone = stored.spec.recurrence().zone
+            zone, now = stored.spec.recurrence().zone, self._clock.wall()
             result = await self._orders.backfill(
                 stored,
-                read_instant(first, zone).at,
-                read_instant(last, zone).at,
+                read_instant(first, zone, now=now, direction=-1).at,
+                read_instant(last, zone, now=now, direction=-1).at,
                 by=by,
                 most=MOST_BACKFILLED if most is None else most,
                 is_dry_run=is_dry_run,

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from cronally.domain.matching import Asked, Match, match_at
+from cronally.domain.matching import Match, match_at
 from cronally.domain.model import Kind, State
 from cronally.instants import MIN_UTC_MS, UtcMs, format_utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cronally.domain.instant_text import Asked
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.records import JournalRow, StoredSchedule
     from cronally.engine.retention import Keep

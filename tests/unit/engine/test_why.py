@@ -1,6 +1,6 @@
 """Why a schedule has a fire at an instant, or has none."""
 
-from cronally.domain.matching import Asked
+from cronally.domain.instant_text import Asked
 from cronally.domain.model import JournalEntry, SkipReason, State
 from cronally.engine.retention import Keep
 from cronally.engine.why import why
