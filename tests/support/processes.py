@@ -182,6 +182,14 @@ class Installation:
             assert time.monotonic() < give_up, "the daemon is not ready"
             time.sleep(0.05)
 
+    def wait_until_settled(self) -> None:
+        """Return once all that is due has been published or given up: by asking again and again."""
+        give_up = time.monotonic() + _START_TIMEOUT_S
+        with self.client() as client:
+            while (status := client.status()).pending or status.in_flight:
+                assert time.monotonic() < give_up, "something is still to be published"
+                time.sleep(0.01)
+
     def client(self) -> Client:
         return Client(str(self.socket))
 
