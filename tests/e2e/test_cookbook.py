@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import runpy
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections import defaultdict
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.request import Request, urlopen
@@ -27,12 +29,28 @@ from support.shell import Shell
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 COOKBOOK = sorted(path.name for path in DOCS.glob("cookbook/*.md"))
+README = "../../README.md"
+OTHERS = [README, "../topics.md", "../importing.md", "../operations.md"]
 
-# Commands that are not typed, and why.
+# Lines that are not typed, and why.
 NOT_RUN = {
-    "pip install .\n": "the tests run what is installed",
-    "pip install boto3\n": "it is installed",
-    "cronally serve\n": "one runs already",
+    "pip install .": "the tests run what is installed",
+    "pip install boto3": "it is installed",
+    "export AWS_PROFILE=production": "the reader has credentials of moto's",
+    "cronally serve": "one runs already",
+    "cronally tail": "it goes on until Ctrl-C; tests/integration/test_cli.py has it",
+    "systemctl stop cronally": "there is no service; tests/integration/test_restore.py has what comes next",
+    "systemctl start cronally": "as above",
+    "cronally restore /var/backups/cronally.db --dry-run": "the daemon runs",
+    "cronally restore /var/backups/cronally.db": "the daemon runs",
+}
+# What is typed in place of what the page says, and why.
+INSTEAD = {
+    "/var/backups/": "",  # a directory of the reader's
+    "/etc/c": "etc/c",  # as above
+    "--failed --since 2h": "--failed --since 2h --yes",  # nobody answers
+    "--until 2026-11-20T23:59": "--until 2026-11-20T23:59 --yes",  # as above
+    "cronally edit": "EDITOR=true cronally edit",  # nobody types
 }
 # Commands that go on until they are stopped: typed in a terminal of their own.
 BESIDE = {"python worker.py\n"}
@@ -111,7 +129,7 @@ class Reader:
         self.make_queue("jobs", topic="tasks")
 
     def make_schedules_of_eventbridge(self):
-        self.make_function("report")
+        self.make_queue("jobs", topic="tasks")
         target = "arn:aws:lambda:us-east-1:123456789012:function:report"
         self.client("scheduler").create_schedule(
             Name="nightly",
@@ -122,6 +140,29 @@ class Reader:
         )
         self.client("events").put_rule(Name="hourly", ScheduleExpression="rate(1 hour)")
 
+    def make_all_to_import(self):
+        self.make_crontab()
+        self.make_schedules_of_eventbridge()
+        self.write("from-elastic-beanstalk.md", "cron.yaml")
+        (self.directory / "etc/cron.d").mkdir(parents=True)
+        (self.directory / "etc/crontab").write_text("17 * * * * root run-parts /etc/cron.hourly\n")
+        (self.directory / "etc/cron.d/app").write_text("0 9 * * 1-5 app /srv/app/bin/report\n")
+
+    # --- what has come of a page ---
+
+    def has_what_the_leader_would_send(self):
+        queue = Queue(self.moto, "awseb-e-abc-AWSEBWorkerQueue")
+        [message] = queue.receive(1)
+        queue.close()
+        [fire] = self.installation.fires()
+        assert message.body == "elasticbeanstalk scheduled job"
+        assert message.attributes["beanstalk.sqsd.path"] == "/cron/report"
+        assert message.attributes["beanstalk.sqsd.task_name"] == "nightly-report"
+        at = datetime.fromisoformat(fire.fire_time)
+        scheduled_time = message.attributes["beanstalk.sqsd.scheduled_time"]
+        assert scheduled_time.startswith(f"{at:%Y-%m-%d %H:%M:%S}")  # a run has milliseconds, too
+        assert scheduled_time.endswith(" UTC")
+
 
 HAVE = {
     "lambda.md": lambda reader: reader.make_function("reports"),
@@ -130,11 +171,46 @@ HAVE = {
     "from-eventbridge.md": Reader.make_schedules_of_eventbridge,
     "from-kubernetes.md": Reader.make_worker,
     "from-python-schedulers.md": Reader.make_worker,
+    "../topics.md": lambda reader: reader.make_queue("jobs"),
+    README: lambda reader: reader.make_queue("jobs", "reports"),
+    "../importing.md": Reader.make_all_to_import,
 }
+# What is looked at after a page, beside what its commands print.
+SEEN = {"from-elastic-beanstalk.md": Reader.has_what_the_leader_would_send}
 
 
 def text_of(page):
-    return (DOCS / "cookbook" / page).read_text()
+    text = (DOCS / "cookbook" / page).read_text()
+    if page == README:  # what is above is of a repository, and of a daemon with a stand-in
+        above, heading, below = text.partition("## Use it with AWS")
+        text = "\n" * above.count("\n") + heading + below
+    return text
+
+
+@cache
+def slow_lines_of_the_cookbook():
+    return {
+        line
+        for page in COOKBOOK
+        for step in steps(text_of(page))
+        if isinstance(step, Commands)
+        for line in step.text.splitlines()
+        if line.startswith(("cronally topics", "cronally doctor"))
+    }
+
+
+def typed(commands, page):
+    """Return what is typed of *commands*, and how. What takes long is typed once for all pages."""
+    done = slow_lines_of_the_cookbook() if page in OTHERS else set()
+    lines = [line for line in commands.splitlines() if without_comment(line) not in {*NOT_RUN, *done}]
+    text = "\n".join(lines)
+    for shown, own in INSTEAD.items():
+        text = text.replace(shown, own)
+    return text
+
+
+def without_comment(line):
+    return re.sub(" +#.*", "", line)
 
 
 @pytest.fixture
@@ -166,19 +242,18 @@ def reader(account):
 
 def follow(reader, page, text):
     """Do what *text* says, and complain where that is not what happens."""
+    reader.write(page)  # some pages show a file after the command
     with reader.shell() as shell:
         for step in steps(text):
             where = f"{page}:{step.line}"
             match step:
                 case File(_, name, content):
                     (reader.directory / name).write_text(content)
-                case Commands(_, typed, _) if typed in NOT_RUN:
-                    pass
-                case Commands(_, typed, _) if typed in BESIDE:
-                    shell.begin(typed)
-                case Commands(_, typed, shown):
+                case Commands(_, commands, _) if commands in BESIDE:
+                    shell.begin(commands)
+                case Commands(_, commands, shown):
                     try:
-                        printed = shell.run(typed)
+                        printed = shell.run(typed(commands, page))
                     except AssertionError as exc:
                         pytest.fail(f"{where}: {exc}")
                     assert shown is None or is_as_shown(shown, printed), f"{where} prints\n{printed}"
@@ -188,10 +263,193 @@ def follow(reader, page, text):
                     assert is_as_shown(shown, printed), f"{where}: {by} prints\n{printed}"
 
 
-@pytest.mark.parametrize("page", COOKBOOK)
+@pytest.mark.parametrize("page", [*COOKBOOK, *OTHERS])
 def test_a_page_does_what_it_says(reader, page):
     text = text_of(page)
     if "\njq " in text and shutil.which("jq") is None:
         pytest.skip("there is no jq")
     HAVE.get(page, lambda _: None)(reader)
     follow(reader, page, text)
+    SEEN.get(page, lambda _: None)(reader)
+
+
+def test_nothing_is_left_out_or_replaced_that_no_page_has():
+    lines = {
+        without_comment(line)
+        for page in [*COOKBOOK, *OTHERS]
+        for step in steps(text_of(page))
+        if isinstance(step, Commands)
+        for line in step.text.splitlines()
+    }
+    assert NOT_RUN.keys() - lines == set()
+    assert [shown for shown in INSTEAD if not any(shown in line for line in lines)] == []
+
+
+@pytest.mark.parametrize("page", COOKBOOK)
+def test_commands_are_in_blocks_that_are_typed(page):
+    languages = set(re.findall(r"^ *```(\w*)", text_of(page), re.MULTILINE))
+    assert languages & {"bash", "console", "shell", "zsh"} == set()
+    read = re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^(?: {4}|\t)(?:aws|cronally|crontab|kubectl|pip|python) .*", read, re.MULTILINE) == []
+
+
+# --- the code that the pages show -----------------------------------------------------------------------------------
+
+
+def publish(reader, topic, message, **attributes):
+    typed = {name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()}
+    reader.client("sns").publish(TopicArn=f"{TOPIC_PREFIX}{topic}", Message=message, MessageAttributes=typed)
+
+
+def test_the_worker_does_the_work_of_a_fire_once_and_leaves_test_messages_alone(account):
+    account.make_worker()
+    for fire_id, more in [
+        ("a", {"cronally.test": "true"}),
+        ("b", {}),
+        ("b", {}),
+        ("c", {}),
+        ("b", {}),
+        ("last", {}),
+    ]:
+        publish(account, "tasks", "m", **{"cronally.fire_id": fire_id}, **more)
+    with account.shell() as shell:
+        shell.begin("python worker.py")
+        assert shell.wait_for("…\nlast: m", by="python worker.py").splitlines() == ["b: m", "c: m", "last: m"]
+
+
+def test_work_that_fails_is_done_again_and_is_not_in_the_way_of_others(account):
+    account.make_worker()
+    (account.directory / "tasks.py").write_text(
+        "failed = []\n"
+        "def work(message, attributes):\n"
+        "    if message == 'fails' and not failed:\n"
+        "        failed.append(message)\n"
+        "        raise OSError\n"
+        "    print(message, flush=True)\n"
+    )
+    at_once = {"QueueUrl": f"{account.moto}/123456789012/jobs", "Attributes": {"VisibilityTimeout": "0"}}
+    account.client("sqs").set_queue_attributes(**at_once)
+    for message in ("fails", "lasts"):
+        publish(account, "tasks", message, **{"cronally.fire_id": message})
+    worker = "python worker.py 2> /dev/null"
+    with account.shell() as shell:
+        shell.begin(worker)
+        assert sorted(shell.wait_for("…s\n…s", by=worker).splitlines()) == ["fails", "lasts"]
+
+
+def event_of(message, attributes):
+    """Return what SNS hands to a function."""
+    typed = {name: {"Type": "String", "Value": text} for name, text in attributes.items()}
+    return {"Records": [{"EventSource": "aws:sns", "Sns": {"Message": message, "MessageAttributes": typed}}]}
+
+
+EVENT = event_of("m", {"cronally.schedule": "a", "cronally.fire_id": "a@2026-11-23T09:00:00Z"})
+
+
+@pytest.fixture
+def function(account, monkeypatch):
+    """The function of the page and its table: call it with an event. ``worked`` has the messages that it has worked on."""
+    account.client("dynamodb").create_table(
+        TableName="cronally-fires",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "fire_id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "fire_id", "KeyType": "HASH"}],
+    )
+    for name, value in account.installation.environment.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    account.write("lambda.md")
+    handler = runpy.run_path(str(account.directory / "handler.py"))["handler"]
+    function = Function(handler)
+    yield function
+    function.names["fires"].meta.client.close()
+
+
+class Function:
+    def __init__(self, handler):
+        self.names = handler.__globals__
+        self.worked = []
+        self.work_is(lambda message, attributes: self.worked.append(message))
+
+    def work_is(self, work):
+        self.names["work"] = work
+
+    def __call__(self, event, *, left_ms=3000):
+        self.names["handler"](event, SimpleNamespace(get_remaining_time_in_millis=lambda: left_ms))
+
+
+def test_the_function_does_the_work_of_a_fire_once(reader, function):
+    reader.make_queue("envelopes", topic="reports", is_raw=False)
+    with reader.installation.client() as client:
+        client.put("a", {"when": "@daily", "topic": f"{TOPIC_PREFIX}reports", "message": "m"})
+        client.run("a")
+    queue = Queue(reader.moto, "envelopes")
+    [message] = queue.receive(1)
+    queue.close()
+    for _ in range(3):
+        function({"Records": [{"EventSource": "aws:sns", "Sns": json.loads(message.body)}]})
+    assert function.worked == ["m"]
+
+
+def test_the_function_leaves_test_messages_alone(function):
+    function(event_of("m", {"cronally.test": "true"}))
+    assert function.worked == []
+
+
+def test_a_function_that_fails_does_the_work_at_the_next_attempt(function):
+    def fail(message, attributes):
+        raise BrokenPipeError
+
+    work = function.names["work"]
+    function.work_is(fail)
+    with pytest.raises(BrokenPipeError):
+        function(EVENT)
+    function.work_is(work)
+    function(EVENT)
+    assert function.worked == ["m"]
+
+
+def test_a_second_invocation_fails_while_the_first_is_at_work(function):
+    def work(message, attributes):
+        with pytest.raises(function.names["Refused"]):
+            function(EVENT)
+        function.worked.append(message)
+
+    function.work_is(work)
+    function(EVENT)
+    assert function.worked == ["m"]
+
+
+def test_after_an_invocation_that_has_died_another_does_the_work(function):
+    fire_id = EVENT["Records"][0]["Sns"]["MessageAttributes"]["cronally.fire_id"]["Value"]
+    assert function.names["claim"]({"fire_id": fire_id}, -1)  # nothing comes after it, and its time is over
+    function(EVENT)
+    assert function.worked == ["m"]
+
+
+def test_the_jobs_of_a_crontab_are_run_by_name_and_not_as_the_message_says(account, monkeypatch):
+    account.write("from-cron.md")
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append((command, check)))
+    work = runpy.run_path(str(account.directory / "tasks.py"))["work"]
+    work("rm -rf /", {"cronally.schedule": "sweep"})
+    assert commands == [(["/srv/app/bin/sweep"], True)]
+
+
+def test_the_rules_of_apscheduler_are_translated_to_the_same_fires():
+    from apscheduler.triggers.cron import CronTrigger
+
+    import cronally
+
+    rows = re.findall(
+        r"^\| `(CronTrigger.*?)` \| `(.*?)`", text_of("from-python-schedulers.md"), re.MULTILINE
+    )
+    assert len(rows) == 5
+    for theirs, ours in rows:
+        trigger = eval(theirs, {"CronTrigger": CronTrigger})
+        rule = cronally.Recurrence.parse(ours, tz="Europe/London")
+        at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+        for _ in range(100):
+            following = rule.next_after(at)
+            assert trigger.get_next_fire_time(at, at).astimezone(UTC) == following, theirs
+            at = following

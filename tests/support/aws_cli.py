@@ -21,8 +21,7 @@ _GLOBAL = {"--query", "--output", "--region", "--cli-input-json"}
 def main(words: list[str]) -> None:
     service, operation, *rest = words
     given = _options(rest)
-    region = (given.get("--region") or [None])[0]
-    client = boto3.client(service, region_name=region)
+    client = boto3.client(service, region_name=_one(given, "--region"))
     model = client.meta.service_model
     [name] = [name for name in model.operation_names if xform_name(name, "-") == operation]
     shape = model.operation_model(name).input_shape
@@ -33,7 +32,7 @@ def main(words: list[str]) -> None:
             arguments[members[option]] = _value(shape.members[members[option]], values)
     reply = getattr(client, xform_name(name))(**arguments)
     del reply["ResponseMetadata"]
-    _print(reply, (given.get("--query") or [None])[0], is_text=given.get("--output") == ["text"])
+    _print(reply, _one(given, "--query"), is_text=given.get("--output") == ["text"])
 
 
 def _options(words: list[str]) -> dict[str, list[str]]:
@@ -44,6 +43,10 @@ def _options(words: list[str]) -> dict[str, list[str]]:
         else:
             option.append(word)
     return options
+
+
+def _one(given: dict[str, list[str]], option: str) -> str | None:
+    return given[option][0] if option in given else None
 
 
 def _text(value: str) -> str:

@@ -66,9 +66,7 @@ def main(words: list[str]) -> int:
             with (Path.home() / "jobs").open("a+") as jobs:
                 jobs.seek(0)
                 if f"{name}\n" in jobs:
-                    print(
-                        f'error: failed to create job: jobs.batch "{name}" already exists', file=sys.stderr
-                    )
+                    print(f'error: failed to create job: jobs.batch "{name}" already exists', file=sys.stderr)
                     return 1
                 jobs.write(f"{name}\n")
             print(f"job.batch/{name} created")

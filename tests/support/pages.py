@@ -72,7 +72,9 @@ def _shown_after(page: str, block: re.Match[str], later: list[re.Match[str]]) ->
 def is_as_shown(shown: str, printed: str) -> bool:
     """Return whether a page that shows *shown* does not lie about *printed*."""
     lines = [r"(?:.*\n)*?" if line.strip() == "…" else f"{_line(line)}\n" for line in shown.splitlines()]
-    return re.fullmatch("".join(lines), "".join(f"{_even(line)}\n" for line in printed.splitlines())) is not None
+    return (
+        re.fullmatch("".join(lines), "".join(f"{_even(line)}\n" for line in printed.splitlines())) is not None
+    )
 
 
 def _line(shown: str) -> str:

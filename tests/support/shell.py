@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from support.pages import is_as_shown
@@ -34,7 +35,8 @@ class Shell:
     def __exit__(self, *_: object) -> None:
         os.close(self._script)
         for process in (self._bash, *self._beside.values()):
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
     def run(self, commands: str) -> str:
