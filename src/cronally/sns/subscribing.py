@@ -143,9 +143,8 @@ class Subscribing:
         reply = await self._aws.do(topic_calls.subscribe(self._topic, self._target, is_raw=self._is_raw))
         subscription = str(reply["SubscriptionArn"])
         again = " again: SNS has asked for the confirmation once more" if present else ""
-        self._say(
-            "subscription", "done", f"subscribed{again}, {_raw_text(is_raw=self._is_raw)}: {subscription}"
-        )
+        form = self._form(is_raw=self._is_raw)
+        self._say("subscription", "done", f"subscribed{again}{form}: {subscription}")
         return subscription
 
     async def _present(self) -> str | None:
@@ -171,9 +170,8 @@ class Subscribing:
                 "subscription", "done", f"changed, now {_raw_text(is_raw=self._is_raw)}: {subscription}"
             )
             return subscription
-        self._say(
-            "subscription", "unchanged", f"subscribed already, {_raw_text(is_raw=was_raw)}: {subscription}"
-        )
+        form = self._form(is_raw=was_raw)
+        self._say("subscription", "unchanged", f"subscribed already{form}: {subscription}")
         if was_raw != self._is_raw:
             flag = "--raw" if self._is_raw else "--no-raw"
             self._say(
@@ -182,6 +180,11 @@ class Subscribing:
                 f"a new subscription would be {_raw_text(is_raw=self._is_raw)}; {flag} changes this one",
             )
         return subscription
+
+    def _form(self, *, is_raw: bool) -> str:
+        return (
+            "" if self._target.protocol == "email" else f", {_raw_text(is_raw=is_raw)}"
+        )  # a mail is neither
 
     def _say(self, what: str, outcome: Done, text: str) -> None:
         self._tell(Step(what, outcome, text))

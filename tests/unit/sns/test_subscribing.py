@@ -268,3 +268,10 @@ async def test_one_that_was_removed_is_no_subscription():
     aws = scripted(ListSubscriptionsByTopic={"Subscriptions": gone + listed(URL, "https")["Subscriptions"]})
     await Run(aws, URL)()
     assert "Subscribe" not in aws.operations
+
+
+@pytest.mark.parametrize("there", [{"Subscriptions": []}, listed("ops@example.com", "email")])
+async def test_a_mail_is_neither_raw_nor_json(there):
+    run = Run(scripted(ListSubscriptionsByTopic=there), "ops@example.com")
+    await run()
+    assert run.text("subscription") in {f"subscribed: {SUBSCRIPTION}", f"subscribed already: {SUBSCRIPTION}"}
