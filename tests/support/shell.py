@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 _BASH = ("bash", "-euo", "pipefail")
 _DONE = "--- done ---"
+_PATIENCE_S = 20
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):  # it has ended
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class Shell:
@@ -35,8 +42,7 @@ class Shell:
     def __exit__(self, *_: object) -> None:
         os.close(self._script)
         for process in (self._bash, *self._beside.values()):
-            with suppress(ProcessLookupError):  # it has ended
-                os.killpg(process.pid, signal.SIGKILL)
+            _end(process)
             process.communicate()
 
     def run(self, commands: str) -> str:
@@ -55,14 +61,22 @@ class Shell:
         self._beside[commands] = self._start((*_BASH, "-c", commands), pass_fds=())
 
     def wait_for(self, shown: str, *, by: str) -> str:
-        """Return what the commands *by*, begun before, have printed, once it is as *shown* or they have ended."""
-        stdout = self._beside[by].stdout
-        assert stdout is not None
+        """Return what the commands *by*, begun before, have printed, once it is as *shown*.
+
+        If they end before that, or take too long and are ended, it is not as shown.
+        """
+        process = self._beside[by]
+        assert process.stdout is not None
+        give_up = threading.Timer(_PATIENCE_S, _end, (process,))
+        give_up.start()
         printed = ""
-        for line in stdout:
-            printed += line
-            if is_as_shown(shown, printed):
-                break
+        try:
+            for line in process.stdout:
+                printed += line
+                if is_as_shown(shown, printed):
+                    break
+        finally:
+            give_up.cancel()
         return printed
 
     def _start(self, command: tuple[str, ...], *, pass_fds: tuple[int, ...]) -> subprocess.Popen[str]:
