@@ -293,6 +293,12 @@ def test_commands_are_in_blocks_that_are_typed(page):
     assert re.findall(r"^(?: {4}|\t)(?:aws|cronally|crontab|kubectl|pip|python) .*", read, re.MULTILINE) == []
 
 
+@pytest.mark.parametrize("page", COOKBOOK)
+def test_commands_with_a_test_of_their_own_have_one(page):
+    for test in re.findall(r"^<!-- run by (.+) -->$", text_of(page), re.MULTILINE):
+        assert page in (DOCS.parent / test).read_text()
+
+
 # --- the code that the pages show -----------------------------------------------------------------------------------
 
 

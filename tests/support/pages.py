@@ -3,6 +3,7 @@
     <!-- file: NAME -->                 the next block is a file
     ```sh                               commands
     ```text                             right after those: what they print, abridged
+    <!-- run by TEST -->                the next block has a test of its own
     <!-- printed by: COMMAND -->        the next ```text block is what a command prints that goes on in another terminal
 
 In what is printed ``…`` stands for anything within a line, and a line of its own for any lines. How many blanks there are between
@@ -59,7 +60,7 @@ def steps(page: str) -> Iterator[Step]:
             yield File(line, about, block["text"])
         elif kind == "printed by":
             yield Elsewhere(line, about, block["text"])
-        elif block["language"] == "sh":
+        elif block["language"] == "sh" and not kind.startswith("run by "):
             yield Commands(line, block["text"], _shown_after(page, block, blocks[number + 1 :]))
 
 
