@@ -75,14 +75,17 @@ Messages: TypeAlias = "AsyncIterator[Received]"
 """What lies in a topic's queue of the stand-in, as it comes."""
 
 
-def serve(flags: Mapping[str, object], *, config_file: str | None = None) -> int:
+def serve(
+    flags: Mapping[str, object], *, config_file: str | None = None, log_level: int = logging.INFO
+) -> int:
     """Run the daemon until SIGTERM or SIGINT; return its exit code.
 
-    flags: settings given on the command line, by their keys in ``config``; None where one was not given.
+    flags: settings given on the command line, by their keys in ``config``; None where one was not given. log_level: the
+    least that goes into the log.
     Errors: every CronallyError of the parts, before anything is half-started.
     """
     config = load_config(os.environ, flags, config_file=config_file)
-    with logging_to(sys.stderr):
+    with logging_to(sys.stderr, log_level):
         return run(_Daemon(config, SystemClock()).run())
 
 

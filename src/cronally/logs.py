@@ -86,8 +86,8 @@ class _Waiting(logging.Handler):
 
 
 @contextmanager
-def logging_to(stream: TextIO) -> Iterator[None]:
-    """For the block, write what Cronally logs, and warnings of others, to the file that *stream* writes to.
+def logging_to(stream: TextIO, level: int = logging.INFO) -> Iterator[None]:
+    """For the block, write what Cronally logs from *level* on, and warnings of others, to the file that *stream* writes to.
 
     Past the stream itself, whose lock and buffer would hold up, or spoil, the end of the process.
     """
@@ -95,7 +95,7 @@ def logging_to(stream: TextIO) -> Iterator[None]:
     root, own = logging.getLogger(), logging.getLogger("cronally")
     before = own.level
     root.addHandler(handler)
-    own.setLevel(logging.INFO)
+    own.setLevel(level)
     try:
         yield
     finally:

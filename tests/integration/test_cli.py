@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -760,6 +761,63 @@ def test_instants_are_read_in_the_zone_of_the_schedule(cronally):
     assert cronally.json("show", "b")["paused"]["until"] == "2026-11-24T03:00:00Z"
 
 
+# --- how much is said -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quiet", ["-q", "--quiet"])
+def test_quiet_says_only_what_is_wrong_beside_the_data(cronally, quiet):
+    assert cronally("ls", quiet) == (0, "", "")
+    for words in (
+        ["add", "a", "0 9 * * *", "--topic", TOPIC],
+        ["set", "a", "--deadline", "1h"],
+        ["pause", "a"],
+        ["resume", "a"],
+        ["mv", "a", "b"],
+        ["retry", "--failed", "--since", "1h", "--yes"],
+        ["rm", "b"],
+    ):
+        assert cronally(*words, quiet) == (0, "", "")
+    code, out, err = cronally("rm", "b", quiet)
+    assert (code, out) == (4, "")
+    assert "no schedule is named 'b'" in err
+    cronally.ok("add", "a", "0 9 31 4,5 *", "--topic", TOPIC, "--dialect", "unix")
+    assert cronally.ok("run", "a", quiet).startswith("a@")
+
+
+def test_quiet_goes_before_a_command_too_and_holds_for_that_one(cronally):
+    new = ["add", "a", "0 9 * * *", "--topic", TOPIC]
+    assert cronally("-q", *new) == (0, "", "")
+    assert "unchanged a" in cronally.ok(*new)
+
+
+def test_verbose_says_what_is_asked_of_the_daemon(cronally):
+    cronally.daemon.add("a")
+    for words in (["show", "a", "-v"], ["--verbose", "show", "a"], ["-v", "show", "a", "-v"]):
+        code, out, err = cronally(*words)
+        assert code == 0
+        assert out == cronally.ok("show", "a")
+        lines = err.splitlines()
+        assert all(re.match(r" +\d+\.\d{3} s  ", line) for line in lines)
+        assert [line.split("s  ", 1)[1] for line in lines][:2] == [
+            f"connecting to {cronally.daemon.socket}",
+            "GET /v1/schedules/a?fires=3",
+        ]
+        assert re.search(r"200, [\d,]+ bytes$", lines[-1])
+
+
+def test_quiet_and_verbose_are_not_for_one_command(cronally):
+    assert "cannot be together with --quiet" in cronally.bad("-q", "ls", "-v")
+    assert "cannot be together with --verbose" in cronally.bad("ls", "-v", "-q")
+
+
+@pytest.mark.parametrize(("words", "level"), [([], "INFO"), (["-q"], "WARNING"), (["-v"], "DEBUG")])
+def test_of_a_daemon_they_say_how_much_it_logs(monkeypatch, words, level):
+    levels = []
+    monkeypatch.setattr("cronally.app.serve", lambda _, config_file, log_level: levels.append(log_level) or 0)
+    assert main(["serve", *words]) == 0
+    assert levels == [getattr(logging, level)]
+
+
 # --- tail -------------------------------------------------------------------------------------------------------
 
 
@@ -1274,7 +1332,7 @@ def test_apply_shows_its_progress_on_a_terminal(cronally, tmp_path, monkeypatch)
 def test_serve_hands_over_what_is_given(alone, monkeypatch, words, flags, config):
     served = []
 
-    def serve(given, *, config_file):
+    def serve(given, *, config_file, log_level):
         served.append((given, config_file))
         return 0
 

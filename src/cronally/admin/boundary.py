@@ -101,6 +101,9 @@ class Boundary:
         if not request.content.is_eof():
             response.force_close()  # the rest of its body is never read
         await self._deliver(request, response)
+        log.debug(
+            "admin.request method=%s path=%s status=%d", request.method, request.path_qs, response.status
+        )
         return response
 
     async def _handled(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -32,9 +32,16 @@ class Client:
     AdminError if what answers does not do so in time or is no daemon.
     """
 
-    def __init__(self, socket_path: str, *, answer_s: float = ANSWER_S) -> None:
-        """answer_s: how long to wait for the answer of a call that has no time of its own."""
+    def __init__(
+        self,
+        socket_path: str,
+        *,
+        answer_s: float = ANSWER_S,
+        trace: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """answer_s: how long to wait for the answer of a call that has no time of its own. trace: told of each call and answer."""
         self.socket_path = check_path(socket_path)
+        self._trace = trace
         self._answer_s = answer_s
         self._connection = _UnixConnection(socket_path, timeout=answer_s)
 
@@ -229,6 +236,7 @@ class Client:
         sent = {wire.VERSION_HEADER: str(wire.WIRE_VERSION), **(headers or {})}
         data = _encoded(body)
         self._connect(timeout_s)
+        self._trace(f"{method} {target}")
         try:
             with suppress(
                 BrokenPipeError, ConnectionResetError
@@ -255,11 +263,13 @@ class Client:
                 f"the daemon at {self.socket_path} went away before it answered ({_reason(exc)}); "
                 "when it is back, see with 'cronally show' whether a change was made"
             ) from None
+        self._trace(f"{status}, {len(text):,} bytes")
         return self._understood(status, version, text)
 
     def _stream(self, path: str, query: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         """Ask for a stream of server-sent events; return what yields (event, data) of each."""
         self._connect(ANSWER_S)
+        self._trace(f"GET {_target(path, query)}")
         try:
             headers = {wire.VERSION_HEADER: str(wire.WIRE_VERSION)}
             self._connection.request("GET", _target(path, query), headers=headers)
@@ -296,6 +306,7 @@ class Client:
         if self._connection.sock is not None:
             self._connection.sock.settimeout(timeout_s)
             return
+        self._trace(f"connecting to {self.socket_path}")
         try:
             self._connection.connect()
         except OSError as exc:

@@ -12,7 +12,7 @@ from cronally.admin.wire import ApplyReply, to_plain
 from cronally.cli import options as o
 from cronally.cli.files import Contents, FileProblem, format_of, read_json, read_yaml
 from cronally.cli.input import opened
-from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json
+from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json, report, shows_progress
 from cronally.errors import UsageError
 
 EXAMPLES: Final = {
@@ -139,7 +139,7 @@ def _exchange(client: Client, file: str, *, owner: str, prune: bool, dry_run: bo
 
 
 def _sent(client: Client, chunks: Iterable[bytes], *, owner: str, prune: bool, dry_run: bool) -> ApplyReply:
-    if not sys.stderr.isatty():
+    if not shows_progress():
         return client.apply(chunks, owner=owner, prune=prune, dry_run=dry_run)
     count = 0
 
@@ -169,7 +169,7 @@ def _report(done: _Exchange, *, as_json: bool) -> int:
         out_json(to_plain(reply) | {"problems": [problem._asdict() for problem in problems]})
     if not reply.problem_count:
         if not as_json:
-            _show(reply) if reply.is_dry_run else out(_done_text(reply))
+            _show(reply) if reply.is_dry_run else report(_done_text(reply))
         return 0
     from cronally.cli.render import printable
 

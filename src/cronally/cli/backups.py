@@ -9,7 +9,7 @@ import typer
 
 from cronally.admin.wire import Copy, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import FAILED, agreed, err, out, out_json
+from cronally.cli.output import FAILED, agreed, err, out, out_json, report
 from cronally.errors import DaemonUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def backup_command(
     if json:
         out_json(to_plain(copy))
         return
-    out(
+    report(
         f"wrote {copy.file}: {_size(copy.size_bytes)}, schedules: {copy.schedules:,}, journal entries: {copy.journal:,}, "
         f"settled up to {copy.watermark or '-'}; checked"
     )
@@ -131,8 +131,8 @@ def restore_command(
     elif dry_run:
         out("nothing was changed (--dry-run)")
     else:
-        out(f"restored {ready.path}{'' if kept is None else f'; the store before it is kept as {kept}'}")
-        out("start the daemon with 'cronally serve'")
+        report(f"restored {ready.path}{'' if kept is None else f'; the store before it is kept as {kept}'}")
+        report("start the daemon with 'cronally serve'")
     return 0
 
 

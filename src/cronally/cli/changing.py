@@ -9,7 +9,7 @@ from cronally.admin.client import Client
 from cronally.admin.wire import PutReply, to_plain
 from cronally.cli import options as o
 from cronally.cli.documents import document_from_options, merged, read_bounds
-from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json, print_put
+from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json, print_put, report
 from cronally.cli.selecting import Selection, names_of
 from cronally.errors import CronallyError, RevisionConflict, UsageError
 
@@ -229,7 +229,7 @@ def rm_command(
         def remove(name: str) -> dict[str, Any]:
             reply = client.remove(name, drop_pending=drop_pending)
             if not json:
-                out(f"removed {name}{_pending(reply.pending)}")
+                report(f"removed {name}{_pending(reply.pending)}")
             return {"name": name, "pending": reply.pending}
 
         return _each(found, remove, "removed", as_json=json)
@@ -261,7 +261,7 @@ def pause_command(
 
             reply = client.pause(name, until=until, note=note, drop_pending=drop_pending)
             if not json:
-                out(f"{pause_text(reply.schedule)} {name}{_pending(reply.pending)}")
+                report(f"{pause_text(reply.schedule)} {name}{_pending(reply.pending)}")
             return {"name": name, "pending": reply.pending, "schedule": to_plain(reply.schedule)}
 
         found = names_of(client, Selection(names or (), tag or ()))
@@ -279,8 +279,8 @@ def resume_command(
 
             schedule = client.resume(name)
             if not json:
-                out(f"resumed {name}")
-                out(next_fires_text(schedule))
+                report(f"resumed {name}")
+                report(next_fires_text(schedule))
             return {"name": name, "schedule": to_plain(schedule)}
 
         found = names_of(client, Selection(names or (), tag or ()))

@@ -1,8 +1,11 @@
 """serve and demo: the commands that are a daemon themselves."""
 
+import logging
 from typing import Annotated, Final
 
 import typer
+
+from cronally.cli.output import Volume, volume
 
 EXAMPLES: Final = {
     "serve": """
@@ -59,7 +62,8 @@ def serve_command(
         "local_port": local_port,
         "trust_clock": trust_clock or None,
     }
-    return app.serve(flags, config_file=config)
+    levels = {Volume.QUIET: logging.WARNING, Volume.NORMAL: logging.INFO, Volume.VERBOSE: logging.DEBUG}
+    return app.serve(flags, config_file=config, log_level=levels[volume()])
 
 
 def demo_command(

@@ -7,7 +7,7 @@ import typer
 
 from cronally.admin.paths import check_path, find_socket
 from cronally.cli import options as o
-from cronally.cli.output import FAILED, out, out_json
+from cronally.cli.output import FAILED, out, out_json, report
 from cronally.domain.topic import parse_topic_arn
 from cronally.errors import UsageError
 
@@ -62,7 +62,7 @@ def doctor_command(
         out_json({"checks": checks, **counts})
     else:
         _print(found)
-        out(f"\n{counts['ok']} ok, {counts['warning']} to look at, {counts['failed']} failed")
+        report(f"\n{counts['ok']} ok, {counts['warning']} to look at, {counts['failed']} failed")
     return FAILED if counts["failed"] else 0
 
 
@@ -70,6 +70,7 @@ def _print(found: "list[Finding]") -> None:
     from cronally.cli.render import printable
 
     for one in found:
-        out(f"{one.health:<8} {one.check}: {printable(one.text)}")
+        write = report if one.health == "ok" else out
+        write(f"{one.health:<8} {one.check}: {printable(one.text)}")
         if one.fix is not None:
             out(f"{'':<8} -> {printable(one.fix)}")

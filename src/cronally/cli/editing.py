@@ -14,7 +14,7 @@ from cronally.admin.wire import MoveReply, PutReply, Schedule, to_plain
 from cronally.cli import options as o
 from cronally.cli.exporting import document_of, yaml_entry
 from cronally.cli.files import read_yaml
-from cronally.cli.output import agreed, err, out, out_json, print_put
+from cronally.cli.output import agreed, err, out_json, print_put, report
 from cronally.errors import CronallyError, UsageError
 
 EXAMPLES: Final = {
@@ -102,7 +102,7 @@ def _unchanged(present: Schedule, *, as_json: bool) -> int:
     if as_json:
         out_json(to_plain(PutReply(outcome="unchanged", schedule=present)))
     else:
-        out(f"unchanged {present.name}")
+        report(f"unchanged {present.name}")
     return 0
 
 
@@ -124,10 +124,10 @@ def mv_command(
         return
     from cronally.cli.render import next_fires_text
 
-    out(f"renamed {name} to {new_name}")
+    report(f"renamed {name} to {new_name}")
     for line in _what_moves(reply):
-        out(f"  {line}")
-    out(next_fires_text(reply.schedule))
+        report(f"  {line}")
+    report(next_fires_text(reply.schedule))
 
 
 def _what_moves(reply: MoveReply) -> list[str]:

@@ -12,7 +12,17 @@ import typer
 from cronally.admin.client import Client
 from cronally.admin.wire import MAX_BACKFILL, MAX_PAGE, MAX_RETRY, BackfillReply, Fire, RetryReply, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json
+from cronally.cli.output import (
+    FAILED,
+    agreed,
+    check_terminal,
+    err,
+    note,
+    out,
+    out_json,
+    report,
+    shows_progress,
+)
 from cronally.errors import CronallyError, UsageError
 
 EXAMPLES: Final = {
@@ -108,21 +118,21 @@ def retry_command(
                 err("nothing was retried")
                 return FAILED
         done = RetryReply(retried=[], pending=asked.pending)
-        with _progress(done, len(asked.ids)) as note:
+        with _progress(done, len(asked.ids)) as tell:
             for start in range(0, len(asked.ids), MAX_RETRY):
                 reply = client.retry(asked.ids[start : start + MAX_RETRY])
                 done.retried.extend(reply.retried)
                 done.pending.extend(reply.pending)
-                note()
+                tell()
     if json:
         out_json({"retried": done.retried, "pending": done.pending})
         return 0
     if done.retried:
-        out(f"retried {_fires(len(done.retried))}: {_listed(done.retried)}")
+        report(f"retried {_fires(len(done.retried))}: {_listed(done.retried)}")
     if done.pending:
-        out(f"pending already: {_listed(done.pending)}")
+        report(f"pending already: {_listed(done.pending)}")
     if not done.retried and not done.pending:
-        err("no fires were rejected or have expired there")
+        note("no fires were rejected or have expired there")
     return 0
 
 
@@ -192,24 +202,24 @@ def _retry_preview(asked: _Asked) -> str:
 
 
 @contextmanager
-def _progress(done: RetryReply, total: int) -> Iterator["_Note"]:
+def _progress(done: RetryReply, total: int) -> Iterator["_Progress"]:
     """Show how far a retry of more than one slice is, and say so if it is broken off."""
-    note = _Note(done, total)
+    shown = _Progress(done, total)
     try:
-        yield note
+        yield shown
     except CronallyError:
-        note.clear()
+        shown.clear()
         if done.retried:
             err(f"{len(done.retried):,} of {_fires(total)} are retried; run it again for the rest")
         raise
-    note.clear()
+    shown.clear()
 
 
-class _Note:
+class _Progress:
     def __init__(self, done: RetryReply, total: int) -> None:
         self._done = done
         self._total = total
-        self._is_shown = total > MAX_RETRY and sys.stderr.isatty()
+        self._is_shown = total > MAX_RETRY and shows_progress()
 
     def __call__(self) -> None:
         if self._is_shown:
@@ -278,9 +288,9 @@ def backfill_command(
         out(_backfill_text(reply, "to make"))
         out("nothing was made (--dry-run)")
     elif yes:
-        out(_backfill_text(reply, "made"))
+        report(_backfill_text(reply, "made"))
     elif reply.backfilled:
-        out(f"made {_fires(reply.backfilled)}")
+        report(f"made {_fires(reply.backfilled)}")
     return 0
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from cronally.cli.output import err
+from cronally.cli.output import note
 from cronally.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def opened(file: str) -> Iterator[BinaryIO]:
     """Open *file* for the block; ``-`` is standard input. Errors: UsageError if it cannot be opened."""
     if file == "-":
         if sys.stdin.isatty():
-            err("reading from the terminal; Ctrl-D ends it")
+            note("reading from the terminal; Ctrl-D ends it")
         yield sys.stdin.buffer
         return
     try:

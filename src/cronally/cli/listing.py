@@ -8,7 +8,7 @@ import typer
 from cronally.admin.client import Client
 from cronally.admin.wire import MAX_PAGE, Fire, Schedule, from_plain, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import err, out, out_json, out_json_list, warn
+from cronally.cli.output import note, out, out_json, out_json_list, warn
 from cronally.cli.selecting import Selection, pages
 from cronally.errors import CronallyError, UsageError
 
@@ -58,7 +58,7 @@ def ls_command(
         for page, now in found:
             out(table.part(schedules_rows([from_plain(Schedule, one) for one in page], now)))
     if not table.has_rows:
-        err(
+        note(
             "no schedule is like that; 'cronally ls' lists all"
             if selection.names or selection.tags
             else "there are no schedules; make one with 'cronally add'"
@@ -167,7 +167,7 @@ def history_command(
         for page in found:
             out(table.part(fires_rows(page)))
     if not table.has_rows:
-        err("no slots are on record for that")
+        note("no slots are on record for that")
 
 
 def _before_now(option: str, text: str | None) -> str | None:

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from cronally import __version__
-from cronally.cli.output import err, out, out_json, prepare_streams
+from cronally.cli.output import Volume, err, out, out_json, prepare_streams, set_volume, volume
 from cronally.cli.values import read_plainly
 from cronally.errors import CronallyError, InternalError
 
@@ -99,13 +99,54 @@ def command(name: str) -> Any:
     if names_in(name):
         app = typer.Typer(**_of_commands(f"{name} "))
         app.callback(help=text, short_help=short)(_needs_a_command)
-        return read_plainly(get_command(app))
+        return read_plainly(_with_volume(get_command(app)))
     function = _function(module, name)
     # Of a command that sees its context, words left over are its own to refuse: a rule without quotes, most often.
     settings = _SETTINGS | {"allow_extra_args": "ctx" in function.__annotations__}
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name.rpartition(" ")[2], help=text, short_help=short, context_settings=settings)(function)
-    return read_plainly(get_command(app))
+    return read_plainly(_with_volume(get_command(app)))
+
+
+def _with_volume(asked: Any) -> Any:
+    """Let *asked*, a command or a group, take -q and -v."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_volume)
+    asked.params += get_command(app).params
+    return asked
+
+
+def _volume(
+    *,
+    _quiet: Annotated[
+        bool,
+        typer.Option(
+            "-q",
+            "--quiet",
+            callback=lambda is_given: _set_volume(Volume.QUIET, is_given=is_given),
+            expose_value=False,
+            help="Say only what is wrong, beside the data.",
+        ),
+    ] = False,
+    _verbose: Annotated[
+        bool,
+        typer.Option(
+            "-v",
+            "--verbose",
+            callback=lambda is_given: _set_volume(Volume.VERBOSE, is_given=is_given),
+            expose_value=False,
+            help="Also say what is asked of the daemon.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _set_volume(wanted: Volume, *, is_given: bool) -> None:
+    if is_given and volume() not in (Volume.NORMAL, wanted):
+        raise typer.BadParameter(f"cannot be together with {volume().value}", param_hint=wanted.value)
+    if is_given:
+        set_volume(wanted)
 
 
 def description(name: str) -> str:
@@ -180,7 +221,7 @@ def exit_codes() -> str:
 
 def everything() -> Any:
     """Return ``cronally`` itself, ready to be called: the commands and the options before them."""
-    return read_plainly(get_command(_app))
+    return read_plainly(_with_volume(get_command(_app)))
 
 
 _app = typer.Typer(**_of_commands(""))
@@ -220,6 +261,7 @@ def _print_version(*, as_json: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code. Never raises for what a user does."""
     prepare_streams()
+    set_volume(Volume.NORMAL)
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

@@ -7,6 +7,7 @@ import typer
 
 from cronally.admin.client import ANSWER_S, Client
 from cronally.admin.paths import find_socket
+from cronally.cli.output import tracer
 from cronally.domain.durations import parse_duration
 from cronally.errors import UsageError
 
@@ -163,7 +164,8 @@ Paused = Annotated[bool, typer.Option("--paused", help="Leave it at rest until '
 
 def connect(socket: str | None, *, answer_s: float = ANSWER_S) -> Client:
     """Return a client for the daemon that the option, the environment or the rule of design §10 names."""
-    return Client(find_socket(os.environ) if socket is None else socket, answer_s=answer_s)
+    path = find_socket(os.environ) if socket is None else socket
+    return Client(path, answer_s=answer_s, trace=tracer())
 
 
 def duration_s(option: str, text: str) -> float:

@@ -1,4 +1,4 @@
-"""Data to stdout, messages to stderr."""
+"""Data to stdout, messages to stderr; how much is said is for -q and -v to say."""
 
 from __future__ import annotations
 
@@ -6,18 +6,42 @@ import io
 import json
 import os
 import sys
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cronally.admin.wire import PutReply
 
 
 FAILED: Final = 1
 """The exit code of a command that did not do what was asked: it could not, or nobody agreed."""
+
+
+class Volume(Enum):
+    """How much is said beside the data."""
+
+    QUIET = "--quiet"
+    """What is wrong."""
+    NORMAL = ""
+    VERBOSE = "--verbose"
+    """Also what is asked of the daemon."""
+
+
+_volume = Volume.NORMAL
+
+
+def volume() -> Volume:
+    return _volume
+
+
+def set_volume(wanted: Volume) -> None:
+    """Say as much as *wanted* from now on, in this process."""
+    global _volume  # noqa: PLW0603 - a process has one stderr
+    _volume = wanted
 
 
 def prepare_streams() -> None:
@@ -69,6 +93,34 @@ def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=not is_unicode, indent=indent)
 
 
+def report(text: str) -> None:
+    """Write lines about what was done, which with -q the exit code says alone."""
+    if _volume is not Volume.QUIET:
+        out(text)
+
+
+def note(text: str) -> None:
+    """Write a message about nothing wrong."""
+    if _volume is not Volume.QUIET:
+        err(text)
+
+
+def tracer() -> Callable[[str], None]:
+    """Return what writes what goes on behind a command, each line with the seconds that have passed; without -v, nothing."""
+    if _volume is not Volume.VERBOSE:
+        return lambda _: None
+    from cronally.clock import SystemClock
+
+    clock = SystemClock()
+    began = clock.mono()
+    return lambda text: err(f"{clock.mono() - began:8.3f} s  {text}")
+
+
+def shows_progress() -> bool:
+    """Whether somebody watches who wants to see how far long work is."""
+    return _volume is not Volume.QUIET and sys.stderr.isatty()
+
+
 def err(text: str) -> None:
     """Write a message."""
     sys.stdout.flush()
@@ -97,8 +149,8 @@ def print_put(reply: PutReply, *, as_json: bool) -> None:
     if as_json:
         out_json(to_plain(reply))
     else:
-        out(f"{reply.outcome} {reply.schedule.name}")
-        out(next_fires_text(reply.schedule))
+        report(f"{reply.outcome} {reply.schedule.name}")
+        report(next_fires_text(reply.schedule))
     warn(reply.schedule.warnings)
 
 

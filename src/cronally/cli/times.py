@@ -7,7 +7,7 @@ import typer
 
 from cronally.admin.client import Client
 from cronally.cli import options as o
-from cronally.cli.output import err, out, out_json, warn
+from cronally.cli.output import note, out, out_json, warn
 from cronally.errors import CronallyError, UsageError
 from cronally.instants import UtcMs, format_utc, parse_rfc3339, to_datetime
 
@@ -94,7 +94,7 @@ def next_command(
         out_json({"fires": fires})
         return
     if not fires:
-        err("it has no fires there")
+        note("it has no fires there")
         return
     from cronally.cli.render import local_text
 

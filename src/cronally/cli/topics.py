@@ -11,7 +11,7 @@ import typer
 
 from cronally.admin.wire import Topic, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import FAILED, err, out, out_json, warn
+from cronally.cli.output import FAILED, err, note, out, out_json, report, warn
 from cronally.domain import topic_calls
 from cronally.domain.aws_calls import command_line
 from cronally.domain.targets import Target, how_to_confirm, is_raw, parse_target, warnings_of
@@ -76,7 +76,7 @@ def topics_ls_command(
         out_json({"topics": plain})
         return
     if not topics:
-        err("no schedule names a topic; make one with 'cronally add'")
+        note("no schedule names a topic; make one with 'cronally add'")
         return
     from cronally.cli.render import topics_table
 
@@ -194,7 +194,7 @@ def topics_subscribe_command(
     def tell(step: Step) -> None:
         steps.append(step)
         if not json:
-            out(_step_text(step))
+            report(_step_text(step))
             sys.stdout.flush()  # whoever reads a pipe shall know what is waited for, too
 
     done = app.subscribe_topic(topic, to, raw=wish, wait_s=wait_s, tell=tell)
@@ -245,7 +245,7 @@ def topics_check_command(arn: Arn, json: o.Json = False) -> None:
         out_json({"topic": topic.text, "message_id": message_id})
     else:
         out(message_id)
-        err(
+        note(
             f"SNS has taken a test message for {topic.name}; it has the attribute {topic_calls.TEST_ATTRIBUTE}"
         )
 

@@ -9,7 +9,7 @@ import typer
 
 from cronally.admin.wire import Fire, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import err, out
+from cronally.cli.output import err, note, out
 from cronally.cli.selecting import is_glob
 
 EXAMPLES: Final = {
@@ -41,7 +41,7 @@ def tail_command(
         events = client.events(**wanted)
         show = _Lines() if json else _Rows()
         if sys.stderr.isatty() and not json:
-            err("waiting for fires; Ctrl-C ends it")
+            note("waiting for fires; Ctrl-C ends it")
         for event in events:
             if isinstance(event, int):
                 err(f"warning: {event:,} fires are left out: what reads this is too slow")
