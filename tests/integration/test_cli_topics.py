@@ -303,7 +303,7 @@ def test_ls_asks_the_stand_in_of_a_daemon_that_publishes_there(moto, no_aws, cro
     )
     sns.create_topic(Name=arn.rpartition(":")[2])
     sns.close()
-    monkeypatch.setattr(cronally.daemon.service, "_stand_in", moto)
+    monkeypatch.setattr(cronally.daemon.reporting, "_stand_in", moto)
     [one] = cronally.json("topics", "ls", "--check")["topics"]
     assert one["sns"]["exists"] is True
 
