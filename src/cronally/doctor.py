@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally import RELEASED_AT, __version__
 from cronally.admin.client import Client
+from cronally.domain.durations import MINUTE_MS
 from cronally.domain.findings import clock_finding, failed, ok, quota_finding, tzdata_finding, warning
-from cronally.domain.topic import way_of
 from cronally.domain.zones import tzdata_version
 from cronally.errors import CronallyError, DaemonUnreachable
-from cronally.instants import parse_rfc3339
+from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from cronally.sns.examination import (
     MOST_REGIONS,
     InUse,
@@ -27,23 +26,22 @@ from cronally.sns.examination import (
     examine_endpoint,
     examine_topics,
 )
-from cronally.sns.pacing import quota_per_s
 from cronally.store.examination import examine_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cronally.admin.wire import Status, Topic
+    from cronally.admin.wire import Forecast, Status, Topic
     from cronally.clock import Clock
     from cronally.config import Config
     from cronally.domain.findings import Finding
-    from cronally.domain.topic import Way
     from cronally.instants import MonoS
     from cronally.sns.aws import Aws
     from cronally.sns.credentials import Credentials
 
 _ANY_REGION: Final = "us-east-1"  # has an STS, and the stand-in answers for it, too
 _DAEMON_S: Final = 3.0
+_FORECAST_S: Final = 6.0  # a million schedules take 4 s
 _STORE_UNTIL_S: Final = 8.0  # from the start
 
 
@@ -83,10 +81,12 @@ class Doctor:
         daemon, credentials = await asyncio.gather(
             self._ask_daemon(), examine_credentials(self._credentials, self._clock)
         )
-        store, aws = await asyncio.gather(
-            self._look_at_store(daemon, begun), self._look_at_aws(daemon, credentials)
+        store, aws, quotas = await asyncio.gather(
+            self._look_at_store(daemon, begun),
+            self._look_at_aws(daemon, credentials),
+            self._look_at_quotas(daemon),
         )
-        return [*daemon.findings, *store, *self._look_at_machine(daemon), *aws]
+        return [*daemon.findings, *store, *self._look_at_machine(daemon), *aws, *quotas]
 
     # --- the daemon -------------------------------------------------------------------------------------------------
 
@@ -179,20 +179,25 @@ class Doctor:
         if self._credentials.is_resolved:
             found = await examine_topics(self._aws, topics, (*regions, _ANY_REGION)[0])
             identity, about_topics = found[:1], found[1:] or about_topics
-        return [credentials, *identity, *await endpoints, *about_topics, *self._quotas(daemon.topics or [])]
+        return [credentials, *identity, *await endpoints, *about_topics]
 
-    def _quotas(self, topics: Sequence[Topic]) -> list[Finding]:
-        schedules: Counter[Way] = Counter()
-        for one in topics:
-            schedules[way_of(one.topic)] += one.schedules
-        return [
-            quota_finding(
-                f"{region} FIFO" if is_fifo else region,
-                quota_per_s=quota_per_s(region, is_fifo=is_fifo, given=self._config.sns_quota),
-                schedules=count,
-            )
-            for (region, is_fifo), count in sorted(schedules.items())
-        ]
+    async def _look_at_quotas(self, daemon: _Daemon) -> list[Finding]:
+        if daemon.status is None or daemon.status.stand_in is not None:
+            return []
+        try:
+            async with asyncio.timeout(_FORECAST_S):
+                forecast: Forecast = await asyncio.to_thread(self._called, Client.forecast)
+        except (CronallyError, TimeoutError):
+            text = "the daemon did not say in time how many messages are due in the coming day"
+            return [warning("quota", text, "compare 'cronally forecast' with the quotas of SNS")]
+        starts_at = parse_rfc3339(forecast.starts_at)
+        findings = []
+        for load in forecast.loads:
+            busiest = max(load.minutes)
+            minute = format_utc(UtcMs(starts_at + load.minutes.index(busiest) * MINUTE_MS))
+            way = f"{load.region} FIFO" if load.is_fifo else load.region
+            findings.append(quota_finding(way, quota_per_s=load.quota_per_s, busiest=busiest, minute=minute))
+        return findings or [ok("quota", "nothing is due in the coming day")]
 
     def _session_region(self) -> list[str]:
         try:

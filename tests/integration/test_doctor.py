@@ -14,6 +14,7 @@ import pytest
 
 from cronally import __version__
 from cronally.domain.zones import tzdata_version
+from cronally.errors import StoreError
 from support.daemon import running_daemon
 from support.moto_server import moto_url
 from support.recording_publisher import TOPIC_GONE
@@ -101,16 +102,30 @@ def test_the_topics_of_the_daemon_are_looked_at(cronally, aws):
     assert found["daemon"]["state"] == "ok"
 
 
-def test_the_quota_is_that_of_each_region_or_the_user_s(cronally, aws, monkeypatch):
-    cronally.daemon.add("a")
-    cronally.daemon.add("b", topic=f"{TOPIC}.fifo")
-    cronally.daemon.add("c", topic=f"{TOPIC}.fifo")
-    monkeypatch.setenv("CRONALLY_SNS_QUOTA", "eu-west-1=7")
+def test_each_quota_is_compared_with_the_busiest_minute_to_come(cronally, aws, monkeypatch):
+    quotas = {("us-east-1", False): 0.1, ("us-east-1", True): 300.0, ("eu-west-1", False): 0.0}
+    monkeypatch.setattr(cronally.daemon.service, "quota_per_s", lambda *way: quotas[way])
+    assert checks(cronally, code=0)["quota"]["text"] == "nothing is due in the coming day"
+    for name in "ab":
+        cronally.daemon.add(name, when="0 9 * * *")
+    cronally.daemon.add("c", when="* * * * *", topic=f"{TOPIC}.fifo")
+    cronally.daemon.add("d", topic="arn:aws:sns:eu-west-1:123456789012:reports")
     found = checks(cronally, code=1)
-    assert "30,000 messages a second; were all 1 schedules" in found["quota us-east-1"]["text"]
-    assert "were all 2 schedules" in found["quota us-east-1 FIFO"]["text"]
-    monkeypatch.setenv("CRONALLY_SNS_QUOTA", "us-east-1=1")
-    assert "1 messages a second" in checks(cronally, code=1)["quota us-east-1"]["text"]
+    slow = found["quota us-east-1"]
+    assert slow["state"] == "warning"
+    assert "the busiest minute of the coming day, 2026-11-23T09:00:00Z, has 2: 20.0 s if" in slow["text"]
+    assert "cronally forecast" in slow["fix"]
+    assert found["quota us-east-1 FIFO"]["state"] == "ok"
+    assert "300 messages a second" in found["quota us-east-1 FIFO"]["text"]
+    assert "no pacing" in found["quota eu-west-1"]["text"]
+
+
+def test_a_daemon_that_gives_no_forecast_is_a_warning(cronally, aws, monkeypatch):
+    async def refused():
+        raise StoreError("the disk is gone")
+
+    monkeypatch.setattr(cronally.daemon.service, "forecast", refused)
+    assert checks(cronally, code=0)["quota"]["state"] == "warning"
 
 
 def test_a_topic_can_be_named_before_there_is_a_daemon(alone, aws):

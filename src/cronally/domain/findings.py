@@ -207,21 +207,24 @@ def topic_finding(
     )
 
 
-def quota_finding(way: str, *, quota_per_s: float, schedules: int) -> Finding:
-    """Judge the quota of a *way* (a region, and whether its topics are FIFO) by the worst instant there can be.
+def quota_finding(way: str, *, quota_per_s: float, busiest: int, minute: str) -> Finding:
+    """Judge the quota of a *way* (a region, and whether its topics are FIFO) by the busiest minute of the coming day.
 
-    quota_per_s: messages a second, 0 for no pacing. schedules: those that go this way; at one instant each has one fire.
+    quota_per_s: messages a second, 0 for no pacing. busiest: messages in that minute; all of them may be due at one instant.
     """
     check = f"quota {way}"
     if not quota_per_s:
         return ok(check, "there is no pacing ([sns.quota] says 0)")
-    drain_s = schedules / quota_per_s
-    text = f"{quota_per_s:,.0f} messages a second; were all {schedules:,} schedules due at one instant, that would take {drain_s:.1f} s"
+    drain_s = busiest / quota_per_s
+    text = (
+        f"{quota_per_s:,.0f} messages a second; the busiest minute of the coming day, {minute}, has {busiest:,}: {drain_s:.1f} s "
+        "if they are due at one instant"
+    )
     if drain_s > _MISSED_S:
         return warning(
             check,
-            f"{text}, and what would wait longer than {_MISSED_S:g} s becomes pending; when they are due was not looked at",
-            "if many share an instant, give them a --spread; or have AWS raise the quota, and say so in [sns.quota]",
+            f"{text}, and what would wait longer than {_MISSED_S:g} s becomes pending",
+            "'cronally forecast' shows which --spread would flatten it; or have AWS raise the quota, and say so in [sns.quota]",
         )
     return ok(check, text)
 

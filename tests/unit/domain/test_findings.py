@@ -141,16 +141,16 @@ def test_a_topic(topic, state, decision, refused, health, parts):
 
 
 @pytest.mark.parametrize(
-    ("quota", "schedules", "health", "part"),
+    ("quota", "busiest", "health", "part"),
     [
-        (30_000, 15_000, OK, "30,000 messages a second; were all 15,000 schedules due at one instant, that would take 0.5 s"),
+        (30_000, 15_000, OK, "30,000 messages a second; the busiest minute of the coming day, 09:00, has 15,000: 0.5 s if they are due at one instant"),
         (300, 3_000, OK, "10.0 s"),
         (300, 3_001, WARNING, "--spread"),
         (0, 1_000_000, OK, "no pacing"),
     ],
 )  # fmt: skip
-def test_the_quota_beside_the_worst_instant(quota, schedules, health, part):
-    judged(quota_finding("us-east-1", quota_per_s=quota, schedules=schedules), health, part)
+def test_the_quota_beside_the_busiest_minute(quota, busiest, health, part):
+    judged(quota_finding("us-east-1", quota_per_s=quota, busiest=busiest, minute="09:00"), health, part)
 
 
 def test_what_a_simulation_says_is_read_by_topic():
