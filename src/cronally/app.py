@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from cronally import RELEASED_AT, __version__
+from cronally.actions import about
 from cronally.admin.server import AdminServer
 from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
@@ -85,7 +86,7 @@ def serve(
     Errors: every CronallyError of the parts, before anything is half-started.
     """
     config = load_config(os.environ, flags, config_file=config_file)
-    with logging_to(sys.stderr, log_level):
+    with logging_to(sys.stderr, log_level, form=config.log_format):
         return run(_Daemon(config, SystemClock()).run())
 
 
@@ -253,10 +254,11 @@ class _Daemon:
                 _log.warning(
                     "a restore that was interrupted is finished; the store before it is kept as %s",
                     store.kept_by_restore,
+                    extra=about("restore.finished", kept=store.kept_by_restore),
                 )
             store_warning = network_warning(config.store_path)
             if store_warning is not None:
-                _log.warning("%s", store_warning)
+                _log.warning("%s", store_warning, extra=about("store.on_network"))
             journalist = Journalist(self._clock, config.journal)
             publisher, stand_in, credentials = await self._publisher(stack)
             engine = Engine(
@@ -366,7 +368,11 @@ class _Daemon:
         while (doubt := engine.watch.doubt(opened.watermark)) is not None:
             reporting.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
             if not is_said:  # it names the time, which is another each second
-                _log.warning("the clock is not believed: %s; waiting (--trust-clock believes it)", doubt)
+                _log.warning(
+                    "the clock is not believed: %s; waiting (--trust-clock believes it)",
+                    doubt,
+                    extra=about("clock.doubted", doubt=doubt),
+                )
                 is_said = True
             if await self._clock.wait(None, self._is_stopping) is WaitResult.WOKEN:
                 return None
@@ -403,11 +409,18 @@ class _Daemon:
         await asyncio.gather(draining, hurried, return_exceptions=True)
 
     def _announce(self, stand_in: StandIn | None) -> None:
-        _log.info("ready: store %s, socket %s", self._config.store_path, self._config.socket)
+        store, socket = self._config.store_path, self._config.socket
+        _log.info(
+            "ready: store %s, socket %s",
+            store,
+            socket,
+            extra=about("daemon.ready", store=store, socket=socket),
+        )
         if stand_in is not None:
             _log.info(
                 "local SNS and SQS at %s; every topic is made on first use, with a queue of its name",
                 stand_in.url,
+                extra=about("daemon.stand_in", url=stand_in.url),
             )
 
     @contextmanager

@@ -21,11 +21,12 @@ from cronally.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_TABLES = ("sns", "journal")  # of the file: their settings have the table's name before their own
+_TABLES = ("sns", "journal", "log")  # of the file: their settings have the table's name before their own
 DEFAULT_LOCAL_PORT = 4566  # design §10: where LocalStack listens too, so that tools find the stand-in
 _MOST_PER_S = 1_000_000  # messages a second; more than any quota of SNS, so a slip
 _LEAST_KEEP_MS = HOUR_MS  # what is missed, retried or looked into is within that
 _LEAST_SIZE_BYTES = 16 << 20  # less would hold hardly more than the schedules
+LOG_FORMATS = ("auto", "text", "json")
 DEFAULT_DRAIN = "10s"  # longer than an attempt usually takes; systemd waits 90 s before it kills
 
 
@@ -36,7 +37,7 @@ class Config:
     Fields: store_path: SQLite file. socket: admin socket. is_local: publish to the local stand-in. local_port: where it is
         started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
         absent for what AWS publishes. journal: how much of it is kept. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
-        attempts in flight. sources: for each key where its value came from.
+        attempts in flight. log_format: one of LOG_FORMATS. sources: for each key where its value came from.
     """
 
     store_path: str
@@ -47,6 +48,7 @@ class Config:
     journal: Keep
     trust_clock: bool
     drain_timeout_s: float
+    log_format: str
     sources: Mapping[str, str]
 
     @property
@@ -75,6 +77,7 @@ def load_config(
         "journal_max_size": (format_size(DEFAULT_MAX_BYTES), "default"),
         "trust_clock": (False, "default"),
         "drain_timeout": (DEFAULT_DRAIN, "default"),
+        "log_format": ("auto", "default"),
     }
     file = config_file or environ.get("CRONALLY_CONFIG")
     if file:
@@ -96,6 +99,7 @@ def load_config(
         journal=Keep(keep_ms=read["journal_keep"], max_bytes=read["journal_max_size"]),
         trust_clock=read["trust_clock"],
         drain_timeout_s=read["drain_timeout"],
+        log_format=read["log_format"],
         sources={key: source for key, (_, source) in values.items()},
     )
 
@@ -222,6 +226,15 @@ def _rate(key: str, region: str, value: object, source: str) -> float:
     return rate
 
 
+def _log_format(key: str, value: object, source: str) -> str:
+    read = _text(key, value, source)
+    if read not in LOG_FORMATS:
+        raise ConfigError(
+            written_in_files(key), source, f"must be {', '.join(LOG_FORMATS)}, not {read[:50]!r}"
+        )
+    return read
+
+
 _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "store": _store,
     "socket": _socket,
@@ -232,6 +245,7 @@ _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "journal_max_size": _size,
     "trust_clock": _flag,
     "drain_timeout": _seconds,
+    "log_format": _log_format,
 }
 
 MEANINGS: dict[str, str] = {
@@ -246,6 +260,7 @@ MEANINGS: dict[str, str] = {
     "journal_max_size": "How large the store may become before the oldest entries of the journal go. "
     f"[default: {format_size(DEFAULT_MAX_BYTES)}]",
     "trust_clock": "With true, the wall clock is believed, whatever it says.",
+    "log_format": "How the log is written: json, one object a line, or text; auto is text on a terminal and json elsewhere. [default: auto]",
     "drain_timeout": f"How long a stop waits for messages in flight. [default: {DEFAULT_DRAIN}]",
 }
 """What each setting is for, for a person; ``CRONALLY_`` and the key in capitals is its variable."""

@@ -30,9 +30,11 @@ def daemon(tmp_path_factory, receiver):
     with Daemon(fresh_home(tmp_path_factory.mktemp("a")), receiver) as running:
         yield running
         log = (running.home / "daemon.log").read_text()
-    assert "bug" not in log
-    assert "Traceback" not in log
-    assert all(text.startswith("cronally: ") and text.isprintable() for text in log.splitlines())
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert lines[0]["action"] == "daemon.ready"
+    assert all(line["action"] != "admin.bug" and "traceback" not in line for line in lines)
+    assert log.isascii()
+    assert all(text.isprintable() for text in log.splitlines())
 
 
 def test_every_attack_by_itself_is_answered_or_closed(daemon):

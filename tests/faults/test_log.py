@@ -51,8 +51,8 @@ def test_a_full_pipe_holds_nothing_up_and_what_waited_is_written_once_there_is_r
     assert installation.stop() == 0
     with os.fdopen(reader, "rb") as rest:
         said = rest.read().replace(b"x" * 16, b"").decode()
-    assert "cronally: ready" in said
-    assert "admin.change action=put" in said
+    assert '"action": "daemon.ready"' in said
+    assert '"action": "admin.change"' in said
 
 
 def test_a_pipe_whose_reader_has_gone_is_no_reason_to_end(installation, receiver):

@@ -537,10 +537,24 @@ def test_an_unexpected_exception_is_logged_and_not_told(daemon, client, monkeypa
     assert client.status().is_ready
 
 
-def test_changes_are_logged_with_who_made_them(daemon, client, caplog):
-    caplog.set_level("INFO", "cronally.admin.server")
-    client.put("a", DOCUMENT)
-    assert f"action=put schedule=a outcome=created by=uid {os.getuid()}" in caplog.text
+def test_changes_are_logged_with_who_made_them_and_without_what_is_sent(daemon, client, caplog):
+    caplog.set_level("DEBUG", "cronally")
+    secret = {"message": "s3cret", "subject": "s3cret", "attributes": {"token": "s3cret"}, "note": "s3cret"}
+    client.put("a", DOCUMENT | secret)
+    client.apply([json.dumps({"name": "b", **DOCUMENT, **secret}).encode()])
+    client.pause("a", note="s3cret")
+    client.resume("a")
+    fire_id = client.run("a")
+    client.move("a", "c")
+    client.remove("c")
+    told = [record for record in caplog.records if getattr(record, "action", "") == "admin.change"]
+    changes = ["put", "apply", "pause", "resume", "run", "move", "remove"]
+    assert [record.fields["change"] for record in told] == changes
+    assert all(record.fields["by"].startswith(f"uid {os.getuid()}") for record in told)
+    assert told[0].getMessage().startswith(f"created a, by uid {os.getuid()}")
+    assert told[4].fields | {"by": ""} == {"change": "run", "schedule": "a", "fire_id": fire_id, "by": ""}
+    assert "s3cret" not in caplog.text
+    assert not any("s3cret" in str(getattr(record, "fields", "")) for record in caplog.records)
 
 
 # --- the client alone -------------------------------------------------------------------------------------------

@@ -438,6 +438,6 @@ async def test_a_topic_of_another_account_is_not_made_in_ours(moto):
 async def test_throttling_is_said_once_in_a_while(sns, make, caplog):
     sns.faults.always = Fault.THROTTLE
     await publish(make(sns.url), batch(2), batch(3))
-    said = [record for record in caplog.records if getattr(record, "action", None) == "throttled"]
+    said = [record for record in caplog.records if getattr(record, "action", None) == "sns.throttled"]
     assert [record.getMessage()[:20] for record in said] == ["SNS in us-east-1 tak"]
     assert "Throttling: Rate exceeded" in said[0].getMessage()

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion10, web
 
+from cronally.actions import about
 from cronally.admin import wire
-from cronally.admin.connections import BUG, error_response
+from cronally.admin.connections import BUG, error_response, note_bug
 from cronally.admin.limits import (
     ANSWER_S,
     BODY_S,
@@ -86,15 +87,15 @@ class Boundary:
             response = await self._handled(request, handler)
         except CronallyError as exc:
             if isinstance(exc, InternalError):
-                log.exception("admin.bug method=%s path=%s", request.method, request.path)
+                note_bug(request, exc)
             response = error_response(exc, status=_status_of(exc))
         except web.HTTPException as exc:
             response = error_response(_refusal(request, exc), status=exc.status)
         except (ConnectionError, web.RequestPayloadError):
             gone = UsageError("the request's body does not come as its headers say; send all of it")
             response = error_response(gone, status=400)
-        except Exception:
-            log.exception("admin.bug method=%s path=%s", request.method, request.path)
+        except Exception as exc:  # noqa: BLE001 - the client and the log are told
+            note_bug(request, exc)
             bug = InternalError(BUG)
             response = error_response(bug, status=500)
         response.headers[wire.VERSION_HEADER] = str(wire.WIRE_VERSION)
@@ -102,7 +103,11 @@ class Boundary:
             response.force_close()  # the rest of its body is never read
         await self._deliver(request, response)
         log.debug(
-            "admin.request method=%s path=%s status=%d", request.method, request.path_qs, response.status
+            "%s %s: %d",
+            request.method,
+            request.path_qs,
+            response.status,
+            extra=about("admin.request", method=request.method, path=request.path_qs, status=response.status),
         )
         return response
 

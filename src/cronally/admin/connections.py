@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from cronally.actions import about
 from cronally.admin import wire
 from cronally.admin.limits import (
     IDLE_S,
@@ -54,6 +55,17 @@ def error_response(exc: CronallyError, *, status: int) -> web.Response:
     """Return the answer that says *exc*."""
     headers = {wire.VERSION_HEADER: str(wire.WIRE_VERSION)}
     return web.Response(text=error_text(exc), status=status, content_type="application/json", headers=headers)
+
+
+def note_bug(request: web.BaseRequest, exc: BaseException | None) -> None:
+    """Put into the log what went wrong with a request that we should have understood."""
+    log.error(
+        "a bug, met by %s %s",
+        request.method,
+        request.path,
+        exc_info=exc,
+        extra=about("admin.bug", method=request.method, path=request.path),
+    )
 
 
 class Connections:
@@ -220,7 +232,7 @@ class _Connection(web.RequestHandler):
         if status == HTTPStatus.BAD_REQUEST:
             status, error = _refusal(exc, message or "")
         else:
-            log.error("admin.bug method=%s path=%s", request.method, request.path, exc_info=exc)
+            note_bug(request, exc)
             status, error = 500, InternalError(BUG)
         if request.writer.output_size > 0:
             raise ConnectionResetError("an answer has begun already")

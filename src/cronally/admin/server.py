@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from cronally.actions import about
 from cronally.admin import wire
 from cronally.admin.answers import (
     apply_answer,
@@ -213,7 +214,7 @@ class AdminServer:
             create_only=if_none_match is not None,
             if_revision=if_match(request),
         )
-        log.info("admin.change action=put schedule=%s outcome=%s by=%s", name, result.outcome, by)
+        _note("put", f"{result.outcome} {name}", by, schedule=name, outcome=result.outcome)
         return _json(
             {"outcome": result.outcome, "schedule": schedule_answer(result.view)},
             status=201 if result.outcome == "created" else 200,
@@ -226,7 +227,7 @@ class AdminServer:
         pending = await self._service.remove(
             name, by=by, drop_pending=flag(query, "drop_pending"), if_revision=if_match(request)
         )
-        log.info("admin.change action=remove schedule=%s by=%s", name, by)
+        _note("remove", f"removed {name}", by, schedule=name)
         return _answer(wire.RemoveReply(name=name, pending=pending))
 
     async def _move(self, request: web.Request) -> web.Response:
@@ -235,7 +236,13 @@ class AdminServer:
         wish = await read_object(request)
         refuse_unknown(wish, "to")
         before, after = await self._service.move(name, wish.get("to"), by=by)
-        log.info("admin.change action=move schedule=%s to=%s by=%s", name, after.stored.spec.name, by)
+        _note(
+            "move",
+            f"renamed {name} to {after.stored.spec.name}",
+            by,
+            schedule=name,
+            to=after.stored.spec.name,
+        )
         return _json({"before": schedule_answer(before), "schedule": schedule_answer(after)})
 
     async def _pause(self, request: web.Request) -> web.Response:
@@ -251,21 +258,21 @@ class AdminServer:
             note=None if note is None else parse_note(note),
             drop_pending=switch(wish, "drop_pending"),
         )
-        log.info("admin.change action=pause schedule=%s by=%s", name, by)
+        _note("pause", f"paused {name}", by, schedule=name)
         return _json({"schedule": schedule_answer(view), "pending": pending})
 
     async def _resume(self, request: web.Request) -> web.Response:
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         view = await self._service.resume(name, by=by)
-        log.info("admin.change action=resume schedule=%s by=%s", name, by)
+        _note("resume", f"resumed {name}", by, schedule=name)
         return _json(schedule_answer(view))
 
     async def _run(self, request: web.Request) -> web.Response:
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         made = await self._service.run(name, by=by, idempotency_key=idempotency_key(request))
-        log.info("admin.change action=run schedule=%s fire_id=%s by=%s", name, made, by)
+        _note("run", f"{made} is fired", by, schedule=name, fire_id=made)
         return _answer(wire.RunReply(fire_id=made), status=201)
 
     async def _backfill(self, request: web.Request) -> web.Response:
@@ -284,7 +291,13 @@ class AdminServer:
             idempotency_key=idempotency_key(request),
         )
         if not is_dry_run:
-            log.info("admin.change action=backfill schedule=%s fires=%d by=%s", name, done.made, by)
+            _note(
+                "backfill",
+                f"{done.made:,} fires of {name} are backfilled",
+                by,
+                schedule=name,
+                fires=done.made,
+            )
         return _answer(backfill_answer(stored, done), status=201 if done.made and not is_dry_run else 200)
 
     async def _retry(self, request: web.Request) -> web.Response:
@@ -295,7 +308,7 @@ class AdminServer:
         is_dry_run = switch(wish, "dry_run")
         done = await self._service.retry(fire_ids(wish), by=by, is_dry_run=is_dry_run)
         if not is_dry_run:
-            log.info("admin.change action=retry fires=%d by=%s", len(done.rows), by)
+            _note("retry", f"{len(done.rows):,} fires are retried", by, fires=len(done.rows))
         return _answer(retry_answer(done, with_fires=is_dry_run))
 
     async def _next(self, request: web.Request) -> web.Response:
@@ -353,10 +366,10 @@ class AdminServer:
             result = await self._service.apply(lines, owner=owner, by=by, is_pruning=is_pruning)
         finally:
             self._applies -= 1
-        log.info(
-            "admin.change action=apply owner=%s created=%d changed=%d removed=%d unchanged=%d problems=%d by=%s",
-            owner, result.created, result.changed, result.removed, result.unchanged, result.problem_count, by,
-        )  # fmt: skip
+        keys = ("created", "changed", "removed", "unchanged")
+        counts = {key: getattr(result, key) for key in keys} | {"problems": result.problem_count}
+        told = ", ".join(f"{count:,} {key}" for key, count in counts.items())
+        _note("apply", f"applied a file of {owner}: {told}", by, owner=owner, **counts)
         return await self._apply_answer(result, is_dry_run=False)
 
     async def _apply_answer(self, result: ApplyResult, *, is_dry_run: bool) -> web.Response:
@@ -376,7 +389,12 @@ class AdminServer:
         is_own = _uid(request) in (0, os.geteuid())
         file, replace = backup_wish(await read_object(request), is_own=is_own)
         contents = await self._service.backup(file, replace=replace)
-        log.info("admin.backup file=%r bytes=%d by=%s", file, contents.size_bytes, by)
+        log.info(
+            "wrote a copy of the store to %s, by %s",
+            file,
+            by,
+            extra=about("admin.backup", file=file, bytes=contents.size_bytes, by=by),
+        )
         return _answer(copy_answer(contents), status=201)
 
     # --- journal and state ------------------------------------------------------------------------------------------
@@ -452,6 +470,11 @@ class AdminServer:
         if uid not in self._users:
             self._users[uid] = await asyncio.to_thread(user_name, uid)
         return f"uid {uid}{f' ({user})' if (user := self._users[uid]) else ''}"
+
+
+def _note(change: str, text: str, by: str, **fields: object) -> None:
+    """Say in the log what was changed."""
+    log.info("%s, by %s", text, by, extra=about("admin.change", change=change, by=by, **fields))
 
 
 def _uid(request: web.Request) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from cronally.actions import about
 from cronally.domain.durations import HOUR_MS, format_duration
 from cronally.domain.sizes import format_size
 from cronally.domain.zones import tzdata_version
@@ -50,19 +51,29 @@ class Journalist(Measures, Live):
                 format_utc(through),
                 fires,
                 skipped,
+                extra=about(
+                    "recovery.done",
+                    reason=reason,
+                    after=format_utc(after),
+                    through=format_utc(through),
+                    late=fires,
+                    skipped=skipped,
+                ),
             )
 
     def store_failed(self, error: StoreError) -> None:
         now, text = self._clock.mono(), str(error)
         if text != self._failure or now - self._told_at >= _TELL_AGAIN_S:
             self._failure, self._told_at = text, now
-            _log.warning("the store refuses: %s; trying again", text)
+            _log.warning(
+                "the store refuses: %s; trying again", text, extra=about("store.refused", error=text)
+            )
 
     def committed(self, entries: Sequence[JournalEntry]) -> None:
         super().committed(entries)
         if self._failure is not None:
             self._failure = None
-            _log.warning("the store takes commits again")
+            _log.warning("the store takes commits again", extra=about("store.recovered"))
 
     def pruned(self, rows: int, through: UtcMs, *, for_size: bool) -> None:
         said = self._said_pruned
@@ -76,6 +87,7 @@ class Journalist(Measures, Live):
             rows,
             format_utc(through),
             format_duration(self._keep.keep_ms),
+            extra=about("journal.pruned", entries=rows, through=format_utc(through)),
         )
 
     def circuit_opened(self, topic: str, error: str | None) -> None:
@@ -83,7 +95,7 @@ class Journalist(Measures, Live):
             "SNS refuses everything for %s (%s): what is due there waits, and one message at a time is tried",
             topic,
             error,
-            extra={"action": "circuit_opened"},
+            extra=about("topic.refusing", topic=topic, error=error),
         )
 
     def circuit_closed(self, topic: str, opened_at: UtcMs) -> None:
@@ -91,7 +103,7 @@ class Journalist(Measures, Live):
             "SNS takes messages for %s again, for the first time since %s; what waited goes now",
             topic,
             format_utc(opened_at),
-            extra={"action": "circuit_closed"},
+            extra=about("topic.recovered", topic=topic, since=format_utc(opened_at)),
         )
 
     def instants_moved(self, names: Sequence[str]) -> None:
@@ -102,6 +114,12 @@ class Journalist(Measures, Live):
             len(names),
             first,
             ", …" if len(names) > _MOST_NAMES else "",
+            extra=about(
+                "zones.instants_moved",
+                tzdata=tzdata_version(),
+                count=len(names),
+                schedules=list(names[:_MOST_NAMES]),
+            ),
         )
 
     def zones_changed(self, change: ZoneChange) -> None:
@@ -111,21 +129,42 @@ class Journalist(Measures, Live):
             change.new,
             change.count,
             ", ".join(change.names) + (", …" if change.count > len(change.names) else ""),
+            extra=about(
+                "zones.changed",
+                old=change.old,
+                new=change.new,
+                count=change.count,
+                schedules=list(change.names),
+            ),
         )
 
     def clock_jumped(self, jump: Jump) -> None:
         expected, now = format_utc(jump.expected), format_utc(jump.now)
         if jump.is_resume:
-            _log.warning("the machine was suspended for %.1f s; it is %s", jump.slept_ms / 1000, now)
+            _log.warning(
+                "the machine was suspended for %.1f s; it is %s",
+                jump.slept_ms / 1000,
+                now,
+                extra=about("clock.suspended", slept_s=jump.slept_ms / 1000, now=now),
+            )
         elif jump.is_back:
             _log.warning(
-                "the clock was set back from %s to %s; what has fired does not fire again", expected, now
+                "the clock was set back from %s to %s; what has fired does not fire again",
+                expected,
+                now,
+                extra=about("clock.set_back", expected=expected, now=now),
             )
         else:
-            _log.warning("the clock was set forward from %s to %s", expected, now)
+            _log.warning(
+                "the clock was set forward from %s to %s",
+                expected,
+                now,
+                extra=about("clock.set_forward", expected=expected, now=now),
+            )
 
     def clock_doubted(self, doubt: str) -> None:
         _log.warning(
             "the clock is not believed: %s; nothing fires until it is set right (--trust-clock believes it)",
             doubt,
+            extra=about("clock.doubted", doubt=doubt),
         )

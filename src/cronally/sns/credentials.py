@@ -11,6 +11,7 @@ from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from cronally.actions import about
 from cronally.errors import CredentialsInvalid
 from cronally.instants import UtcMs, from_datetime
 
@@ -127,7 +128,7 @@ class Credentials:
             _log.warning(
                 "%s; fires are kept and retried until then",
                 self.error,
-                extra={"action": "credentials_unusable"},
+                extra=about("credentials.unusable", error=str(self.error)),
             )
 
     async def _resolve(self, *, reload: bool) -> None:

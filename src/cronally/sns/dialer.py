@@ -8,6 +8,8 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
+from cronally.actions import about
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -169,7 +171,7 @@ class Dialer:
                 "no file descriptor is left for a connection to %s; fires wait until there is one: allow the daemon more "
                 "(LimitNOFILE of its service, or ulimit -n), or see who keeps connections to its socket open",
                 where,
-                extra={"action": "descriptors"},
+                extra=about("sns.no_descriptors", host=where),
             )
 
     def _forget(self) -> None:

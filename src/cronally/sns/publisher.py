@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cronally.actions import about
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.errors import InternalError
 from cronally.sns.dialer import CONNECT_TIMEOUT_S
@@ -405,7 +406,7 @@ class SnsPublisher:
                 "somebody else uses the quota, too",
                 region,
                 verdict.error,
-                extra={"action": "throttled"},
+                extra=about("sns.throttled", region=region, error=verdict.error),
             )
 
     def _send_singly(self, call: _Call) -> None:

@@ -1,0 +1,42 @@
+"""The events of the daemon's log: the stable name of each, and what it is about. What is searched and alarmed on is a name, not a sentence."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+ACTIONS: Final = {
+    "admin.backup": "A copy of the store was written. Fields: file, bytes, by.",
+    "admin.bug": "A request met a bug of Cronally; a traceback follows. Fields: method, path.",
+    "admin.change": "A schedule was changed, or fires were asked for. Fields: change (put, remove, move, pause, resume, run, backfill, "
+    "retry, apply), by, and what it was done to; 'cronally audit' has more.",
+    "admin.request": "A request was answered; only with -v. Fields: method, path, status.",
+    "clock.doubted": "The wall clock cannot be right, and nothing fires until it is. Fields: doubt.",
+    "clock.set_back": "The wall clock was set back. Fields: expected, now.",
+    "clock.set_forward": "The wall clock was set forward. Fields: expected, now.",
+    "clock.suspended": "The machine slept. Fields: slept_s, now.",
+    "credentials.unusable": "AWS credentials cannot be had or renewed; fires wait. Fields: error.",
+    "daemon.ready": "It fires schedules and answers commands. Fields: store, socket.",
+    "daemon.stand_in": "Messages go to a local stand-in. Fields: url.",
+    "journal.pruned": "Entries of the journal went before their time, because the store is as large as it may be; once an hour. "
+    "Fields: entries, through.",
+    "library.message": "A library that Cronally uses has something to say. Fields: logger.",
+    "log.dropped": "Lines of the log were dropped, because nobody read it. Fields: count.",
+    "recovery.done": "What was due while nothing could fire is decided. Fields: reason, after, through, late, skipped.",
+    "restore.finished": "A restore that was interrupted is finished. Fields: kept.",
+    "sns.no_descriptors": "No file descriptor is left for a connection; once a minute. Fields: host.",
+    "sns.throttled": "SNS takes no more messages for now; once a minute for each region. Fields: region, error.",
+    "store.on_network": "The store lies on a network file system. Fields: none.",
+    "store.recovered": "The store takes commits again. Fields: none.",
+    "store.refused": "The store does not take a commit; it is tried again. Once a minute for each reason. Fields: error.",
+    "topic.recovered": "SNS takes messages for a topic again. Fields: topic, since.",
+    "topic.refusing": "SNS refuses everything for a topic; what is due there waits. Fields: topic, error.",
+    "zones.changed": "Other time zone data moved next fires. Fields: old, new, count, schedules (the first 20).",
+    "zones.instants_moved": "Other time zone data moved the instant of @at schedules. Fields: tzdata, count, schedules (the first 20).",
+}
+"""What each action says. Fields: what stands beside ``time``, ``level``, ``action`` and ``text`` in a line of JSON."""
+
+
+def about(action: str, **fields: object) -> dict[str, Any]:
+    """Return the ``extra`` of a log record: what happened, and the ids and figures of it; never a message or a credential."""
+    assert action in ACTIONS, action
+    return {"action": action, "fields": fields}
