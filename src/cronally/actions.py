@@ -10,6 +10,7 @@ ACTIONS: Final = {
     "admin.change": "A schedule was changed, or fires were asked for. Fields: change (put, remove, move, pause, resume, run, backfill, "
     "retry, apply), by, and what it was done to; 'cronally audit' has more.",
     "admin.request": "A request was answered; only with -v. Fields: method, path, status.",
+    "alerts.unsent": "People could not be told of schedules in trouble; it is tried again. Fields: subject, error.",
     "clock.doubted": "The wall clock cannot be right, and nothing fires until it is. Fields: doubt.",
     "clock.set_back": "The wall clock was set back. Fields: expected, now.",
     "clock.set_forward": "The wall clock was set forward. Fields: expected, now.",

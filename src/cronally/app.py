@@ -22,6 +22,7 @@ from cronally.admin.server import AdminServer
 from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
 from cronally.doctor import Doctor
+from cronally.engine.alerts import Alerts, Troubles
 from cronally.engine.arming import armed_budget
 from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.engine import Engine
@@ -39,7 +40,7 @@ from cronally.sns.local import LocalPublisher, Received, StandIn, find_stand_in,
 from cronally.sns.pacing import Pacing, quota_per_s
 from cronally.sns.publisher import SnsPublisher
 from cronally.sns.subscribing import Subscribing
-from cronally.sns.topics import Topics
+from cronally.sns.topics import AlertTopic, Topics
 from cronally.store.copying import write_copy
 from cronally.store.filesystem import network_warning
 from cronally.store.lock import locked
@@ -166,7 +167,8 @@ def examine(
         credentials = Credentials(clock)
         aws = Aws(credentials)
         try:
-            return await Doctor(config, credentials, aws, clock, socket=socket, topics=topics).examine()
+            asked = [*topics, *([config.alerts_topic] if config.alerts_topic else [])]
+            return await Doctor(config, credentials, aws, clock, socket=socket, topics=asked).examine()
         finally:
             await aws.close()
 
@@ -259,8 +261,9 @@ class _Daemon:
             store_warning = network_warning(config.store_path)
             if store_warning is not None:
                 _log.warning("%s", store_warning, extra=about("store.on_network"))
-            journalist = Journalist(self._clock, config.journal)
             publisher, stand_in, credentials = await self._publisher(stack)
+            alerts = await self._alerts(stack, store, credentials, stand_in)
+            journalist = Journalist(self._clock, config.journal, alerts=alerts)
             engine = Engine(
                 store,
                 publisher,
@@ -323,6 +326,9 @@ class _Daemon:
                     running.append(tasks.create_task(engine.run(first), name="engine"))
                     running.append(tasks.create_task(zone_watch.run(), name="zones"))
                     running.append(tasks.create_task(retention.run(), name="retention"))
+                    if alerts is not None:
+                        alerts.troubles = Troubles(opened.failing)
+                        running.append(tasks.create_task(alerts.run(), name="alerts"))
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
                     reporting.set_ready()
                     self._announce(stand_in)
@@ -331,6 +337,8 @@ class _Daemon:
                     store.abandon_backup()
                     await server.close()
                     await self._drain(engine)
+                    if alerts is not None:
+                        await alerts.finish()
                 for task in running:
                     task.cancel()
             if first is not None:
@@ -361,6 +369,26 @@ class _Daemon:
         )
         stack.push_async_callback(inner.close)
         return LocalPublisher(inner, stand_in), stand_in, None
+
+    async def _alerts(
+        self,
+        stack: AsyncExitStack,
+        store: SqliteStore,
+        credentials: Credentials | None,
+        stand_in: StandIn | None,
+    ) -> Alerts | None:
+        """Return who tells people of trouble, at the place where messages go; None if nobody is to be told."""
+        topic = self._config.alerts_topic
+        if topic is None:
+            return None
+        if stand_in is not None:
+            await stand_in.make(topic)
+            aws = Aws(stand_in.credentials, endpoint_url=stand_in.url, is_stand_in=True)
+        else:
+            assert credentials is not None
+            aws = Aws(credentials)
+        stack.push_async_callback(aws.close)
+        return Alerts(AlertTopic(aws, topic), store, self._clock)
 
     async def _recover(self, engine: Engine, reporting: Reporting, opened: Opened) -> Sequence[Fire] | None:
         """Wait for a clock that can be believed, then bring the engine in line; None if the daemon is stopped first."""

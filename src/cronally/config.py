@@ -15,13 +15,19 @@ from typing import TYPE_CHECKING, Any
 from cronally.admin.paths import check_path, default_socket, state_directory
 from cronally.domain.durations import HOUR_MS, format_duration, parse_duration
 from cronally.domain.sizes import format_size, parse_size
+from cronally.domain.topic import parse_topic_arn
 from cronally.engine.retention import DEFAULT_KEEP_MS, DEFAULT_MAX_BYTES, Keep
 from cronally.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_TABLES = ("sns", "journal", "log")  # of the file: their settings have the table's name before their own
+_TABLES = (
+    "sns",
+    "journal",
+    "log",
+    "alerts",
+)  # of the file: their settings have the table's name before their own
 DEFAULT_LOCAL_PORT = 4566  # design §10: where LocalStack listens too, so that tools find the stand-in
 _MOST_PER_S = 1_000_000  # messages a second; more than any quota of SNS, so a slip
 _LEAST_KEEP_MS = HOUR_MS  # what is missed, retried or looked into is within that
@@ -37,7 +43,7 @@ class Config:
     Fields: store_path: SQLite file. socket: admin socket. is_local: publish to the local stand-in. local_port: where it is
         started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
         absent for what AWS publishes. journal: how much of it is kept. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
-        attempts in flight. log_format: one of LOG_FORMATS. sources: for each key where its value came from.
+        attempts in flight. log_format: one of LOG_FORMATS. alerts_topic: ARN, None to tell nobody. sources: for each key where its value came from.
     """
 
     store_path: str
@@ -49,6 +55,7 @@ class Config:
     trust_clock: bool
     drain_timeout_s: float
     log_format: str
+    alerts_topic: str | None
     sources: Mapping[str, str]
 
     @property
@@ -78,6 +85,7 @@ def load_config(
         "trust_clock": (False, "default"),
         "drain_timeout": (DEFAULT_DRAIN, "default"),
         "log_format": ("auto", "default"),
+        "alerts_topic": (None, "default"),
     }
     file = config_file or environ.get("CRONALLY_CONFIG")
     if file:
@@ -100,6 +108,7 @@ def load_config(
         trust_clock=read["trust_clock"],
         drain_timeout_s=read["drain_timeout"],
         log_format=read["log_format"],
+        alerts_topic=read["alerts_topic"],
         sources={key: source for key, (_, source) in values.items()},
     )
 
@@ -226,6 +235,15 @@ def _rate(key: str, region: str, value: object, source: str) -> float:
     return rate
 
 
+def _topic(key: str, value: object, source: str) -> str | None:
+    if value is None:
+        return None
+    try:
+        return parse_topic_arn(_text(key, value, source)).text
+    except ValueError as exc:
+        raise ConfigError(written_in_files(key), source, str(exc)) from exc
+
+
 def _log_format(key: str, value: object, source: str) -> str:
     read = _text(key, value, source)
     if read not in LOG_FORMATS:
@@ -246,6 +264,7 @@ _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "trust_clock": _flag,
     "drain_timeout": _seconds,
     "log_format": _log_format,
+    "alerts_topic": _topic,
 }
 
 MEANINGS: dict[str, str] = {
@@ -260,6 +279,7 @@ MEANINGS: dict[str, str] = {
     "journal_max_size": "How large the store may become before the oldest entries of the journal go. "
     f"[default: {format_size(DEFAULT_MAX_BYTES)}]",
     "trust_clock": "With true, the wall clock is believed, whatever it says.",
+    "alerts_topic": "The SNS topic that gets one message when fires of a schedule fail or are late, and one when they do not any more.",
     "log_format": "How the log is written: json, one object a line, or text; auto is text on a terminal and json elsewhere. [default: auto]",
     "drain_timeout": f"How long a stop waits for messages in flight. [default: {DEFAULT_DRAIN}]",
 }

@@ -1214,11 +1214,11 @@ async def test_a_removed_schedule_and_an_old_revision_still_have_their_rows(stor
 
 
 async def test_labels_are_what_a_list_shows_of_a_revision(store):
-    first = await store.change(creation(spec("a", tz="Europe/London", message="x" * 9_000)))
+    first = await store.change(creation(spec("a", tz="Europe/London", message="x" * 9_000, late_after="90s")))
     second = await store.change(edit(first, new_spec=spec("b", topic=f"{TOPIC}.fifo")))
     await store.change(edit(second, is_removal=True))
     assert await store.labels([second.revision_id, first.revision_id, 99, first.revision_id]) == {
-        first.revision_id: Label("a", TOPIC, "Europe/London"),
+        first.revision_id: Label("a", TOPIC, "Europe/London", 90_000),
         second.revision_id: Label("b", f"{TOPIC}.fifo", "UTC"),
     }
     assert await store.labels([]) == {}

@@ -60,7 +60,12 @@ def _value(shape: Any, values: list[str]) -> Any:
     [value] = [_text(value) for value in values]
     if shape.type_name in {"structure", "map"}:
         return json.loads(value) if value.startswith("{") else _shorthand(shape, value)
-    kinds: dict[str, Any] = {"string": str, "integer": int, "boolean": lambda text: text == "true"}
+    kinds: dict[str, Any] = {
+        "string": str,
+        "integer": int,
+        "double": float,
+        "boolean": lambda text: text == "true",
+    }
     return kinds[shape.type_name](value)
 
 

@@ -239,6 +239,11 @@ class FakeSns:
         await self._wait(lambda: self._accepted >= count)
         return self.received
 
+    async def wait_for_topic(self, topic: str) -> list[Message]:
+        """Return what was accepted for *topic* once that is anything."""
+        await self._wait(lambda: any(message.topic == topic for message in self._messages))
+        return [message for message in self._messages if message.topic == topic]
+
     async def wait_for_connections(self, count: int) -> None:
         """Return once exactly *count* connections are open."""
         await self._wait(lambda: len(self.open_connections) == count)

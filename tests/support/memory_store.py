@@ -155,7 +155,7 @@ class MemoryStore:
 
     async def labels(self, revision_ids: Sequence[int]) -> dict[int, Label]:
         specs = await self.specs(revision_ids)
-        return {id_: Label(spec.name, spec.topic, spec.tz) for id_, spec in specs.items()}
+        return {id_: Label(spec.name, spec.topic, spec.tz, spec.late_after) for id_, spec in specs.items()}
 
     async def change(self, change: ScheduleChange) -> Revised:
         old = self._checked(change)

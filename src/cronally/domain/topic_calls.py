@@ -22,6 +22,8 @@ TEST_ATTRIBUTE: Final = "cronally.test"
 SIGNATURE_VERSION: Final = (
     "2"  # SHA-256; 1, the default of a topic, is SHA-1 (SNS Developer Guide, verifying signatures)
 )
+ALERT_ATTRIBUTE: Final = "cronally.alert"
+_ALERTS_GROUP: Final = "cronally-alerts"
 _TEST_GROUP: Final = "cronally-test"
 _TEST_SUBJECT: Final = "Test message of cronally"
 
@@ -105,6 +107,13 @@ def marked_message(topic: TopicArn, *, unique: str) -> Call:
     fifo = {"MessageGroupId": _TEST_GROUP, "MessageDeduplicationId": unique} if topic.is_fifo else {}
     attribute = {TEST_ATTRIBUTE: {"DataType": "String", "StringValue": "true"}}
     return _sns("Publish", topic, Message=text, Subject=_TEST_SUBJECT, MessageAttributes=attribute, **fifo)
+
+
+def alert(topic: TopicArn, *, subject: str, text: str, kind: str, unique: str) -> Call:
+    """Return the publish of a message for people. kind: the attribute ``cronally.alert``. unique: as of ``marked_message``."""
+    fifo = {"MessageGroupId": _ALERTS_GROUP, "MessageDeduplicationId": unique} if topic.is_fifo else {}
+    attribute = {ALERT_ATTRIBUTE: {"DataType": "String", "StringValue": kind}}
+    return _sns("Publish", topic, Message=text, Subject=subject, MessageAttributes=attribute, **fifo)
 
 
 def _sns(operation: str, topic: TopicArn, **parameters: object) -> Call:

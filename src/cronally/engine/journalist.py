@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.domain.model import JournalEntry
+    from cronally.engine.alerts import Alerts
     from cronally.engine.clock_watch import Jump
     from cronally.engine.retention import Keep
     from cronally.engine.zone_watch import ZoneChange
@@ -33,9 +34,10 @@ _log = logging.getLogger("cronally")
 class Journalist(Measures, Live):
     """Measures, tells whoever listens, and says in the log what an operator wants to know. A store that keeps failing the same way is told once a minute."""
 
-    def __init__(self, clock: Clock, keep: Keep) -> None:
-        """clock: says when a minute is over. keep: how much of the journal is kept."""
+    def __init__(self, clock: Clock, keep: Keep, *, alerts: Alerts | None = None) -> None:
+        """clock: says when a minute is over. keep: how much of the journal is kept. alerts: hear what is committed, too."""
         super().__init__()
+        self._alerts = alerts
         self._clock = clock
         self._keep = keep
         self._said_pruned: UtcMs | None = None
@@ -71,6 +73,8 @@ class Journalist(Measures, Live):
 
     def committed(self, entries: Sequence[JournalEntry]) -> None:
         super().committed(entries)
+        if self._alerts is not None:
+            self._alerts.heard(entries)
         if self._failure is not None:
             self._failure = None
             _log.warning("the store takes commits again", extra=about("store.recovered"))

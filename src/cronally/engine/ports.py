@@ -177,7 +177,7 @@ class Store(Protocol):
         ...
 
     async def labels(self, revision_ids: Sequence[int]) -> dict[int, Label]:
-        """Return name, topic and zone of revisions (up to 1,000), of removed schedules too; unknown ids are left out."""
+        """Return name, topic, zone and ``late_after`` of revisions (up to 1,000), of removed schedules too; unknown ids are left out."""
         ...
 
     async def change(self, change: ScheduleChange) -> Revised:

@@ -241,11 +241,12 @@ class StoreCounts:
 
 
 class Label(NamedTuple):
-    """What a list shows of a revision."""
+    """What is told of a revision beside its rule and message. late_after: milliseconds, None if it is not reported as late."""
 
     name: str
     topic: str
     tz: str
+    late_after: int | None = None
 
 
 class TopicUse(NamedTuple):

@@ -66,6 +66,20 @@ class Topics:
         return list(await asyncio.gather(*map(state, arns)))
 
 
+class AlertTopic:
+    """A ``Messenger`` whose messages go to a topic."""
+
+    def __init__(self, aws: Caller, arn: str) -> None:
+        self._aws = aws
+        self._topic = parse_topic_arn(arn)
+
+    async def send(self, subject: str, text: str, *, kind: str) -> None:
+        unique = secrets.token_hex(8)
+        await self._aws.do(
+            topic_calls.alert(self._topic, subject=subject, text=text, kind=kind, unique=unique)
+        )
+
+
 async def create_topic(client: Any, arn: str) -> None:
     """Create the topic *arn* with the SNS *client* of its region; one that exists is left as it is.
 

@@ -104,7 +104,7 @@ SPECS: Final = _slice(
 )
 
 LABELS: Final = """
-    SELECT json_group_array(json_array(revision.id, name, document ->> 'topic', coalesce(document ->> 'tz', 'UTC')))
+    SELECT json_group_array(json_array(revision.id, name, document ->> 'topic', coalesce(document ->> 'tz', 'UTC'), document ->> 'late_after'))
     FROM json_each(?) AS wanted JOIN revision ON revision.id = wanted.value
 """
 

@@ -13,6 +13,7 @@ import threading
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from cronally.domain.durations import parse_duration
 from cronally.domain.model import Fire
 from cronally.domain.spec import canonical_document, from_canonical
 from cronally.engine.records import (
@@ -181,7 +182,10 @@ class SqliteStore(SqliteJournal):
     async def labels(self, revision_ids: Sequence[int]) -> dict[int, Label]:
         marked = json.dumps(sorted(set(revision_ids)))
         rows = await self._database.lister.json(schedule_sql.LABELS, (marked,))
-        return {id_: Label(*rest) for id_, *rest in rows}
+        return {
+            id_: Label(name, topic, tz, None if late_after is None else parse_duration(late_after))
+            for id_, name, topic, tz, late_after in rows
+        }
 
     async def _add_large_specs(self, found: dict[int, ScheduleSpec], marked: str, last: int) -> None:
         """Read *marked* revisions up to the id *last* a few megabytes at a time."""
