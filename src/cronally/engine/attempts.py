@@ -77,6 +77,7 @@ class Attempts:
 
     def _settle(self, circuit: Circuit, priority: int, outcomes: Sequence[Outcome]) -> None:
         rows = [published_entry(outcome) for outcome in outcomes if outcome.outcome is _PUBLISHED]
+        self._hooks.answered(outcomes, len(rows))
         if rows and circuit.succeed(outcomes[0].released_us):
             self._close(circuit)
         if len(rows) < len(outcomes):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cronally.domain.batching import Batch
     from cronally.domain.model import Fire, JournalEntry
     from cronally.engine.clock_watch import Jump
+    from cronally.engine.ports import Outcome
     from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
     from cronally.instants import UtcMs
@@ -24,11 +25,17 @@ class Hooks:
     def released(self, batch: Batch, late_us: int) -> None:
         """A batch left; late_us: how long after the instant it was released for."""
 
+    def answered(self, outcomes: Sequence[Outcome], published: int) -> None:
+        """One request has come to its end, answered or not; so many of its messages were *published*."""
+
     def settled(self, entries: Sequence[JournalEntry]) -> None:
         """Entries were made, of attempts or without one; they are about to be committed."""
 
     def committed(self, entries: Sequence[JournalEntry]) -> None:
         """Entries are durable."""
+
+    def commit_ended(self, took_s: float, *, is_done: bool) -> None:
+        """The store has made a commit of the journal durable, or refused it; waiting for its turn is part of *took_s*."""
 
     def recovered(self, reason: str, after: UtcMs, through: UtcMs, fires: int, skipped: int) -> None:
         """Recovery decided the slots due in (after, through]."""
@@ -56,3 +63,6 @@ class Hooks:
 
     def clock_doubted(self, doubt: str) -> None:
         """The wall clock cannot be right; nothing fires until it is."""
+
+    def loop_lagged(self, lag_s: float) -> None:
+        """The event loop was looked at: it woke so much later than it was to."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cronally.domain.zones import tzdata_version
+from cronally.engine.figures import Figures
 from cronally.engine.retention import Keep
 from cronally.engine.views import Coming, Overview, Refusing, Status
+from cronally.errors import StoreError
 from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cronally.clock import Clock
     from cronally.engine.circuits import Circuit, Circuits
     from cronally.engine.core import Core
+    from cronally.engine.figures import CredentialsState, QuotaUse
     from cronally.engine.halt import Halt
     from cronally.engine.measures import Measures
     from cronally.engine.ports import Store
-    from cronally.engine.records import TopicUse
+    from cronally.engine.records import StoreCounts, TopicUse
     from cronally.engine.zone_watch import ZoneWatch
 
 _MOST_CIRCUITS = 20  # that are named
@@ -45,7 +49,10 @@ class Reporting:
         stand_in: str | None = None,
         zone_watch: ZoneWatch | None = None,
         keep: Keep | None = None,
+        quotas: Callable[[], Sequence[QuotaUse]] = tuple,
+        credentials: Callable[[], CredentialsState | None] = lambda: None,
     ) -> None:
+        """quotas, credentials: how these are now; without them, there are none."""
         self.keep = keep or Keep()
         self._core = core
         self._store = store
@@ -58,6 +65,8 @@ class Reporting:
         self._store_warning = store_warning
         self._stand_in = stand_in
         self._zone_watch = zone_watch
+        self._quotas = quotas
+        self._credentials = credentials
         self._started_at = clock.wall()
         self._not_ready_because: str | None = "it is starting"
 
@@ -129,6 +138,42 @@ class Reporting:
             refusing=await self._refusing(now),
             refusing_count=len(self._circuits.open),
             coming=coming,
+        )
+
+    async def figures(self) -> Figures:
+        """Return what is measured, which costs little however much is stored; also while the store cannot be read."""
+        counts: StoreCounts | None = None
+        size_bytes: int | None = None
+        some = self._circuits.summary()[:_MOST_CIRCUITS]
+        pending: dict[str, int] = {}
+        with suppress(StoreError):
+            counts = await self._store.counts(with_final=False)
+            size_bytes = await self._store.size_bytes()
+            pending = await self._store.pending_counts([circuit.topic for circuit in some])
+        now, measures = self._clock.wall(), self._measures
+        return Figures(
+            version=self._version,
+            tzdata=tzdata_version(),
+            now=now,
+            is_ready=self.not_ready_because is None,
+            fates=dict(measures.fates),
+            attempts=dict(measures.attempts),
+            retries=measures.retries,
+            lateness=measures.lateness.distribution(),
+            answer=measures.answer.distribution(),
+            commit=measures.commit.distribution(),
+            lag=measures.lag.distribution(),
+            commit_failures=measures.commit_failures,
+            store_failures=measures.store_failures,
+            in_flight=self._core.in_flight_count(),
+            watermark=self._core.watermark(now),
+            counts=counts,
+            size_bytes=size_bytes,
+            max_size_bytes=self.keep.max_bytes,
+            refusing=tuple(_refusing(circuit, now, pending.get(circuit.topic, 0)) for circuit in some),
+            refusing_count=len(self._circuits.open),
+            quotas=tuple(self._quotas()),
+            credentials=self._credentials(),
         )
 
     async def _coming(self, most: int) -> tuple[Coming, ...]:

@@ -194,6 +194,7 @@ class Settler:
             while entries:
                 part = entries[:_MOST_TOGETHER]
                 is_last = len(part) == len(entries)
+                began_s = self._clock.mono()
                 try:
                     await self._store.commit(
                         part,
@@ -208,8 +209,10 @@ class Settler:
                     self._newer[:0] = newer
                     if isinstance(exc, StoreError):
                         self.last_error = exc
+                        self._hooks.commit_ended(self._clock.mono() - began_s, is_done=False)
                         self._hooks.store_failed(exc)
                     raise
+                self._hooks.commit_ended(self._clock.mono() - began_s, is_done=True)
                 del entries[:_MOST_TOGETHER]
                 self._core.mark_committed(part)
                 self._hooks.committed(part)

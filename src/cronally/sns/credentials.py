@@ -12,6 +12,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from cronally.actions import about
+from cronally.engine.figures import CredentialsState
 from cronally.errors import CredentialsInvalid
 from cronally.instants import UtcMs, from_datetime
 
@@ -80,6 +81,10 @@ class Credentials:
         """When they expire, as far as the chain knows."""
         at = getattr(self._source, "_expiry_time", None)  # botocore tells nobody
         return None if at is None else from_datetime(at)
+
+    def state(self) -> CredentialsState:
+        """Return how they are."""
+        return CredentialsState(self.is_resolved and self.error is None, self.expires_at)
 
     async def start(self) -> None:
         """Resolve the chain. Errors: CredentialsInvalid says what to do; ``run`` goes on trying all the same."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.topic import way_of
+from cronally.engine.figures import QuotaUse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,14 +62,15 @@ def quota_per_s(region: str, *, is_fifo: bool, given: Mapping[str, float]) -> fl
 
 
 class _Bucket:
-    """One region's. tokens: messages that may leave now; below 0 when more was released than it had."""
+    """One region's. tokens: messages that may leave now; below 0 when more was released than it had. sent: messages that left."""
 
-    __slots__ = ("at", "fell_at", "quota", "rate", "tokens")
+    __slots__ = ("at", "fell_at", "quota", "rate", "sent", "throttled", "tokens")
 
     def __init__(self, quota: float, now: MonoS) -> None:
         self.quota = self.rate = quota
         self.tokens = self.most
         self.at = self.fell_at = now
+        self.sent = self.throttled = 0
 
     @property
     def most(self) -> float:
@@ -83,7 +85,12 @@ class _Bucket:
         if self.rate < self.quota and now - self.fell_at > _FALL_EVERY_S:
             self.rate = min(self.quota, self.rate + self.quota * _RISE_PER_S * passed_s)
 
+    def take(self, messages: int) -> None:
+        self.tokens -= messages
+        self.sent += messages
+
     def fall(self, now: MonoS) -> None:
+        self.throttled += 1
         self.tokens = min(self.tokens, 0.0)
         if self.rate == self.quota or now - self.fell_at >= _FALL_EVERY_S:
             self.rate = max(self.rate * _FALL, self.quota * _LOWEST)
@@ -118,13 +125,25 @@ class Pacing:
         """So many *messages* leave."""
         bucket = self._bucket(topic, now)
         if bucket is not None:
-            bucket.tokens -= messages
+            bucket.take(messages)
 
     def throttled(self, topic: str, now: MonoS) -> None:
         """SNS refused a call for *topic* because there are too many."""
         bucket = self._bucket(topic, now)
         if bucket is not None:
             bucket.fall(now)
+
+    def uses(self, now: MonoS) -> list[QuotaUse]:
+        """Return how each quota is used that has been asked for, by region; what is not paced is left out."""
+        uses = []
+        for (region, is_fifo), bucket in sorted(self._buckets.items()):
+            if bucket is not None:
+                bucket.refill(now)
+                use = QuotaUse(
+                    region, is_fifo, bucket.quota, bucket.rate, bucket.tokens, bucket.sent, bucket.throttled
+                )
+                uses.append(use)
+        return uses
 
     def _bucket(self, topic: str, now: MonoS) -> _Bucket | None:
         try:

@@ -1,0 +1,72 @@
+"""What the daemon measures, at one moment: the figures behind ``/metrics``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cronally.engine.histogram import Distribution
+    from cronally.engine.measures import FateKey
+    from cronally.engine.records import StoreCounts
+    from cronally.engine.views import Refusing
+    from cronally.instants import UtcMs
+
+
+class QuotaUse(NamedTuple):
+    """How the quota of a region is used, by standard or by FIFO topics.
+
+    quota: messages a second that SNS takes. rate: at which messages leave now; below the quota after SNS has throttled.
+    left: messages that may leave at once; below 0 when more have left. sent: messages that have left. throttled: how often
+    SNS has taken no more. All since the start.
+    """
+
+    region: str
+    is_fifo: bool
+    quota: float
+    rate: float
+    left: float
+    sent: int
+    throttled: int
+
+
+class CredentialsState(NamedTuple):
+    """What signs our calls. expires_at: None if they do not expire, or nobody says when."""
+
+    is_usable: bool
+    expires_at: UtcMs | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """A moment of the daemon. Counts are since its start.
+
+    Attributes: fates, attempts and the distributions: as in ``Measures``. counts, size_bytes: None while the store cannot be
+        read. refusing: the first 20 of refusing_count topics; pending is 0 while the store cannot be read. quotas: of what has
+        been sent to. credentials: None with a stand-in.
+    """
+
+    version: str
+    tzdata: str
+    now: UtcMs
+    is_ready: bool
+    fates: Mapping[FateKey, int]
+    attempts: Mapping[str, int]
+    retries: int
+    lateness: Distribution
+    answer: Distribution
+    commit: Distribution
+    lag: Distribution
+    commit_failures: int
+    store_failures: int
+    in_flight: int
+    watermark: UtcMs
+    counts: StoreCounts | None
+    size_bytes: int | None
+    max_size_bytes: int
+    refusing: tuple[Refusing, ...]
+    refusing_count: int
+    quotas: tuple[QuotaUse, ...]
+    credentials: CredentialsState | None
