@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from cronally import RELEASED_AT, __version__
 from cronally.actions import about
+from cronally.admin.metrics_port import MetricsPort
 from cronally.admin.server import AdminServer
 from cronally.clock import SystemClock, WaitResult
 from cronally.config import Config, load_config
@@ -27,6 +28,7 @@ from cronally.engine.arming import armed_budget
 from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.engine import Engine
 from cronally.engine.journalist import Journalist
+from cronally.engine.lag_watch import LagWatch
 from cronally.engine.reporting import Reporting
 from cronally.engine.retention import Retention
 from cronally.engine.service import Service
@@ -261,7 +263,8 @@ class _Daemon:
             store_warning = network_warning(config.store_path)
             if store_warning is not None:
                 _log.warning("%s", store_warning, extra=about("store.on_network"))
-            publisher, stand_in, credentials = await self._publisher(stack)
+            pacing = Pacing(config.sns_quota)
+            publisher, stand_in, credentials = await self._publisher(stack, pacing)
             alerts = await self._alerts(stack, store, credentials, stand_in)
             journalist = Journalist(self._clock, config.journal, alerts=alerts)
             engine = Engine(
@@ -296,6 +299,8 @@ class _Daemon:
                 stand_in=None if stand_in is None else stand_in.url,
                 zone_watch=zone_watch,
                 keep=config.journal,
+                quotas=lambda: pacing.uses(self._clock.mono()),
+                credentials=lambda: None if credentials is None else credentials.state(),
             )
             service = Service(
                 engine.core,
@@ -314,6 +319,10 @@ class _Daemon:
             server = AdminServer(service, reporting, self._clock, socket_path=config.socket)
             await server.start()
             stack.push_async_callback(server.close)
+            if config.metrics_listen is not None:
+                metrics_port = MetricsPort(server.metrics, reporting, config.metrics_listen)
+                await metrics_port.start()
+                stack.push_async_callback(metrics_port.close)
             async with asyncio.TaskGroup() as tasks:
                 running: list[asyncio.Task[None]] = []
                 if credentials is not None:
@@ -329,6 +338,7 @@ class _Daemon:
                     if alerts is not None:
                         alerts.troubles = Troubles(opened.failing)
                         running.append(tasks.create_task(alerts.run(), name="alerts"))
+                    running.append(tasks.create_task(LagWatch(self._clock, journalist).run(), name="lag"))
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
                     reporting.set_ready()
                     self._announce(stand_in)
@@ -349,12 +359,14 @@ class _Daemon:
         """Close the store; if all that was sent is on record, as a clean stop."""
         await store.close(watermark=self._clean_watermark)
 
-    async def _publisher(self, stack: AsyncExitStack) -> tuple[Publisher, StandIn | None, Credentials | None]:
+    async def _publisher(
+        self, stack: AsyncExitStack, pacing: Pacing
+    ) -> tuple[Publisher, StandIn | None, Credentials | None]:
         """Return what publishes, the stand-in if there is one, and the credentials to keep fresh beside it."""
         config = self._config
         if not config.is_local:
             credentials = Credentials(self._clock)
-            publisher = SnsPublisher(credentials, self._clock, pacing=Pacing(config.sns_quota))
+            publisher = SnsPublisher(credentials, self._clock, pacing=pacing)
             stack.push_async_callback(publisher.close)
             return publisher, None, credentials
         stand_in = await find_stand_in(

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cronally.admin.listen import EXAMPLE, parse_listen
 from cronally.admin.paths import check_path, default_socket, state_directory
 from cronally.domain.durations import HOUR_MS, format_duration, parse_duration
 from cronally.domain.sizes import format_size, parse_size
@@ -22,17 +23,16 @@ from cronally.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_TABLES = (
-    "sns",
-    "journal",
-    "log",
-    "alerts",
-)  # of the file: their settings have the table's name before their own
+    from cronally.admin.listen import Listen
+
+# Of the file: their settings have the table's name before their own.
+_TABLES = ("sns", "journal", "log", "alerts", "metrics")
 DEFAULT_LOCAL_PORT = 4566  # design §10: where LocalStack listens too, so that tools find the stand-in
 _MOST_PER_S = 1_000_000  # messages a second; more than any quota of SNS, so a slip
 _LEAST_KEEP_MS = HOUR_MS  # what is missed, retried or looked into is within that
 _LEAST_SIZE_BYTES = 16 << 20  # less would hold hardly more than the schedules
 LOG_FORMATS = ("auto", "text", "json")
+_OFF = "off"
 DEFAULT_DRAIN = "10s"  # longer than an attempt usually takes; systemd waits 90 s before it kills
 
 
@@ -42,8 +42,10 @@ class Config:
 
     Fields: store_path: SQLite file. socket: admin socket. is_local: publish to the local stand-in. local_port: where it is
         started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
-        absent for what AWS publishes. journal: how much of it is kept. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
-        attempts in flight. log_format: one of LOG_FORMATS. alerts_topic: ARN, None to tell nobody. sources: for each key where its value came from.
+        absent for what AWS publishes. journal: how much of it is kept. metrics_listen: where metrics are served over TCP,
+        None for nowhere. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
+        attempts in flight. log_format: one of LOG_FORMATS. alerts_topic: ARN, None to tell nobody. sources: for each key where
+        its value came from.
     """
 
     store_path: str
@@ -52,6 +54,7 @@ class Config:
     local_port: int
     sns_quota: Mapping[str, float]
     journal: Keep
+    metrics_listen: Listen | None
     trust_clock: bool
     drain_timeout_s: float
     log_format: str
@@ -82,6 +85,7 @@ def load_config(
         "sns_quota": ({}, "default"),
         "journal_keep": (format_duration(DEFAULT_KEEP_MS), "default"),
         "journal_max_size": (format_size(DEFAULT_MAX_BYTES), "default"),
+        "metrics_listen": (_OFF, "default"),
         "trust_clock": (False, "default"),
         "drain_timeout": (DEFAULT_DRAIN, "default"),
         "log_format": ("auto", "default"),
@@ -105,6 +109,7 @@ def load_config(
         local_port=read["local_port"],
         sns_quota=read["sns_quota"],
         journal=Keep(keep_ms=read["journal_keep"], max_bytes=read["journal_max_size"]),
+        metrics_listen=read["metrics_listen"],
         trust_clock=read["trust_clock"],
         drain_timeout_s=read["drain_timeout"],
         log_format=read["log_format"],
@@ -187,6 +192,15 @@ def _seconds(key: str, value: object, source: str) -> float:
         raise ConfigError(key, source, str(exc)) from None
 
 
+def _listen(key: str, value: object, source: str) -> Listen | None:
+    key = written_in_files(key)
+    text = _text(key, value, source)
+    try:
+        return None if text == _OFF else parse_listen(text)
+    except ValueError as exc:
+        raise ConfigError(key, source, str(exc)) from None
+
+
 def _keep(key: str, value: object, source: str) -> int:
     return _at_least(format_duration(_LEAST_KEEP_MS), parse_duration, key, value, source)
 
@@ -261,6 +275,7 @@ _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "sns_quota": _quota,
     "journal_keep": _keep,
     "journal_max_size": _size,
+    "metrics_listen": _listen,
     "trust_clock": _flag,
     "drain_timeout": _seconds,
     "log_format": _log_format,
@@ -278,6 +293,8 @@ MEANINGS: dict[str, str] = {
     f"[default: {format_duration(DEFAULT_KEEP_MS)}]",
     "journal_max_size": "How large the store may become before the oldest entries of the journal go. "
     f"[default: {format_size(DEFAULT_MAX_BYTES)}]",
+    "metrics_listen": f"Where Prometheus may read metrics on this machine, such as {EXAMPLE}; the admin socket has them, too. "
+    f"[default: {_OFF}]",
     "trust_clock": "With true, the wall clock is believed, whatever it says.",
     "alerts_topic": "The SNS topic that gets one message when fires of a schedule fail or are late, and one when they do not any more.",
     "log_format": "How the log is written: json, one object a line, or text; auto is text on a terminal and json elsewhere. [default: auto]",

@@ -95,3 +95,17 @@ def test_a_bound_of_the_journal_that_is_none_is_refused(load, line, says):
 def test_an_unknown_setting_names_the_nearest(load, text, says):
     with pytest.raises(ConfigError, match=says):
         load(text)
+
+
+def test_metrics_are_served_on_a_port_only_if_one_is_named(load):
+    assert load().metrics_listen is None
+    config = load('[metrics]\nlisten = "127.0.0.1:9464"\n')
+    assert str(config.metrics_listen) == "127.0.0.1:9464"
+    assert config.sources["metrics_listen"].endswith("cronally.toml")
+    assert (
+        load('[metrics]\nlisten = "[::1]:9464"\n', {"CRONALLY_METRICS_LISTEN": "off"}).metrics_listen is None
+    )
+    with pytest.raises(
+        ConfigError, match=r"metrics\.listen from .*0\.0\.0\.0:9464' could be reached from other"
+    ):
+        load('[metrics]\nlisten = "0.0.0.0:9464"\n')

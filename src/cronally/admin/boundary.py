@@ -57,8 +57,17 @@ _READING: Final = frozenset({"GET", "HEAD"})
 class Boundary:
     """Takes requests to their handlers, and what comes of them back."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        place: str = "the admin socket",
+        check: Callable[[web.Request], None] | None = None,
+    ) -> None:
+        """place: what is spoken of when there is nothing at a path. check: refuses requests by what is in their head."""
         self._connections = connections
+        self._place = place
+        self._check = check
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._changes = asyncio.Semaphore(CHANGES_AT_ONCE)
 
@@ -90,7 +99,7 @@ class Boundary:
                 note_bug(request, exc)
             response = error_response(exc, status=_status_of(exc))
         except web.HTTPException as exc:
-            response = error_response(_refusal(request, exc), status=exc.status)
+            response = error_response(_refusal(request, exc, self._place), status=exc.status)
         except (ConnectionError, web.RequestPayloadError):
             gone = UsageError("the request's body does not come as its headers say; send all of it")
             response = error_response(gone, status=400)
@@ -113,6 +122,8 @@ class Boundary:
 
     async def _handled(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         _check_head(request)
+        if self._check is not None:
+            self._check(request)
         connection = request.protocol
         if request.path in _WITHOUT_TURN:
             with self._connections.work(connection):
@@ -208,14 +219,14 @@ def _status_of(exc: CronallyError) -> int:
     return 400 if exc.exit_code == 3 else 500  # 3: the other side speaks another version
 
 
-def _refusal(request: web.Request, exc: web.HTTPException) -> CronallyError:
+def _refusal(request: web.Request, exc: web.HTTPException, where: str) -> CronallyError:
     place = f"{request.method} {request.path[:200]}"
     match exc:
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(exc.allowed_methods))
             return UsageError(f"{place} is not possible; this path takes {allowed}")
         case web.HTTPNotFound():
-            return UsageError(f"the admin socket has nothing at {place}")
+            return UsageError(f"{where} has nothing at {place}")
         case web.HTTPExpectationFailed():
             return UsageError("the only Expect that can be met is 100-continue; leave it out")
     return UsageError(exc.text or exc.reason)

@@ -20,6 +20,8 @@ MAX_HEADERS: Final = 64  # our client sends five
 MAX_LINE_BYTES: Final = 8_190  # of the request line, and of one header; what web servers take
 READ_AHEAD_BYTES: Final = 65_536  # twice as much waits in memory for its reader, then the client has to wait
 
+MAX_METRICS_CONNECTIONS: Final = 8  # on the port for metrics, where anybody on the machine may come
+
 # --- requests -------------------------------------------------------------------------------------------------------
 
 BODY_S: Final = 30.0  # in which a whole body has to come

@@ -42,6 +42,7 @@ from cronally.admin.limits import (
     STOP_S,
     connection_limit,
 )
+from cronally.admin.metrics import Health, Metrics
 from cronally.admin.requests import (
     ApplyBody,
     backup_wish,
@@ -86,7 +87,7 @@ _AN_INSTANT: Final = "2026-12-24T18:00:00Z, or 2026-12-24T18:00 for the local ti
 
 
 class AdminServer:
-    """Serves *service* on a Unix socket. Attributes: events: the answers that go on.
+    """Serves *service* on a Unix socket. Attributes: events: the answers that go on. metrics: what answers ``/metrics``.
 
     Args: socket_path: at most 107 bytes; its directory is made if it is missing. Errors of ``start``: UsageError for
         the path, CronallyError if it cannot be made or another daemon answers there.
@@ -96,6 +97,7 @@ class AdminServer:
         self.socket_path = socket_path
         self.connections = Connections(most=connection_limit())
         self.events = EventStreams(service, clock)
+        self.metrics = Metrics(reporting, clock)
         self._service = service
         self._reporting = reporting
         self._clock = clock
@@ -140,6 +142,7 @@ class AdminServer:
     def _app(self, boundary: Boundary) -> web.Application:
         app = web.Application(middlewares=[boundary.answer])
         name = "/v1/schedules/{name}"
+        health = Health(self._reporting)
         app.add_routes(
             [
                 web.get("/v1/schedules", self._list),
@@ -162,8 +165,9 @@ class AdminServer:
                 web.get("/v1/topics", self._topics),
                 web.get("/v1/status", self._status),
                 web.get("/v1/overview", self._overview),
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
+                web.get("/metrics", self.metrics.answer),
+                web.get("/healthz", health.healthz),
+                web.get("/readyz", health.readyz),
             ]
         )
         return app
@@ -452,13 +456,6 @@ class AdminServer:
         query = query_of(request, "coming")
         most = whole_number(query, "coming", default=20, least=0, most=wire.MAX_COMING)
         return _answer(overview_answer(await self._reporting.overview(most)))
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return _json({"ok": True})
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        because = self._reporting.not_ready_because
-        return _json({"ready": because is None, "because": because}, status=503 if because else 200)
 
     # --- who and when -----------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class Figures:
 
     Attributes: fates, attempts and the distributions: as in ``Measures``. counts, size_bytes: None while the store cannot be
         read. refusing: the first 20 of refusing_count topics; pending is 0 while the store cannot be read. quotas: of what has
-        been sent to. credentials: None with a stand-in.
+        been sent to. watermark: None before the first recovery. credentials: None with a stand-in.
     """
 
     version: str
@@ -62,7 +62,7 @@ class Figures:
     commit_failures: int
     store_failures: int
     in_flight: int
-    watermark: UtcMs
+    watermark: UtcMs | None
     counts: StoreCounts | None
     size_bytes: int | None
     max_size_bytes: int

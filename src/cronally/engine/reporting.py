@@ -166,7 +166,7 @@ class Reporting:
             commit_failures=measures.commit_failures,
             store_failures=measures.store_failures,
             in_flight=self._core.in_flight_count(),
-            watermark=self._core.watermark(now),
+            watermark=self._core.watermark(now) if self._core.planned_through else None,
             counts=counts,
             size_bytes=size_bytes,
             max_size_bytes=self.keep.max_bytes,

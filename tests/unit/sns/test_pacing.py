@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cronally.engine.figures import QuotaUse
+from cronally.instants import MonoS
 from cronally.sns.pacing import Pacing, quota_per_s
 
 VIRGINIA = "arn:aws:sns:us-east-1:123456789012:reports"
@@ -124,3 +126,18 @@ def test_a_clock_that_stands_still_or_goes_back_gives_nothing():
     pacing.take(VIRGINIA, 100, 5.0)
     assert not has_room(pacing, VIRGINIA, 1, 4.0)
     assert not has_room(pacing, VIRGINIA, 1, 5.0)
+
+
+def test_it_tells_how_each_quota_is_used():
+    pacing = Pacing({"us-east-1": 100, "eu-west-1": 0})
+    standard, fifo = "arn:aws:sns:us-east-1:123456789012:a", "arn:aws:sns:us-east-1:123456789012:a.fifo"
+    pacing.take(standard, 30, MonoS(0))
+    pacing.take(standard, 30, MonoS(0))
+    pacing.take(fifo, 1, MonoS(0))
+    pacing.take("arn:aws:sns:eu-west-1:123456789012:a", 5, MonoS(0))
+    pacing.throttled(fifo, MonoS(0))
+    first, second = pacing.uses(MonoS(0.1))
+    assert first == QuotaUse("us-east-1", False, 100, 100, pytest.approx(50), 60, 0)
+    assert second[:3] == ("us-east-1", True, 100)
+    assert second.rate < 100
+    assert (second.sent, second.throttled) == (1, 1)
