@@ -46,7 +46,7 @@ class FateKey(NamedTuple):
 
 _PUBLISHED = State.PUBLISHED  # to look it up in the enum takes ten times as long
 _SCHEDULED = Kind.SCHEDULED
-_ON_TIME = FateKey(_PUBLISHED, None, _SCHEDULED)
+_USUAL = FateKey(_PUBLISHED, None, _SCHEDULED)
 _ANSWERED = str(OutcomeClass.PUBLISHED.value)
 
 
@@ -92,25 +92,25 @@ class Measures(Hooks):
             )
 
     def committed(self, entries: Sequence[JournalEntry]) -> None:
+        usual = [entry for entry in entries if entry.state is _PUBLISHED and entry.kind is _SCHEDULED]
         late_us = [
             entry.lateness_us
-            for entry in entries
-            if entry.state is _PUBLISHED
-            and entry.attempts == 1
-            and entry.kind is _SCHEDULED
-            and entry.asked_at is None
-            and entry.lateness_us is not None
+            for entry in usual
+            if entry.attempts == 1 and entry.asked_at is None and entry.lateness_us is not None
         ]
+        self.fates[_USUAL] += len(usual)
         self._recent_us.extend(late_us)
         self.lateness.extend(late_us)
-        if len(late_us) == len(entries):
-            self.fates[_ON_TIME] += len(late_us)
-            return
-        for entry in entries:
-            if entry.state is not State.PENDING:
-                self.fates[FateKey(entry.state, entry.reason, entry.kind)] += entry.count
-            if entry.attempts > 1 and entry.released_at is not None:
-                self.retries += 1
+        if len(usual) < len(entries):
+            for entry in entries:
+                if entry.state is not _PUBLISHED or entry.kind is not _SCHEDULED:
+                    self._count(entry)
+        if len(late_us) < len(entries):
+            self.retries += sum(entry.attempts > 1 and entry.released_at is not None for entry in entries)
+
+    def _count(self, entry: JournalEntry) -> None:
+        if entry.state is not State.PENDING:
+            self.fates[FateKey(entry.state, entry.reason, entry.kind)] += entry.count
 
     def commit_ended(self, took_s: float, *, is_done: bool) -> None:
         if is_done:

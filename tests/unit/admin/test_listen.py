@@ -33,5 +33,5 @@ def test_an_address_that_others_reach_is_refused_with_the_reason(text):
     + ["::1:9464", "example.com:9464", "*:9464", "[::1%lo]:9464", "127.0.0.1:٣"],
 )
 def test_what_is_no_address_says_how_to_write_one(text):
-    with pytest.raises(ValueError, match="write (it as )?127.0.0.1:9464"):
+    with pytest.raises(ValueError, match=r"write (it as )?127\.0\.0\.1:9464"):
         parse_listen(text)
