@@ -149,8 +149,10 @@ def test_who_names_this_machine_is_answered(daemon, port, host):
         "127.0.0.1.evil.example:80",
         "10.0.0.1",
         "",
-    ]
-    + ["localhost:x", "[::2]", "::1"],
+        "localhost:x",
+        "[::2]",
+        "::1",
+    ],
 )
 def test_a_name_that_was_pointed_here_is_refused(daemon, port, host):
     status, _, text = ask(port, Host=host)
