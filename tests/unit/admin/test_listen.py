@@ -29,8 +29,10 @@ def test_an_address_that_others_reach_is_refused_with_the_reason(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "9464", ":9464", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:9e3"]
-    + ["::1:9464", "example.com:9464", "*:9464", "[::1%lo]:9464", "127.0.0.1:٣"],
+    [
+        *("", "9464", ":9464", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:9e3"),
+        *("::1:9464", "example.com:9464", "*:9464", "[::1%lo]:9464", "127.0.0.1:٣"),
+    ],
 )
 def test_what_is_no_address_says_how_to_write_one(text):
     with pytest.raises(ValueError, match=r"write (it as )?127\.0\.0\.1:9464"):
