@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,26 @@ def test_it_listens_on_its_unix_socket_and_on_no_port(installation):
         assert not [row[1] for row in table if row[3] == "0A" and f"socket:[{row[9]}]" in own]
     paths = [line.split()[7:] for line in (process / "net/unix").read_text().splitlines()[1:]]
     assert [str(installation.socket)] in paths
+    assert installation.stop() == 0
+
+
+def test_metrics_are_served_on_the_port_that_is_named_and_a_port_in_use_is_refused(installation):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = installation.home / "cronally.toml"
+        settings.write_text(f'[metrics]\nlisten = "{listen}"\n')
+        done = installation.run("serve", "--config", str(settings))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert (
+            f"cronally: metrics.listen: nobody can listen on {listen} (Addr" in done.stderr.splitlines()[-1]
+        )
+    installation.start("--config", str(settings))
+    with urllib.request.urlopen(f"http://{listen}/metrics", timeout=20) as reply:
+        text = reply.read().decode()
+    assert "cronally_ready 1.0" in text
+    assert "cronally_watermark_lag_seconds" in text
     assert installation.stop() == 0
 
 
