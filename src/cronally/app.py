@@ -320,7 +320,9 @@ class _Daemon:
             await server.start()
             stack.push_async_callback(server.close)
             if config.metrics_listen is not None:
-                metrics_port = MetricsPort(server.metrics, reporting, config.metrics_listen)
+                metrics_port = MetricsPort(
+                    server.metrics, reporting, self._clock, listen=config.metrics_listen
+                )
                 await metrics_port.start()
                 stack.push_async_callback(metrics_port.close)
             async with asyncio.TaskGroup() as tasks:

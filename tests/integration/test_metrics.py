@@ -10,11 +10,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from cronally.admin.limits import MAX_METRICS_CONNECTIONS
+from cronally.admin.limits import MAX_METRICS_CONNECTIONS, METRICS_PACE_S
 from cronally.admin.listen import Listen
 from cronally.admin.metrics_port import MetricsPort
+from cronally.clock import SystemClock
 from cronally.errors import CronallyError
 from support.daemon import running_daemon
+from support.fake_clock import FakeClock
 from support.raw_client import RawClient, request
 
 _TIMEOUT_S = 20.0
@@ -26,9 +28,14 @@ def daemon(tmp_path):
         yield daemon
 
 
+def served_at(daemon, listen, clock=None):
+    # The daemon's clock stands still, and would have a second request wait for ever.
+    return MetricsPort(daemon.server.metrics, daemon.reporting, clock or SystemClock(), listen=listen)
+
+
 @pytest.fixture
 def port(daemon):
-    served = MetricsPort(daemon.server.metrics, daemon.reporting, Listen("127.0.0.1", 0))
+    served = served_at(daemon, Listen("127.0.0.1", 0))
     daemon.call(served.start())
     yield served
     daemon.call(served.close())
@@ -179,8 +186,46 @@ def test_connections_that_ask_nothing_keep_nobody_out(daemon, port):
             one.close()
 
 
+def test_requests_that_come_too_fast_wait_refused_ones_too(daemon):
+    clock = FakeClock()
+    served = served_at(daemon, Listen("127.0.0.1", 0), clock)
+    daemon.call(served.start())
+    assert ask(served, "/healthz")[0] == 200
+    with socket.create_connection(("127.0.0.1", served.port), timeout=_TIMEOUT_S) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        while not served._turns.locked():
+            daemon.call(clock.settle())
+        connection.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            connection.recv(1)
+        connection.settimeout(_TIMEOUT_S)
+        daemon.call(clock.advance(METRICS_PACE_S))
+        assert connection.recv(100).startswith(b"HTTP/1.1 403 ")
+    daemon.call(served.close())
+
+
+def test_who_leaves_before_the_request_had_its_turn_leaves_nothing_behind(daemon):
+    clock = FakeClock()
+    served = served_at(daemon, Listen("127.0.0.1", 0), clock)
+    daemon.call(served.start())
+    assert ask(served, "/healthz")[0] == 200
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=_TIMEOUT_S) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    async def waiting():
+        await clock.settle()
+        return len(served._turns._waiters or ())
+
+    while served.connections.count:
+        assert daemon.call(waiting()) <= MAX_METRICS_CONNECTIONS
+    daemon.call(clock.advance(1))
+    assert ask(served, "/healthz")[0] == 200
+    daemon.call(served.close())
+
+
 def test_a_port_in_use_is_said_to_be(daemon, port):
-    second = MetricsPort(daemon.server.metrics, daemon.reporting, Listen("127.0.0.1", port.port))
+    second = served_at(daemon, Listen("127.0.0.1", port.port))
     with pytest.raises(
         CronallyError, match=rf"metrics.listen: nobody can listen on 127.0.0.1:{port.port} \(Addr"
     ):
@@ -191,7 +236,7 @@ def test_a_port_in_use_is_said_to_be(daemon, port):
 def test_ipv6_is_spoken(daemon):
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
-    served = MetricsPort(daemon.server.metrics, daemon.reporting, Listen("::1", 0))
+    served = served_at(daemon, Listen("::1", 0))
     try:
         daemon.call(served.start())
     except CronallyError as exc:

@@ -62,9 +62,9 @@ class Boundary:
         connections: Connections,
         *,
         place: str = "the admin socket",
-        check: Callable[[web.Request], None] | None = None,
+        check: Callable[[web.Request], Awaitable[None]] | None = None,
     ) -> None:
-        """place: what is spoken of when there is nothing at a path. check: refuses requests by what is in their head."""
+        """place: what is spoken of when there is nothing at a path. check: has requests wait, or refuses them by their head."""
         self._connections = connections
         self._place = place
         self._check = check
@@ -123,7 +123,7 @@ class Boundary:
     async def _handled(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         _check_head(request)
         if self._check is not None:
-            self._check(request)
+            await self._check(request)
         connection = request.protocol
         if request.path in _WITHOUT_TURN:
             with self._connections.work(connection):

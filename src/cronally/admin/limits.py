@@ -21,6 +21,7 @@ MAX_LINE_BYTES: Final = 8_190  # of the request line, and of one header; what we
 READ_AHEAD_BYTES: Final = 65_536  # twice as much waits in memory for its reader, then the client has to wait
 
 MAX_METRICS_CONNECTIONS: Final = 8  # on the port for metrics, where anybody on the machine may come
+METRICS_PACE_S: Final = 0.01  # between two requests there: 100 a second take a twelfth of a core
 
 # --- requests -------------------------------------------------------------------------------------------------------
 

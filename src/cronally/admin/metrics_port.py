@@ -4,7 +4,8 @@
 2. ``GET`` of ``/metrics``, ``/healthz`` and ``/readyz``, and nothing else; no request changes anything.
 3. A page in a browser on this machine cannot read it by a name that it has pointed here (DNS rebinding): Host has to name the
    machine itself.
-4. It has few connections of its own, so it takes none from the admin socket.
+4. It has few connections of its own, so it takes none from the admin socket, and what comes too fast waits: anybody on this
+   machine may ask, and nobody of them may make a fire late.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from aiohttp import web
 
 from cronally.admin.boundary import Boundary
 from cronally.admin.connections import Connections
-from cronally.admin.limits import MAX_METRICS_CONNECTIONS, STOP_S
+from cronally.admin.limits import MAX_METRICS_CONNECTIONS, METRICS_PACE_S, STOP_S
 from cronally.admin.metrics import Health
 from cronally.errors import CronallyError
 
 if TYPE_CHECKING:
     from cronally.admin.listen import Listen
     from cronally.admin.metrics import Metrics
+    from cronally.clock import Clock
     from cronally.engine.reporting import Reporting
 
 _BACKLOG: Final = 16
@@ -33,12 +35,15 @@ _HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class MetricsPort:
     """Serves *metrics* at *listen*. Attributes: port: where it listens, once it does. Errors of ``start``: CronallyError if nobody can listen there."""
 
-    def __init__(self, metrics: Metrics, reporting: Reporting, listen: Listen) -> None:
+    def __init__(self, metrics: Metrics, reporting: Reporting, clock: Clock, *, listen: Listen) -> None:
         self.connections = Connections(most=MAX_METRICS_CONNECTIONS)
         self.port = listen.port
         self._metrics = metrics
         self._health = Health(reporting)
+        self._clock = clock
         self._listen = listen
+        self._turns = asyncio.Semaphore(1)
+        self._next_s: float = clock.mono()
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
 
@@ -77,8 +82,13 @@ class MetricsPort:
             await self._runner.cleanup()
             self._runner = None
 
-    def _check(self, request: web.Request) -> None:
-        """Refuse a request that does not come from here, or wants more than to read."""
+    async def _check(self, request: web.Request) -> None:
+        """Have a request wait that comes too fast; refuse one that does not come from here, or wants more than to read."""
+        async with self.connections.turn(request.protocol, self._turns):
+            wait_s = self._next_s - self._clock.mono()
+            if wait_s > 0:
+                await self._clock.sleep(wait_s)
+            self._next_s = self._clock.mono() + METRICS_PACE_S
         hosts = request.headers.getall("Host", [])
         host = hosts[0].strip().lower() if len(hosts) == 1 else ""
         name, colon, port = host.rpartition(":")
