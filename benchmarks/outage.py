@@ -221,6 +221,7 @@ class _House:
             self.reporting,
             clock,
             self.counting,
+            self.engine.allowed,
         )
         self._running: asyncio.Task[None] | None = None
         self.recovery_s = 0.0

@@ -276,6 +276,7 @@ class _Daemon:
                     self._clock, released_at=parse_rfc3339(RELEASED_AT), is_trusted=config.trust_clock
                 ),
                 armed_budget_bytes=armed_budget(available_memory()),
+                topics=config.sns_topics,
             )
             zone_watch = ZoneWatch(engine.core, store, self._clock, journalist)
             retention = Retention(
@@ -310,6 +311,7 @@ class _Daemon:
                 reporting,
                 self._clock,
                 journalist,
+                engine.allowed,
                 topic_maker=stand_in,
                 backup_maker=store,
                 quota_per_s=lambda region, is_fifo: quota_per_s(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cronally.admin.listen import EXAMPLE, parse_listen
 from cronally.admin.paths import check_path, default_socket, state_directory
+from cronally.domain.allowed import MOST_PATTERNS, parse_topic_pattern
 from cronally.domain.durations import HOUR_MS, format_duration, parse_duration
 from cronally.domain.sizes import format_size, parse_size
 from cronally.domain.topic import parse_topic_arn
@@ -42,7 +43,7 @@ class Config:
 
     Fields: store_path: SQLite file. socket: admin socket. is_local: publish to the local stand-in. local_port: where it is
         started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
-        absent for what AWS publishes. journal: how much of it is kept. metrics_listen: where metrics are served over TCP,
+        absent for what AWS publishes. sns_topics: patterns of the topics that may be published to, None for all. journal: how much of it is kept. metrics_listen: where metrics are served over TCP,
         None for nowhere. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
         attempts in flight. log_format: one of LOG_FORMATS. alerts_topic: ARN, None to tell nobody. sources: for each key where
         its value came from.
@@ -53,6 +54,7 @@ class Config:
     is_local: bool
     local_port: int
     sns_quota: Mapping[str, float]
+    sns_topics: tuple[str, ...] | None
     journal: Keep
     metrics_listen: Listen | None
     trust_clock: bool
@@ -83,6 +85,7 @@ def load_config(
         "local": (False, "default"),
         "local_port": (DEFAULT_LOCAL_PORT, "default"),
         "sns_quota": ({}, "default"),
+        "sns_topics": (None, "default"),
         "journal_keep": (format_duration(DEFAULT_KEEP_MS), "default"),
         "journal_max_size": (format_size(DEFAULT_MAX_BYTES), "default"),
         "metrics_listen": (_OFF, "default"),
@@ -108,6 +111,7 @@ def load_config(
         is_local=read["local"],
         local_port=read["local_port"],
         sns_quota=read["sns_quota"],
+        sns_topics=read["sns_topics"],
         journal=Keep(keep_ms=read["journal_keep"], max_bytes=read["journal_max_size"]),
         metrics_listen=read["metrics_listen"],
         trust_clock=read["trust_clock"],
@@ -267,12 +271,36 @@ def _log_format(key: str, value: object, source: str) -> str:
     return read
 
 
+def _topics(key: str, value: object, source: str) -> tuple[str, ...] | None:
+    """Read the list of a file, or the text of a variable, with commas between."""
+    key = written_in_files(key)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list):
+        raise ConfigError(
+            key, source, 'must be a list such as ["arn:aws:sns:us-east-1:123456789012:reports*"]'
+        )
+    if not 1 <= len(value) <= MOST_PATTERNS:
+        raise ConfigError(
+            key,
+            source,
+            f"takes 1 to {MOST_PATTERNS:,} topics and there are {len(value):,}; leave it out to allow all",
+        )
+    try:
+        return tuple(dict.fromkeys(map(parse_topic_pattern, value)))
+    except ValueError as exc:
+        raise ConfigError(key, source, str(exc)) from None
+
+
 _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "store": _store,
     "socket": _socket,
     "local": _flag,
     "local_port": _port,
     "sns_quota": _quota,
+    "sns_topics": _topics,
     "journal_keep": _keep,
     "journal_max_size": _size,
     "metrics_listen": _listen,
@@ -289,6 +317,8 @@ MEANINGS: dict[str, str] = {
     "local_port": f"Where the stand-in is started. [default: {DEFAULT_LOCAL_PORT}]",
     "sns_quota": "Messages a second that SNS takes in each region, such as us-east-1=50000,default=0; 0 is no pacing. "
     "[default: the quotas that AWS publishes]",
+    "sns_topics": "Topics that may be published to, with * for any characters of a part of the ARN, such as "
+    "arn:aws:sns:us-east-1:123456789012:reports*. [default: all]",
     "journal_keep": "How long the journal says what became of a fire, an hour or more. "
     f"[default: {format_duration(DEFAULT_KEEP_MS)}]",
     "journal_max_size": "How large the store may become before the oldest entries of the journal go. "

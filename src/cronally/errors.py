@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_SHOWN_PATTERNS = 5  # of a list in a sentence
+
 
 def printable(text: str) -> str:
     """Return *text* on one line, with a code for each character that is not to be seen or changes how others are.
@@ -76,6 +78,20 @@ class FieldError(UsageError):
     def __init__(self, field: str, reason: str) -> None:
         self.field, self.reason = field, reason
         super().__init__(f"{field}: {reason}")
+
+
+class TopicNotAllowed(FieldError):  # noqa: N818 - says the state
+    """The operator's list has no place for a topic. Attributes: topic. patterns: the list."""
+
+    def __init__(self, topic: str, patterns: Sequence[str]) -> None:
+        self.topic, self.patterns = topic, tuple(patterns)
+        more = len(patterns) - _SHOWN_PATTERNS
+        shown = f"{', '.join(patterns[:_SHOWN_PATTERNS])}{f' and {more:,} more' if more > 0 else ''}"
+        super().__init__(
+            "topic",
+            f"{topic[:400]} is not among the topics that this daemon may publish to (sns.topics: {shown}); use one of those, "
+            "or have its operator add this one",
+        )
 
 
 class ConfigError(UsageError):

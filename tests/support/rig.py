@@ -103,8 +103,9 @@ def assembled(
     armed_budget_bytes: int = DEFAULT_BUDGET_BYTES,
     watch: ClockWatch | None = None,
     backup_maker: BackupMaker | None = None,
+    topics: Sequence[str] | None = None,
 ) -> Rig:
-    """Put an engine together. hooks: in the place of those that measure lateness."""
+    """Put an engine together. topics: patterns of those allowed. hooks: in the place of those that measure lateness."""
     observed = _Observed()
     engine = Engine(
         store,
@@ -114,6 +115,7 @@ def assembled(
         watch=watch,
         jitter=jitter,
         armed_budget_bytes=armed_budget_bytes,
+        topics=topics,
     )
     reporting = Reporting(
         engine.core,
@@ -133,6 +135,7 @@ def assembled(
         reporting,
         clock,
         observed,
+        engine.allowed,
         backup_maker=backup_maker,
     )
     return Rig(clock, store, publisher, engine, service, reporting)
@@ -151,8 +154,9 @@ async def running_engine(
     quota: float | None = None,
     watch: ClockWatch | None = None,
     backup_maker: BackupMaker | None = None,
+    topics: Sequence[str] | None = None,
 ) -> AsyncIterator[Rig]:
-    """Run an engine for the block. room, quota: the publisher's, see there. hooks: in the place of those that measure lateness. crash: leave without stopping it in order, as ``kill -9`` does."""
+    """Run an engine for the block. room, quota: the publisher's, see there. topics: patterns of those allowed. hooks: in the place of those that measure lateness. crash: leave without stopping it in order, as ``kill -9`` does."""
     clock = clock or FakeClock()
     store = cast("Store", MemoryStore() if store is None else store)
     publisher = RecordingPublisher(clock, script)
@@ -165,6 +169,7 @@ async def running_engine(
         armed_budget_bytes=armed_budget_bytes,
         watch=watch,
         backup_maker=backup_maker,
+        topics=topics,
     )
     engine = rig.engine
     first = await _while_time_passes(clock, engine.recover(await store.open()))

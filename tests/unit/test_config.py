@@ -57,6 +57,35 @@ def test_a_quota_that_is_none_is_refused(load, line, says):
         load(f"[sns.quota]\n{line}\n")
 
 
+def test_topics_are_a_list_of_the_file_or_a_variable_and_all_without_one(load):
+    here = "arn:aws:sns:us-east-1:123456789012:"
+    assert load().sns_topics is None
+    config = load(f'[sns]\ntopics = ["{here}reports*", "{here}mail", "{here}mail"]\n')
+    assert config.sns_topics == (f"{here}reports*", f"{here}mail")
+    config = load(f'[sns]\ntopics = ["{here}mail"]\n', {"CRONALLY_SNS_TOPICS": f"{here}a*, {here}b,"})
+    assert config.sns_topics == (f"{here}a*", f"{here}b")
+    assert config.sources["sns_topics"] == "CRONALLY_SNS_TOPICS"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "topics = []",
+            "sns.topics from .*takes 1 to 1,000 topics and there are 0; leave it out to allow all",
+        ),
+        ('topics = ["*"]', "sns.topics from .*'\\*' is no pattern of topics; write the ARN of a topic"),
+        ("topics = [5]", "5 is not text; write the ARN"),
+        ("topics = 5", "must be a list such as"),
+        ('topics = ","', "takes 1 to 1,000 topics and there are 0"),
+        ('topic = ["a"]', "did you mean 'sns.topics'"),
+    ],
+)
+def test_a_list_of_topics_that_is_none_is_refused(load, text, says):
+    with pytest.raises(ConfigError, match=says):
+        load(f"[sns]\n{text}\n")
+
+
 def test_how_much_of_the_journal_is_kept_can_be_set(load):
     assert load().journal == Keep(keep_ms=30 * DAY_MS, max_bytes=2 << 30)
     config = load('[journal]\nkeep = "90d"\nmax_size = "500MiB"\n', {"CRONALLY_JOURNAL_KEEP": "1h"})

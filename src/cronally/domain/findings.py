@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cronally.domain.allowed import NOT_ALLOWED
 from cronally.domain.sizes import format_size
 from cronally.domain.topic_policies import publish_policy
 from cronally.instants import UtcMs, format_utc, to_datetime
@@ -170,6 +171,12 @@ def topic_finding(
     is_absent = state.problem is None and not state.exists
     name, region = topic.rpartition(":")[2], topic.split(":")[3]
     create = f"cronally topics create {name}{' --fifo' if name.endswith('.fifo') else ''} --region {region}"
+    if refused == NOT_ALLOWED:
+        return failed(
+            check,
+            "schedules name it, and the daemon holds their fires back: it is not among the topics of sns.topics",
+            "add it there and have the daemon read its settings again (SIGHUP), or give the schedules another topic",
+        )
     if refused is not None:
         is_denial = "authoriz" in refused.lower() or "denied" in refused.lower()
         fix = (

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from cronally.clock import Clock
+    from cronally.domain.allowed import AllowedTopics
     from cronally.domain.model import Pause
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.core import Core
@@ -100,6 +101,7 @@ class Applying:
         edits: Edits,
         core: Core,
         clock: Clock,
+        allowed: AllowedTopics,
         put: Callable[[str, Mapping[str, object]], Awaitable[str]],
         remove: Callable[[str], Awaitable[object]],
     ) -> None:
@@ -107,6 +109,7 @@ class Applying:
         self._edits = edits
         self._core = core
         self._clock = clock
+        self._allowed = allowed
         self._put = put
         self._remove = remove
         self.topics: set[str] = set()
@@ -267,6 +270,7 @@ class Applying:
             given = document.pop("name", None)
             name = given if isinstance(given, str) else None
             spec = from_document(given, document)
+            self._allowed.check(spec.topic)
             if spec.name in self._line_of:
                 raise FieldError("name", f"line {self._line_of[spec.name]} has the same one")
             self._line_of[spec.name] = number

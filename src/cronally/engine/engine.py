@@ -6,10 +6,12 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+from cronally.domain.allowed import AllowedTopics
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES
 from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.core import Core
 from cronally.engine.edits import Edits
+from cronally.engine.gate import Gate
 from cronally.engine.hooks import Hooks
 from cronally.engine.loop import Loop
 from cronally.engine.orders import Orders
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Fires what the store holds, through the publisher, by the clock."""
+    """Fires what the store holds, through the publisher, by the clock. Attributes: allowed: the topics it may publish to."""
 
     def __init__(
         self,
@@ -40,11 +42,13 @@ class Engine:
         watch: ClockWatch | None = None,
         jitter: Callable[[], float] = random.random,
         armed_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+        topics: Sequence[str] | None = None,
     ) -> None:
-        """watch: says whether the clock can be believed; by default it can."""
+        """watch: says whether the clock can be believed; by default it can. topics: patterns of those allowed; None: all."""
         hooks = hooks or Hooks()
         self._store = store
-        self._publisher = publisher
+        self.allowed = AllowedTopics(topics)
+        self._publisher = publisher = Gate(publisher, self.allowed, clock)
         self._clock = clock
         self.core = Core()
         self.settler = Settler(self.core, store, clock, hooks, on_committed=self._note_committed)
@@ -65,7 +69,7 @@ class Engine:
             armed_budget_bytes=armed_budget_bytes,
         )
         self.edits = Edits(self.core, store, self.loop, self.set_back, clock, hooks)
-        self.orders = Orders(store, self.loop, clock)
+        self.orders = Orders(store, self.loop, clock, self.allowed)
 
     async def recover(self, opened: Opened) -> Sequence[Fire]:
         """Load the timetable of an opened store and decide what was due meanwhile; return the fires to ``run`` with."""
@@ -133,6 +137,12 @@ class Engine:
         await self.settler.flush()
         now = self._clock.wall()
         return self.core.watermark(now) if self.core.doubted_through <= now else None
+
+    def allow(self, topics: Sequence[str] | None) -> None:
+        """From now on publish to *topics*, patterns, alone (None: to all); what waited and may go now is tried at once."""
+        before = set(self.loop.circuits.open)
+        self.allowed.replace(topics)
+        self.loop.retrying.expect_asked(topic for topic in before if self.allowed.allows(topic))
 
     def _note_committed(self) -> None:
         self.loop.note_committed()

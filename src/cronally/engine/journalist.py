@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from cronally.actions import about
+from cronally.domain.allowed import NOT_ALLOWED
 from cronally.domain.durations import HOUR_MS, format_duration
 from cronally.domain.sizes import format_size
 from cronally.domain.zones import tzdata_version
@@ -95,6 +96,13 @@ class Journalist(Measures, Live):
         )
 
     def circuit_opened(self, topic: str, error: str | None) -> None:
+        if error == NOT_ALLOWED:
+            _log.warning(
+                "%s is not among the topics of sns.topics: what is due there waits until it is, or expires",
+                topic,
+                extra={"action": "topic_not_allowed"},
+            )
+            return
         _log.warning(
             "SNS refuses everything for %s (%s): what is due there waits, and one message at a time is tried",
             topic,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
+    from cronally.domain.allowed import AllowedTopics
     from cronally.domain.model import FireKey, JournalEntry
     from cronally.domain.slots import Slots
     from cronally.domain.spec import ScheduleSpec
@@ -78,17 +79,19 @@ class _Found(NamedTuple):
 
 
 class Orders:
-    """Takes them. The caller holds the lock of the edits for each."""
+    """Takes them. The caller holds the lock of the edits for each. Errors of each: TopicNotAllowed, too."""
 
-    def __init__(self, store: Store, loop: Loop, clock: Clock) -> None:
+    def __init__(self, store: Store, loop: Loop, clock: Clock, allowed: AllowedTopics) -> None:
         self._store = store
         self._loop = loop
         self._clock = clock
+        self._allowed = allowed
 
     # --- run --------------------------------------------------------------------------------------------------------
 
     async def run_now(self, stored: StoredSchedule, *, by: str, idempotency_key: str | None) -> str:
         """Write a manual fire and send it; return its id."""
+        self._allowed.check(stored.spec.topic)
         return await to_its_end(self._run_now(stored, by=by, idempotency_key=idempotency_key))
 
     async def _run_now(self, stored: StoredSchedule, *, by: str, idempotency_key: str | None) -> str:
@@ -123,6 +126,8 @@ class Orders:
         await self._loop.put_on_record()  # what has failed just now is final
         found, pending = await self._look_up(names)
         specs = await self._store.specs([one.row.entry.revision_id for one in found])
+        for spec in specs.values():
+            self._allowed.check(spec.topic)
         now = self._clock.wall()
         # All of them before anything is written: what cannot be taken out of a range refuses all.
         reopened = [await self._reopened(one, specs[one.row.entry.revision_id], now) for one in found]
@@ -225,6 +230,7 @@ class Orders:
         Slots that have a backfill fire are left alone. Each ``_SLICE`` is atomic; after a crash the same command makes
         the rest. most: more slots are refused. Errors: UsageError, StoreError, NotReady.
         """
+        self._allowed.check(stored.spec.topic)
         slots, spec = stored.spec.recurrence().slots, stored.spec
         if first > last:
             raise UsageError(

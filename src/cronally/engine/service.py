@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
+    from cronally.domain.allowed import AllowedTopics
     from cronally.domain.spec import ScheduleSpec
     from cronally.domain.zones import Zone
     from cronally.engine.copies import BackupMaker, Contents
@@ -68,6 +69,7 @@ class Service:
         reporting: Reporting,
         clock: Clock,
         live: Live,
+        allowed: AllowedTopics,
         *,
         topic_maker: TopicMaker | None = None,
         backup_maker: BackupMaker | None = None,
@@ -81,6 +83,7 @@ class Service:
         self._reporting = reporting
         self._clock = clock
         self._live = live
+        self._allowed = allowed
         self._topic_maker = topic_maker
         self._backup_maker = backup_maker
         self.quota_per_s = quota_per_s
@@ -206,6 +209,7 @@ class Service:
         if_revision: int | None = None,
     ) -> PutResult:
         spec = from_document(name, document)
+        self._allowed.check(spec.topic)
         stored = await self._store.schedule(name)
         if if_revision is not None:
             _check_revision(name, stored, if_revision)
@@ -360,7 +364,7 @@ class Service:
         async def remove(name: str) -> None:
             await self._edits.remove(await self._stored(name), by=by, drop_pending=False)
 
-        return Applying(self._store, self._edits, self._core, self._clock, put, remove)
+        return Applying(self._store, self._edits, self._core, self._clock, self._allowed, put, remove)
 
     @asynccontextmanager
     async def _changing(self) -> AsyncIterator[None]:

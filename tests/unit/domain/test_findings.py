@@ -1,5 +1,6 @@
 import pytest
 
+from cronally.domain.allowed import NOT_ALLOWED
 from cronally.domain.findings import (
     Health,
     clock_finding,
@@ -132,6 +133,7 @@ def test_the_clock_of_aws(offset_s, trip_s, health, part):
         (TOPIC, THERE, "allowed", "KMSDisabled: off", FAILED, ["SNS refuses all that the daemon sends: KMSDisabled"]),
         (TOPIC, THERE, None, "AuthorizationError: no", FAILED, ["AuthorizationError", "attach this policy"]),
         (TOPIC, ABSENT, None, "NotFound: no", FAILED, ["NotFound", "topics create reports"]),
+        (TOPIC, THERE, None, NOT_ALLOWED, FAILED, ["not among the topics of sns.topics", "SIGHUP"]),
     ],
 )  # fmt: skip
 def test_a_topic(topic, state, decision, refused, health, parts):
