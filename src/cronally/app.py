@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -21,7 +22,7 @@ from cronally.actions import about
 from cronally.admin.metrics_port import MetricsPort
 from cronally.admin.server import AdminServer
 from cronally.clock import SystemClock, WaitResult
-from cronally.config import Config, load_config
+from cronally.config import Config, load_config, reloaded
 from cronally.doctor import Doctor
 from cronally.engine.alerts import Alerts, Troubles
 from cronally.engine.arming import armed_budget
@@ -36,6 +37,7 @@ from cronally.engine.zone_watch import ZoneWatch
 from cronally.errors import CredentialsInvalid, PublishError, StoreError, UsageError
 from cronally.instants import UtcMs, parse_rfc3339
 from cronally.logs import logging_to, silent_logs
+from cronally.service_manager import ServiceManager, Supervision
 from cronally.sns.aws import Aws
 from cronally.sns.credentials import Credentials
 from cronally.sns.local import LocalPublisher, Received, StandIn, find_stand_in, local_credentials
@@ -88,9 +90,13 @@ def serve(
     least that goes into the log.
     Errors: every CronallyError of the parts, before anything is half-started.
     """
-    config = load_config(os.environ, flags, config_file=config_file)
+
+    def read() -> Config:
+        return load_config(os.environ, flags, config_file=config_file)
+
+    config = read()
     with logging_to(sys.stderr, log_level, form=config.log_format):
-        return run(_Daemon(config, SystemClock()).run())
+        return run(_Daemon(config, SystemClock(), read).run())
 
 
 def copy_store(
@@ -239,9 +245,15 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 class _Daemon:
     """One run of ``cronally serve``: start-up, main, shutdown, in this order on the page."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, read: Callable[[], Config]) -> None:
+        """read: reads the settings again; raises UsageError if they cannot be accepted."""
         self._config = config
         self._clock = clock
+        self._read = read
+        self._pacing = Pacing(config.sns_quota)
+        self._manager = ServiceManager.found_in(os.environ)
+        self._supervision = Supervision(self._manager, clock)
+        self._wants_reload = asyncio.Event()
         self._is_stopping = asyncio.Event()
         self._is_hurried = asyncio.Event()
         self._clean_watermark: UtcMs | None = None
@@ -250,6 +262,7 @@ class _Daemon:
         config = self._config
         async with AsyncExitStack() as stack:
             stack.enter_context(self._signals())
+            stack.enter_context(self._supervised())
             store = SqliteStore(config.store_path)
             opened = await store.open()
             self._clean_watermark = opened.watermark if opened.was_clean else None
@@ -263,8 +276,7 @@ class _Daemon:
             store_warning = network_warning(config.store_path)
             if store_warning is not None:
                 _log.warning("%s", store_warning, extra=about("store.on_network"))
-            pacing = Pacing(config.sns_quota)
-            publisher, stand_in, credentials = await self._publisher(stack, pacing)
+            publisher, stand_in, credentials = await self._publisher(stack)
             alerts = await self._alerts(stack, store, credentials, stand_in)
             journalist = Journalist(self._clock, config.journal, alerts=alerts)
             engine = Engine(
@@ -300,9 +312,11 @@ class _Daemon:
                 stand_in=None if stand_in is None else stand_in.url,
                 zone_watch=zone_watch,
                 keep=config.journal,
-                quotas=lambda: pacing.uses(self._clock.mono()),
+                quotas=lambda: self._pacing.uses(self._clock.mono()),
                 credentials=lambda: None if credentials is None else credentials.state(),
             )
+            self._supervision.not_ready_because = lambda: reporting.not_ready_because
+            self._supervision.silence = engine.loop.pulse.silence
             service = Service(
                 engine.core,
                 store,
@@ -315,7 +329,7 @@ class _Daemon:
                 topic_maker=stand_in,
                 backup_maker=store,
                 quota_per_s=lambda region, is_fifo: quota_per_s(
-                    region, is_fifo=is_fifo, given=config.sns_quota
+                    region, is_fifo=is_fifo, given=self._config.sns_quota
                 ),
             )
             server = AdminServer(service, reporting, self._clock, socket_path=config.socket)
@@ -346,8 +360,12 @@ class _Daemon:
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
                     reporting.set_ready()
                     self._announce(stand_in)
+                    self._supervision.ready()
+                    reloading = self._reload_for_ever(engine, retention, journalist, reporting)
+                    running.append(tasks.create_task(reloading, name="reload"))
                     await self._is_stopping.wait()
                     reporting.set_ready("it is stopping")
+                    self._supervision.stopping(self._config.drain_timeout_s)
                     store.abandon_backup()
                     await server.close()
                     await self._drain(engine)
@@ -363,14 +381,12 @@ class _Daemon:
         """Close the store; if all that was sent is on record, as a clean stop."""
         await store.close(watermark=self._clean_watermark)
 
-    async def _publisher(
-        self, stack: AsyncExitStack, pacing: Pacing
-    ) -> tuple[Publisher, StandIn | None, Credentials | None]:
+    async def _publisher(self, stack: AsyncExitStack) -> tuple[Publisher, StandIn | None, Credentials | None]:
         """Return what publishes, the stand-in if there is one, and the credentials to keep fresh beside it."""
         config = self._config
         if not config.is_local:
             credentials = Credentials(self._clock)
-            publisher = SnsPublisher(credentials, self._clock, pacing=pacing)
+            publisher = SnsPublisher(credentials, self._clock, pacing=self._pacing)
             stack.push_async_callback(publisher.close)
             return publisher, None, credentials
         stand_in = await find_stand_in(
@@ -429,6 +445,44 @@ class _Daemon:
             gc.enable()
         return first
 
+    async def _reload_for_ever(
+        self, engine: Engine, retention: Retention, journalist: Journalist, reporting: Reporting
+    ) -> None:
+        """At each SIGHUP, take over what can be taken over of the settings as they are now, or nothing."""
+        while True:
+            await self._wants_reload.wait()
+            self._wants_reload.clear()
+            self._supervision.reloading()
+            try:
+                read = await asyncio.to_thread(self._read)  # a file may be on a disk that hangs
+            except UsageError as exc:
+                _log.error("the settings are not read again, and stay as they were: %s", exc)
+            else:
+                became = reloaded(self._config, read)
+                config = self._config = became.config
+                self._pacing.replace(config.sns_quota)
+                retention.keep = journalist.keep = reporting.keep = config.journal
+                engine.allow(config.sns_topics)
+                for change in became.applied:
+                    _log.info("reload: %s", change)
+                for change in became.waiting:
+                    _log.warning("reload: %s, but not before a restart", change)
+                _log.info("the settings are read again: %d changed", len(became.applied))
+            self._supervision.ready()
+
+    @contextmanager
+    def _supervised(self) -> Iterator[None]:
+        """For the block, tell the service manager how we are."""
+        if self._manager.watchdog_s is not None:
+            with suppress(OSError, ValueError):  # there may be no stderr
+                faulthandler.enable()  # the watchdog's SIGABRT leaves in the log where each thread was
+        telling = asyncio.ensure_future(self._supervision.run())
+        try:
+            yield
+        finally:
+            telling.cancel()
+            self._manager.close()
+
     async def _collect_garbage(self, engine: Engine) -> None:
         """Collect garbage between instants only: in a burst it would cost a quarter more, and hold the loop for long."""
         gc.disable()
@@ -469,22 +523,30 @@ class _Daemon:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT stop in order; a second one skips the wait for what is in flight, and later ones say nothing new."""
+        """SIGTERM and SIGINT stop in order; a second one skips the wait for what is in flight, and later ones say nothing new.
+
+        SIGHUP has the settings read again; one that comes before all is running is heard then.
+        """
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
             (self._is_hurried if self._is_stopping.is_set() else self._is_stopping).set()
 
         # Not the loop's own handlers: as those are removed, a signal would end the process for a moment.
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop)) for number in numbers]
+        wanted = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: self._wants_reload.set}
+        before = {number: _call_on(loop, number, what) for number, what in wanted.items()}
         try:
             yield
         finally:
             # All is on record. One that comes while the interpreter ends would make a clean stop look like none.
             is_over = self._is_stopping.is_set()
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in before.items():
                 signal.signal(number, signal.SIG_IGN if is_over else handler)
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, number: signal.Signals, what: Callable[[], None]) -> Any:
+    """Have signal *number* call *what* on *loop*; return what it did before."""
+    return signal.signal(number, lambda *_: loop.call_soon_threadsafe(what))
 
 
 @dataclass(frozen=True, slots=True)

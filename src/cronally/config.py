@@ -10,7 +10,7 @@ import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cronally.admin.listen import EXAMPLE, parse_listen
 from cronally.admin.paths import check_path, default_socket, state_directory
@@ -45,8 +45,8 @@ class Config:
         started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
         absent for what AWS publishes. sns_topics: patterns of the topics that may be published to, None for all. journal: how much of it is kept. metrics_listen: where metrics are served over TCP,
         None for nowhere. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
-        attempts in flight. log_format: one of LOG_FORMATS. alerts_topic: ARN, None to tell nobody. sources: for each key where
-        its value came from.
+        attempts in flight. log_format: one of LOG_FORMATS. alerts_topic: ARN, None to tell nobody. values: all of that by
+        the keys of the settings. sources: for each key where its value came from. file: of the settings, None without one.
     """
 
     store_path: str
@@ -61,7 +61,9 @@ class Config:
     drain_timeout_s: float
     log_format: str
     alerts_topic: str | None
+    values: Mapping[str, Any]
     sources: Mapping[str, str]
+    file: str | None
 
     @property
     def state_directory(self) -> str:
@@ -104,7 +106,14 @@ def load_config(
     values |= {
         key: (value, f"--{key.replace('_', '-')}") for key, value in flags.items() if value is not None
     }
-    read = {key: _READERS[key](key, *values[key]) for key in _READERS}
+    return _config(
+        {key: _READERS[key](key, *values[key]) for key in _READERS},
+        {key: source for key, (_, source) in values.items()},
+        file or None,
+    )
+
+
+def _config(read: Mapping[str, Any], sources: Mapping[str, str], file: str | None) -> Config:
     return Config(
         store_path=read["store"],
         socket=read["socket"],
@@ -118,8 +127,87 @@ def load_config(
         drain_timeout_s=read["drain_timeout"],
         log_format=read["log_format"],
         alerts_topic=read["alerts_topic"],
-        sources={key: source for key, (_, source) in values.items()},
+        values=read,
+        sources=sources,
+        file=file,
     )
+
+
+# --- showing and changing ---------------------------------------------------------------------------------------------
+
+
+class Setting(NamedTuple):
+    """A setting in force. key: as a file names it. value: as a file would have it. kind: default, file, variable or flag. source: which."""
+
+    key: str
+    value: object
+    kind: str
+    source: str
+
+    @property
+    def text(self) -> str:
+        """The value on one line."""
+        if isinstance(self.value, dict):
+            return (
+                ",".join(f"{name}={rate:g}" for name, rate in self.value.items()) or "as AWS publishes them"
+            )
+        if isinstance(self.value, list):
+            return ",".join(self.value)
+        if self.value is None:
+            return _WITHOUT.get(self.key, "none")
+        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
+
+
+def settings(config: Config) -> list[Setting]:
+    """Return all settings with where they came from, in the order of the documentation."""
+    return [_setting(config, key) for key in _READERS]
+
+
+def _setting(config: Config, key: str) -> Setting:
+    value, source = config.values[key], config.sources[key]
+    kind = (
+        "default"
+        if source == "default"
+        else "flag"
+        if source.startswith("--")
+        else "variable"
+        if source.startswith("CRONALLY_")
+        else "file"
+    )
+    return Setting(written_in_files(key), _WRITERS[key](value) if key in _WRITERS else value, kind, source)
+
+
+class Reloaded(NamedTuple):
+    """What it comes to that settings are read again while a daemon runs.
+
+    Fields: config: in force from now on. applied: what changes at once. waiting: what differs and needs a restart. Both
+        as sentences.
+    """
+
+    config: Config
+    applied: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+def reloaded(running: Config, read: Config) -> Reloaded:
+    """Return what becomes of the settings of a daemon that is *running* now that others were *read*."""
+    differing = [key for key in _READERS if running.values[key] != read.values[key]]
+    told = {key: _difference(_setting(running, key), _setting(read, key)) for key in differing}
+    values, sources = dict(running.values), dict(running.sources)
+    for key in WHILE_RUNNING:
+        values[key], sources[key] = read.values[key], read.sources[key]
+    return Reloaded(
+        _config(values, sources, read.file),
+        tuple(told[key] for key in differing if key in WHILE_RUNNING),
+        tuple(told[key] for key in differing if key not in WHILE_RUNNING),
+    )
+
+
+def _difference(before: Setting, after: Setting) -> str:
+    return f"{after.key}: {before.text} -> {after.text} (from {after.source})"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def _read_file(path: str) -> dict[str, Any]:
@@ -309,6 +397,23 @@ _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "log_format": _log_format,
     "alerts_topic": _topic,
 }
+
+WHILE_RUNNING: Final = ("sns_quota", "sns_topics", "journal_keep", "journal_max_size", "drain_timeout")
+"""The settings that a running daemon takes over when it reads them again; the others need a restart."""
+
+
+_WRITERS: dict[str, Callable[[Any], object]] = {
+    "store": lambda path: f"sqlite:{path}",
+    "sns_quota": dict,
+    "sns_topics": lambda topics: None if topics is None else list(topics),
+    "journal_keep": format_duration,
+    "journal_max_size": format_size,
+    "drain_timeout": lambda seconds: format_duration(round(seconds * 1000)),
+}
+"""How a file would have the value that a reader returned, where that is not the same."""
+
+_WITHOUT: Final = {"sns.topics": "all"}
+"""What it comes to that a setting has no value."""
 
 MEANINGS: dict[str, str] = {
     "store": "Where schedules and journal are kept, as sqlite:PATH. [default: in the state directory]",

@@ -15,7 +15,7 @@ from support.fake_clock import FakeClock
 async def test_a_clock_that_is_not_believed_at_start_is_logged_once_and_waited_for(caplog):
     clock, reasons = FakeClock("1970-01-01T00:00:00Z"), []
     config = load_config({"HOME": "/x", "CRONALLY_SOCKET": "/x.sock"}, {}, config_file=None)
-    daemon = _Daemon(config, clock)
+    daemon = _Daemon(config, clock, lambda: config)
     engine = SimpleNamespace(watch=ClockWatch(clock, released_at=parse_rfc3339("2026-11-23T00:00:00Z")))
     service, opened = SimpleNamespace(set_ready=reasons.append), SimpleNamespace(watermark=None)
     starting = asyncio.create_task(daemon._recover(engine, service, opened))

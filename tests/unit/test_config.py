@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cronally.config import load_config
+from cronally.config import MEANINGS, WHILE_RUNNING, load_config, reloaded, settings
 from cronally.domain.durations import DAY_MS
 from cronally.engine.retention import Keep
 from cronally.errors import ConfigError
@@ -138,3 +138,95 @@ def test_metrics_are_served_on_a_port_only_if_one_is_named(load):
         ConfigError, match=r"metrics\.listen from .*0\.0\.0\.0:9464' could be reached from other"
     ):
         load('[metrics]\nlisten = "0.0.0.0:9464"\n')
+
+
+# --- settings that are read again -------------------------------------------------------------------------------------
+
+OWN_SOCKET = {"CRONALLY_SOCKET": "", "XDG_RUNTIME_DIR": "/run/user/0"}
+EVERYTHING = """
+store = "sqlite:/srv/x.db"
+socket = "/run/y.sock"
+local = true
+local_port = 5000
+trust_clock = true
+drain_timeout = "1m"
+[sns]
+topics = ["arn:aws:sns:us-east-1:123456789012:reports*"]
+[sns.quota]
+us-east-1 = 60000
+[journal]
+keep = "90d"
+max_size = "3GiB"
+"""
+
+
+def test_what_can_change_while_it_runs_does_and_the_rest_waits_for_a_restart(load):
+    running = load("", OWN_SOCKET)
+    became = reloaded(running, load(EVERYTHING, OWN_SOCKET))
+    assert [line.partition(":")[0] for line in became.applied] == [
+        "sns.quota",
+        "sns.topics",
+        "journal.keep",
+        "journal.max_size",
+        "drain_timeout",
+    ]
+    assert [line.partition(":")[0] for line in became.waiting] == [
+        "store",
+        "socket",
+        "local",
+        "local_port",
+        "trust_clock",
+    ]
+    assert became.applied[2].startswith("journal.keep: 30d -> 90d (from /")
+    config = became.config
+    assert (config.sns_quota, config.drain_timeout_s) == ({"us-east-1": 60_000}, 60)
+    assert config.journal == Keep(keep_ms=90 * DAY_MS, max_bytes=3 << 30)
+    assert config.sns_topics == ("arn:aws:sns:us-east-1:123456789012:reports*",)
+    assert (config.store_path, config.socket, config.is_local) == (running.store_path, running.socket, False)
+    assert config.sources["journal_keep"].endswith("cronally.toml")
+    assert config.sources["local"] == "default"
+    # What waits is said again each time, what is done is not.
+    again = reloaded(config, load(EVERYTHING, OWN_SOCKET))
+    assert (again.applied, again.waiting) == ((), became.waiting)
+
+
+def test_settings_that_are_the_same_change_nothing(load):
+    became = reloaded(load(EVERYTHING), load(EVERYTHING))
+    assert (became.applied, became.waiting) == ((), ())
+
+
+def test_a_setting_that_goes_returns_to_its_default(load):
+    became = reloaded(load('[journal]\nkeep = "90d"\n'), load(""))
+    assert became.applied == ("journal.keep: 90d -> 30d (from default)",)
+    assert became.config.journal.keep_ms == 30 * DAY_MS
+
+
+def test_each_setting_is_told_with_its_value_and_where_it_came_from(load, tmp_path):
+    config = load(
+        '[journal]\nkeep = "90d"\n[sns.quota]\nus-east-1 = 5\ndefault = 0\n',
+        {"CRONALLY_DRAIN_TIMEOUT": "90s"},
+        local=True,
+    )
+    told = {one.key: one for one in settings(config)}
+    assert len(told) == len(MEANINGS)
+    assert told["journal.keep"][1:] == ("90d", "file", str(tmp_path / "cronally.toml"))
+    assert told["drain_timeout"][1:] == ("1m30s", "variable", "CRONALLY_DRAIN_TIMEOUT")
+    assert told["local"][1:] == (True, "flag", "--local")
+    assert told["journal.max_size"][1:] == ("2 GiB", "default", "default")
+    assert told["sns.quota"].text == "us-east-1=5,default=0"
+    assert (told["sns.topics"].value, told["sns.topics"].text, told["local"].text) == (None, "all", "true")
+
+
+def test_what_is_told_of_a_setting_can_be_written_into_a_file(load):
+    first = load(EVERYTHING)
+    for one in settings(first):
+        if one.value not in (None, {}):
+            variable = f"CRONALLY_{one.key.replace('.', '_').upper()}"
+            assert load("", {variable: one.text}).values == {
+                **load("").values,
+                one.key.replace(".", "_"): first.values[one.key.replace(".", "_")],
+            }
+
+
+def test_only_settings_are_taken_over_while_it_runs():
+    assert set(WHILE_RUNNING) < set(MEANINGS)

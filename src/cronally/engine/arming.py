@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cronally.engine.departures import Departures
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Publisher, Store
+    from cronally.engine.pulse import Pulse
 
 SLICE = 500  # fires read, composed and armed together; no step of that takes longer than 2 ms
 PATIENCE_MS = 10_000  # design §4: a longer wait for quota is spent in the store
@@ -69,6 +70,7 @@ class Arming:
         publisher: Publisher,
         departures: Departures,
         attempts: Attempts,
+        pulse: Pulse,
         clock: Clock,
         hooks: Hooks,
         *,
@@ -80,6 +82,7 @@ class Arming:
         self._publisher = publisher
         self._departures = departures
         self._attempts = attempts
+        self._pulse = pulse
         self._clock = clock
         self._hooks = hooks
         self._budget_bytes = budget_bytes
@@ -277,6 +280,7 @@ class Arming:
                 return await self._store.specs(wanted)
             except StoreError as exc:
                 self._hooks.store_failed(exc)
+                self._pulse.excuse()
                 if self._clock.wall() > until:
                     return None
                 await self._clock.sleep(_STORE_RETRY_S)

@@ -33,14 +33,14 @@ _log = logging.getLogger("cronally")
 
 
 class Journalist(Measures, Live):
-    """Measures, tells whoever listens, and says in the log what an operator wants to know. A store that keeps failing the same way is told once a minute."""
+    """Measures, tells whoever listens, and says in the log what an operator wants to know. A store that keeps failing the same way is told once a minute. Attributes: keep."""
 
     def __init__(self, clock: Clock, keep: Keep, *, alerts: Alerts | None = None) -> None:
         """clock: says when a minute is over. keep: how much of the journal is kept. alerts: hear what is committed, too."""
         super().__init__()
         self._alerts = alerts
         self._clock = clock
-        self._keep = keep
+        self.keep = keep
         self._said_pruned: UtcMs | None = None
         self._failure: str | None = None
         self._told_at = 0.0
@@ -88,10 +88,10 @@ class Journalist(Measures, Live):
         _log.warning(
             "the store is larger than journal.max_size (%s): %d journal entries, of slots due up to %s, are pruned before "
             "they are %s old; allow it more, or have fewer fires",
-            format_size(self._keep.max_bytes),
+            format_size(self.keep.max_bytes),
             rows,
             format_utc(through),
-            format_duration(self._keep.keep_ms),
+            format_duration(self.keep.keep_ms),
             extra=about("journal.pruned", entries=rows, through=format_utc(through)),
         )
 

@@ -20,6 +20,7 @@ from cronally.engine.backlog import Backlog
 from cronally.engine.circuits import Circuits
 from cronally.engine.departures import Departures
 from cronally.engine.halt import Halt
+from cronally.engine.pulse import PLAN, Pulse
 from cronally.engine.releasing import Releasing
 from cronally.engine.retrying import Retrying
 from cronally.errors import NotReady, StoreError
@@ -58,7 +59,7 @@ class _Begun:
 
 
 class Loop:
-    """Drives the core. One per engine. Attributes: retrying: for those who write pending rows. halt: why nothing leaves. circuits."""
+    """Drives the core. One per engine. Attributes: retrying: for those who write pending rows. halt: why nothing leaves. circuits. pulse: whether it goes round."""
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class Loop:
         self.recovering = asyncio.Lock()
         """Held by recovery, and by what must not meet it halfway."""
         self.halt = Halt(settler)
+        self.pulse = Pulse(clock)
         self._departures = Departures()
         self.circuits = Circuits()
         self._attempts = Attempts(core, settler, self.circuits, Backlog(), hooks, jitter=jitter)
@@ -101,6 +103,7 @@ class Loop:
             publisher,
             self._departures,
             self._attempts,
+            self.pulse,
             clock,
             hooks,
             budget_bytes=armed_budget_bytes,
@@ -114,6 +117,7 @@ class Loop:
             self._attempts,
             settler,
             self.halt,
+            self.pulse,
             clock,
             hooks,
             wants_plan=self._wants_plan,
@@ -126,6 +130,7 @@ class Loop:
             settler,
             recovery,
             self.halt,
+            self.pulse,
             clock,
             hooks,
             wants_plan=self._wants_plan,
@@ -220,6 +225,7 @@ class Loop:
     async def _plan_for_ever(self) -> None:
         core, clock, halt, attempts = self._core, self._clock, self.halt, self._attempts
         while not self._is_stopping:
+            self.pulse.beat(PLAN)
             now = clock.wall()
             jump, reached = self._watch.look(), None
             if jump is not None:
@@ -298,6 +304,7 @@ class Loop:
 
     async def _send(self, fires: Sequence[Fire]) -> None:
         for start in range(0, len(fires), SLICE):
+            self.pulse.beat(PLAN)
             if not await self._arming.send_planned(fires[start : start + SLICE]):
                 self._sooner.extendleft(reversed(fires[start:]))
                 self.halt.reason = "store"
@@ -347,6 +354,7 @@ class Loop:
                 self._set_back.done()
                 self._sooner += fires + begun.pending
         if self.halt.is_half_recovered:
+            self.pulse.excuse()
             await self._clock.sleep(begun.retry_s)
             begun.retry_s = min(2 * begun.retry_s, _MOST_STORE_RETRY_S)  # each time walks the whole timetable
             return False

@@ -13,6 +13,7 @@ from cronally.domain.batching import pack
 from cronally.domain.model import MISSED_AFTER_MS, State
 from cronally.engine.arming import PATIENCE_MS
 from cronally.engine.fifo import GroupKey, place_of
+from cronally.engine.pulse import RELEASE
 from cronally.engine.settle import unsent_entry
 from cronally.instants import UtcMs
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cronally.engine.halt import Halt
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Publisher
+    from cronally.engine.pulse import Pulse
     from cronally.engine.settle import Settler
 
 _LOOK_EVERY = 4  # batches written between two looks at the clock
@@ -51,6 +53,7 @@ class Releasing:
         attempts: Attempts,
         settler: Settler,
         halt: Halt,
+        pulse: Pulse,
         clock: Clock,
         hooks: Hooks,
         *,
@@ -63,6 +66,7 @@ class Releasing:
         self._attempts = attempts
         self._settler = settler
         self._halt = halt
+        self._pulse = pulse
         self._clock = clock
         self._hooks = hooks
         self._wants_plan = wants_plan
@@ -80,6 +84,7 @@ class Releasing:
             self._tasks = tasks
             try:
                 while not self._is_stopping:
+                    self._pulse.beat(RELEASE)
                     if self._halt.is_on():
                         await clock.wait(None, self.wants_release)
                         continue

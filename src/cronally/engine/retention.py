@@ -52,7 +52,7 @@ class Keep:
 
 
 class Retention:
-    """Prunes the journal while the engine runs."""
+    """Prunes the journal while the engine runs. Attributes: keep: how much of it is kept; another one holds from the next pass."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Retention:
         self._clock = clock
         self._hooks = hooks
         self._is_quiet = is_quiet
-        self._keep = keep
+        self.keep = keep
         self._patience_s = _MOST_PATIENCE_S
         self._after: tuple[UtcMs, int, str] | None = None
         self._anew_at: float = clock.mono()
@@ -91,9 +91,9 @@ class Retention:
         if self._clock.mono() >= self._anew_at:
             self._after, self._anew_at = None, self._clock.mono() + _ANEW_S
         if not self._is_clock_new():
-            await self._walk(UtcMs(max(MIN_UTC_MS, self._clock.wall() - self._keep.keep_ms)), most_bytes=None)
-        if await self._is_over(self._keep.max_bytes):
-            await self._walk(self._clock.wall(), most_bytes=self._keep.max_bytes)
+            await self._walk(UtcMs(max(MIN_UTC_MS, self._clock.wall() - self.keep.keep_ms)), most_bytes=None)
+        if await self._is_over(self.keep.max_bytes):
+            await self._walk(self._clock.wall(), most_bytes=self.keep.max_bytes)
         self._patience_s = min(_MOST_PATIENCE_S, self._patience_s * 2)
 
     async def _walk(self, bound: UtcMs, *, most_bytes: int | None) -> None:

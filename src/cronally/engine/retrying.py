@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cronally.domain.model import MISSED_AFTER_MS, CatchUp, Kind, SkipReason, State
 from cronally.engine.draining import Draining
 from cronally.engine.fifo import GroupKey, place_of
+from cronally.engine.pulse import RETRY
 from cronally.engine.settle import unsent_entry
 from cronally.errors import StoreError
 from cronally.instants import UtcMs
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cronally.engine.halt import Halt
     from cronally.engine.hooks import Hooks
     from cronally.engine.ports import Store
+    from cronally.engine.pulse import Pulse
     from cronally.engine.recovery import Recovery
     from cronally.engine.settle import Settler
 
@@ -57,6 +59,7 @@ class Retrying:
         settler: Settler,
         recovery: Recovery,
         halt: Halt,
+        pulse: Pulse,
         clock: Clock,
         hooks: Hooks,
         *,
@@ -69,6 +72,7 @@ class Retrying:
         self._settler = settler
         self._recovery = recovery
         self._halt = halt
+        self._pulse = pulse
         self._clock = clock
         self._hooks = hooks
         self._wants_plan = wants_plan
@@ -85,6 +89,7 @@ class Retrying:
         """Retry what is pending, until ``stop``."""
         core, clock, attempts = self._core, self._clock, self._attempts
         while not self._is_stopping:
+            self._pulse.beat(RETRY)
             now = self._now = clock.wall()
             if self._halt.is_on():
                 self._wants_plan.set()
@@ -302,6 +307,7 @@ class Retrying:
         """Send pending fires that are held, less those that are too old or that a newer slot makes needless."""
         if not fires:
             return
+        self._pulse.beat(RETRY)
         specs = await self._arming.load_specs(fires)
         assert specs is not None
         now = self._clock.wall()
@@ -335,6 +341,7 @@ class Retrying:
                 await self._settler.flush()
             except StoreError:
                 self._attempts.are_heads_unsent = True
+                self._pulse.excuse()
                 await self._clock.sleep(_STORE_RETRY_S)
 
     def _is_superseded(self, fire: Fire, spec: ScheduleSpec, now: UtcMs) -> bool:

@@ -111,6 +111,17 @@ class Pacing:
         self._buckets: dict[tuple[str, bool], _Bucket | None] = {}
         self._by_topic: dict[str, _Bucket | None] = {}
 
+    def replace(self, given: Mapping[str, float]) -> None:
+        """Go by other quotas from now on. A region whose quota stays as it was keeps its bucket, fallen or not."""
+        before, self._given = self._given, given
+        kept = {
+            (region, is_fifo): bucket
+            for (region, is_fifo), bucket in self._buckets.items()
+            if quota_per_s(region, is_fifo=is_fifo, given=before)
+            == quota_per_s(region, is_fifo=is_fifo, given=given)
+        }
+        self._buckets, self._by_topic = kept, {}
+
     def room_in_s(self, topic: str, messages: int, now: MonoS) -> float:
         """Return when so many *messages* may leave, seconds from now; 0 if they may now."""
         bucket = self._bucket(topic, now)

@@ -141,3 +141,17 @@ def test_it_tells_how_each_quota_is_used():
     assert second[:3] == ("us-east-1", True, 100)
     assert second.rate < 100
     assert (second.sent, second.throttled) == (1, 1)
+
+
+def test_other_quotas_hold_at_once_and_what_stays_keeps_its_bucket():
+    east = "arn:aws:sns:us-east-1:123456789012:reports"
+    west = "arn:aws:sns:us-west-2:123456789012:reports"
+    pacing = Pacing({"us-east-1": 100, "us-west-2": 100})
+    for topic in (east, west):
+        pacing.take(topic, 100, 0.0)
+        assert pacing.wait_s(topic, 100, 0.0) == 1
+    pacing.replace({"us-east-1": 1000, "us-west-2": 100})
+    assert pacing.wait_s(east, 1000, 0.0) == 0
+    assert pacing.wait_s(west, 100, 0.0) == 1
+    pacing.replace({"default": 0})
+    assert pacing.wait_s(west, 1_000_000, 0.0) == 0
