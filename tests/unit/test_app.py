@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from types import SimpleNamespace
 
-from cronally.app import _Daemon
+import pytest
+
+from cronally.app import _Daemon, available_memory
 from cronally.config import load_config
 from cronally.engine.clock_watch import ClockWatch
 from cronally.instants import parse_rfc3339
@@ -28,3 +31,37 @@ async def test_a_clock_that_is_not_believed_at_start_is_logged_once_and_waited_f
     daemon._is_stopping.set()
     await clock.settle()
     assert await starting is None
+
+
+@pytest.mark.parametrize(
+    ("files", "available"),
+    [
+        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 100 kB\n"}, 100 << 10),
+        ({"proc/meminfo": "MemAvailable: 100 kB\n", "sys/fs/cgroup/memory.max": "max\n"}, 100 << 10),
+        # In a container the root is the limit; of a service it is the limit of its own group, or of one above it.
+        ({"sys/fs/cgroup/memory.max": "5000\n", "sys/fs/cgroup/memory.current": "1000\n"}, 4000),
+        (
+            {
+                "proc/self/cgroup": "0::/system.slice/cronally.service\n",
+                "sys/fs/cgroup/system.slice/cronally.service/memory.max": "9000\n",
+                "sys/fs/cgroup/system.slice/cronally.service/memory.current": "2000\n",
+            },
+            7000,
+        ),
+        (
+            {
+                "proc/self/cgroup": "0::/system.slice/cronally.service\n",
+                "sys/fs/cgroup/system.slice/memory.max": "900\n",
+                "sys/fs/cgroup/system.slice/memory.current": "1000\n",
+            },
+            0,
+        ),
+        ({}, None),
+    ],
+)
+def test_the_memory_that_is_left_is_what_machine_and_cgroups_leave(tmp_path, monkeypatch, files, available):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    assert available_memory(tmp_path) == (half if available is None else available)

@@ -62,6 +62,9 @@ COMMANDS: Final = {
     "backup": ("backups", "Write a copy of the store while the daemon runs."),
     "restore": ("backups", "Put a backup in the place of the store."),
     "doctor": ("doctor", "Look at all that a daemon needs."),
+    "config": ("configuring", "See the settings."),
+    "config show": ("configuring", "Print each setting and where it came from."),
+    "install": ("installing", "Make the daemon a service of this machine."),
     "help": ("helping", "Show the help of a command."),
 }
 """Each command, the module that has it as ``NAME_command``, and what it does in a few words.
