@@ -55,8 +55,8 @@ async def test_the_loop_that_releases_is_missed_too(clock, store):
 async def test_while_the_store_refuses_no_loop_is_taken_to_hang(clock, store, methods):
     async with running_engine(clock=clock, store=store, crash=True) as rig:
         await rig.add("job", "* * * * *")
-        await rig.service.run("job", by="test")
         store.fail(*methods)
+        await rig.service.run("job", by="test")  # what it says is not to be had for as long
         for _ in range(200):
             await clock.advance(1)
             assert rig.engine.loop.pulse.silence()[0] <= 15
