@@ -475,7 +475,11 @@ class _Daemon:
             try:
                 read = await asyncio.to_thread(self._read)  # a file may be on a disk that hangs
             except UsageError as exc:
-                _log.error("the settings are not read again, and stay as they were: %s", exc)
+                _log.error(
+                    "the settings are not read again, and stay as they were: %s",
+                    exc,
+                    extra=about("daemon.reload_refused", error=str(exc)),
+                )
             else:
                 became = reloaded(self._config, read)
                 config = self._config = became.config
@@ -483,10 +487,20 @@ class _Daemon:
                 retention.keep = journalist.keep = reporting.keep = config.journal
                 engine.allow(config.sns_topics)
                 for change in became.applied:
-                    _log.info("reload: %s", change)
+                    _log.info(
+                        "reload: %s", change, extra=about("daemon.reload", change=change, is_applied=True)
+                    )
                 for change in became.waiting:
-                    _log.warning("reload: %s, but not before a restart", change)
-                _log.info("the settings are read again: %d changed", len(became.applied))
+                    _log.warning(
+                        "reload: %s, but not before a restart",
+                        change,
+                        extra=about("daemon.reload", change=change, is_applied=False),
+                    )
+                _log.info(
+                    "the settings are read again: %d changed",
+                    len(became.applied),
+                    extra=about("daemon.reloaded", changed=len(became.applied)),
+                )
             self._supervision.ready()
 
     @contextmanager

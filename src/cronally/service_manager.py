@@ -14,6 +14,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from cronally.actions import about
 from cronally.errors import printable
 
 if TYPE_CHECKING:
@@ -75,7 +76,12 @@ class ServiceManager:
             except BlockingIOError:
                 return
             except OSError as exc:  # it has gone, or is none: nothing fires later or less for it
-                _log.warning("the service manager at %s is not reached: %s", self._address, exc)
+                _log.warning(
+                    "the service manager at %s is not reached: %s",
+                    self._address,
+                    exc,
+                    extra=about("service_manager.unreachable", address=self._address, error=str(exc)),
+                )
                 self.close()
                 return
             self._waiting.popleft()
@@ -160,6 +166,7 @@ class Supervision:
                     "the engine's loop %r has not passed for %.0f s: the watchdog is told no more",
                     loop,
                     silent_s,
+                    extra=about("daemon.hangs", loop=loop, silent_s=round(silent_s)),
                 )
             self._is_silent = True
             return

@@ -100,7 +100,7 @@ class Journalist(Measures, Live):
             _log.warning(
                 "%s is not among the topics of sns.topics: what is due there waits until it is, or expires",
                 topic,
-                extra={"action": "topic_not_allowed"},
+                extra=about("topic.not_allowed", topic=topic),
             )
             return
         _log.warning(
