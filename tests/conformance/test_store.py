@@ -11,6 +11,8 @@ from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Fire, FireKey, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document, rule_document
 from cronally.engine.records import (
+    AuditFilter,
+    AuditRow,
     JournalFilter,
     Label,
     Newer,
@@ -1335,6 +1337,174 @@ async def test_pruning_gives_back_space(store):
 # --- next fires under a version of tzdata ------------------------------------------------------------------------
 
 
+# --- the audit log ----------------------------------------------------------------------------------------------
+
+
+async def changes(store, **wanted):
+    """Return what the audit log has, read in pages of two."""
+    rows, before = [], None
+    while True:
+        page = await store.audit(AuditFilter(before=before, limit=2, **wanted))
+        rows += page.rows
+        if page.next is None:
+            return rows
+        before = page.next
+
+
+async def deeds(store, **wanted):
+    return [
+        (row.at - T, row.by, row.action, row.name, row.revision) for row in await changes(store, **wanted)
+    ]
+
+
+async def test_every_change_is_on_record_with_what_was_before_and_after(house, store):
+    made = await store.change(creation(spec(), at=T))
+    changed = await store.change(edit(made, at=T + 1, new_spec=spec(note="x")))
+    moved = await store.change(edit(changed, at=T + 2, action="mv", new_spec=spec("weekly", note="x")))
+    await store.change(edit(moved, at=T + 3, action="rm", is_removal=True, drop_pending=True))
+    await house.crash()
+    rm, mv, set_, add = await changes(house.store)
+    assert add == AuditRow(at=T, by="uid 1000", action="add", name="nightly", revision=1, after=spec())
+    assert (set_.before, set_.after, set_.revision) == (spec(), spec(note="x"), 2)
+    assert (mv.action, mv.name, mv.before, mv.after) == (
+        "mv", "weekly", spec(note="x"), spec("weekly", note="x")
+    )  # fmt: skip
+    assert (rm.action, rm.name, rm.revision, rm.before, rm.after) == (
+        "rm", "weekly", 3, spec("weekly", note="x"), None
+    )  # fmt: skip
+    assert (rm.detail, mv.detail, set_.detail) == ({"drop_pending": True}, {}, {})
+
+
+async def test_a_pause_is_on_record_with_the_one_before(store):
+    made = await store.change(creation(spec()))
+    first = Pause(since=T + 1, until=T + MINUTE, note="a", by="uid 1000")
+    second = Pause(since=T + 1, note="b", by="uid 1000")
+    await store.change(edit(made, at=T + 1, action="pause", pause=first))
+    await store.change(edit(made, at=T + 2, action="pause", pause=second))
+    kept = replace(second, since=T + 3)
+    changed = await store.change(edit(made, at=T + 3, new_spec=spec(note="x"), pause=kept))
+    both = await store.change(edit(changed, at=T + 4, new_spec=spec(note="y")))
+    await store.change(edit(both, at=T + 5, action="resume"))
+    resume, set_both, set_, again, pause, _ = await changes(store)
+    was = {"since": T + 1, "until": T + MINUTE, "note": "a"}
+    assert pause.detail == {**was, "was": None}
+    assert again.detail == {"since": T + 1, "note": "b", "was": was}
+    assert set_.detail == {}  # the pause goes on
+    assert set_both.detail == {"was": {"since": T + 3, "note": "b"}}
+    assert resume.detail == {"was": None}
+    assert [row.before for row in (pause, again, resume)] == [None] * 3
+
+
+async def test_fires_that_somebody_asks_for_are_on_record(store):
+    made = await store.change(creation(spec()))
+    manual = pending(made, T + 1, kind=Kind.MANUAL)
+    await store.add_manual(manual, by="uid 1001", fire_id="nightly@x", idempotency_key=None)
+    old = entry(made, T, State.REJECTED)
+    await store.commit([old], watermark=None)
+    new = old._replace(state=State.PENDING, asked_at=T + 2)
+    order = Order(made.id, made.revision_id, 1, "nightly@y", "nightly@y")
+    await store.retry([Reopened(old, (new,))], at=T + 2, by="uid 1001", orders=[order])
+    for number, (first, last) in enumerate((("a", "b"), ("c", "d"))):
+        rows = [pending(made, T + 2 * number + slot, kind=Kind.BACKFILL) for slot in (0, 1)]
+        order = Order(made.id, made.revision_id, 2, first, last)
+        await store.add_backfill(rows, at=T + 3, by="uid 1001", order=order)
+    rows = await changes(store, actions=frozenset({"run", "retry", "backfill"}))
+    assert [(row.at - T, row.action, row.revision, row.detail) for row in rows] == [
+        (3, "backfill", 1, {"fires": 4, "first": "a", "last": "d"}),  # in slices, and yet one command
+        (2, "retry", 1, {"fires": 1, "first": "nightly@y", "last": "nightly@y"}),
+        (1, "run", 1, {"fire_id": "nightly@x"}),
+    ]
+
+
+async def test_what_an_apply_does_is_on_record_with_its_owner(store):
+    await store.change(creation(spec("same"), owner="web"))
+    gone = await store.change(creation(spec("gone"), owner="ops"))
+    await store.change(creation(spec("changed")))
+    await store.change(creation(spec("mine"), owner="ops"))
+    await store.stage_begin()
+    new = [spec("same"), spec("mine"), spec("changed", note="x"), spec("new")]
+    await store.stage([staged(one) for one in new])
+    await store.flip(at=T + 1, by="uid 7", owner="ops", unsettled=[], removed=[gone.id])
+    await store.own(["mine", "changed"], owner="other", at=T + 2, by="uid 8")
+    rows = await changes(store, since=T + 1)
+    told = {(row.at - T, row.by, row.action, row.name, row.revision): row for row in rows}
+    assert {key: row.detail for key, row in told.items()} == {
+        (2, "uid 8", "apply", "changed", 2): {"owner": "other", "owner_was": "ops"},
+        (2, "uid 8", "apply", "mine", 1): {"owner": "other", "owner_was": "ops"},
+        (1, "uid 7", "apply", "gone", 1): {"owner": "ops"},
+        (1, "uid 7", "apply", "same", 1): {"owner": "ops", "owner_was": "web"},
+        (1, "uid 7", "apply", "changed", 2): {"owner": "ops", "owner_was": None},
+        (1, "uid 7", "apply", "new", 1): {"owner": "ops"},
+    }
+    assert {key[3]: (row.before, row.after) for key, row in told.items() if key[0] == 1} == {
+        "gone": (spec("gone"), None),
+        "same": (None, None),
+        "changed": (spec("changed"), spec("changed", note="x")),
+        "new": (None, spec("new")),
+    }
+
+
+async def test_one_schedule_that_an_apply_makes_or_removes_names_its_owner(store):
+    made = await store.change(replace(creation(spec(), owner="ops"), action="apply"))
+    await store.change(edit(made, action="apply", owner="ops", is_removal=True))
+    gone, new = await changes(store)
+    assert (gone.action, gone.before, gone.after, gone.detail) == ("apply", spec(), None, {"owner": "ops"})
+    assert (new.action, new.before, new.after, new.detail) == ("apply", None, spec(), {"owner": "ops"})
+
+
+async def test_the_audit_log_can_be_narrowed(store):
+    made = await store.change(replace(creation(spec()), by="uid 10 (anna)"))
+    pause = Pause(since=T, by="x")
+    await store.change(replace(edit(made, at=T + 1, action="pause", pause=pause), by="uid 100 (ann)"))
+    await store.change(replace(edit(made, at=T + 2, action="resume"), by="cronally"))
+    await store.change(replace(creation(spec("other"), at=T + 2), by="uid 100"))
+    every = [
+        (2, "cronally", "resume", "nightly", 1),
+        (2, "uid 100", "add", "other", 1),
+        (1, "uid 100 (ann)", "pause", "nightly", 1),
+        (0, "uid 10 (anna)", "add", "nightly", 1),
+    ]
+    assert await deeds(store) == every
+    assert await deeds(store, since=T + 1) == every[:3]
+    assert await deeds(store, until=T + 1) == every[3:]
+    assert await deeds(store, since=T + 1, until=T + 2) == every[2:3]
+    assert await deeds(store, actions=frozenset({"add", "rm"})) == [every[1], every[3]]
+    for who, found in {
+        "anna": every[3:], "10": every[3:], "uid 10": every[3:], "uid 10 (anna)": every[3:],
+        "100": every[1:3], "uid 100": every[1:3], "ann": every[2:3], "cronally": every[:1],
+        "nobody": [], "uid": [], "%": [], "1": [],
+    }.items():  # fmt: skip
+        assert await deeds(store, by=who) == found, who
+    assert await deeds(store, by="ann", actions=frozenset({"add"})) == []
+
+
+async def test_the_audit_log_answers_to_every_name_a_schedule_had(store):
+    made = await store.change(creation(spec("old")))
+    moved = await store.change(edit(made, at=T + 1, action="mv", new_spec=spec("new")))
+    await store.change(edit(moved, at=T + 2, action="rm", is_removal=True))
+    await store.change(creation(spec("new"), at=T + 3))
+    await store.change(creation(spec("other"), at=T + 4))
+    assert [at for at, *_ in await deeds(store, schedule="old")] == [2, 1, 0]
+    assert [at for at, *_ in await deeds(store, schedule="new")] == [3, 2, 1, 0]
+    assert await deeds(store, schedule="none") == []
+
+
+async def test_a_name_that_many_schedules_had_has_all_of_their_changes(store):
+    for number in range(120):
+        made = await store.change(creation(spec(), at=T + 2 * number))
+        await store.change(edit(made, at=T + 2 * number + 1, action="rm", is_removal=True))
+    assert [at for at, *_ in await deeds(store, schedule="nightly")] == [*range(239, -1, -1)]
+
+
+async def test_a_revision_that_was_made_before_its_predecessor_is_still_compared_with_it(store):
+    """The clock was set back in between."""
+    made = await store.change(creation(spec(), at=T + MINUTE))
+    await store.change(edit(made, at=T, new_spec=spec(note="x")))
+    add, set_ = await changes(store)
+    assert (set_.action, set_.before, set_.after) == ("set", spec(), spec(note="x"))
+    assert add.before is None
+
+
 async def test_zones_are_kept_by_name_and_version(house, store):
     london = ZoneRecord("Europe/London", "2026a", (-(1 << 60), T // 1000), (0, 3600))
     tokyo = ZoneRecord("Asia/Tokyo", "2026a", (-(1 << 60),), (32_400,))
@@ -1453,7 +1623,7 @@ async def test_a_flip_removes_schedules_with_its_changes(house, store):
     await store.change(creation(spec("kept"), owner="ops"))
     assert [one.name for one in await store.owned("ops")] == ["gone", "kept"]
     assert await store.owned("nobody") == []
-    await store.own(["by-hand", "none"], owner="other")
+    await store.own(["by-hand", "none"], owner="other", at=T, by="uid 1000")
     assert [one.name for one in await store.owned("other")] == ["by-hand"]
     await store.stage_begin()
     await store.stage([staged(spec("new"))])

@@ -16,10 +16,10 @@ import pytest
 
 from cronally.domain.model import JournalEntry, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_document
-from cronally.engine.records import JournalFilter, Order, Reopened, ScheduleChange, StagedRow
+from cronally.engine.records import AuditFilter, JournalFilter, Order, Reopened, ScheduleChange, StagedRow
 from cronally.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from cronally.instants import MAX_UTC_MS
-from cronally.store import database, faults, history_sql, journal_sql, orders_sql, schedule_sql
+from cronally.store import audit_sql, database, faults, history_sql, journal_sql, orders_sql, schedule_sql
 from cronally.store.schema import MIGRATIONS
 from cronally.store.sqlite import SqliteStore
 from support.store_files import unprivileged
@@ -548,12 +548,72 @@ async def test_who_did_what_and_when_is_on_record(store, path):
         (2, "nightly", T + 2, "uid 1001", "set"),
     ]
     assert asked(path, "SELECT revision_id, done_at, done_by, action, detail FROM action") == [
-        (1, T + 1, "uid 1001", "pause", f'{{"since": {T + 1}, "note": "Ferien"}}'),
+        (1, T + 1, "uid 1001", "pause", f'{{"since": {T + 1}, "note": "Ferien", "was": null}}'),
         (1, T + 3, "uid 1002", "run", '{"fire_id": "nightly@x"}'),
         (1, T + 3, "uid 1002", "retry", '{"fires": 1, "first": "nightly@y", "last": "nightly@y"}'),
         (1, T + 3, "uid 1002", "backfill", '{"fires": 1, "first": "nightly@y", "last": "nightly@y"}'),
         (2, T + 4, "uid 1003", "rm", None),
     ]
+
+
+async def test_what_an_older_schema_has_recorded_is_in_the_audit_log(path, monkeypatch):
+    path.parent.mkdir()
+    monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS[:5])
+    store = SqliteStore(path)
+    await store.open()
+    await store.close(watermark=T)
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(
+            "INSERT INTO schedule (id, name, revision_id, effective_from, created_at, changed_at, owner) "
+            "VALUES (1, 'nightly', 1, ?1, ?1, ?1, '')", (T,),
+        )  # fmt: skip
+        document = canonical_document(SPEC)
+        connection.execute(
+            "INSERT INTO revision (schedule_id, number, name, made_at, made_by, action, size, document) "
+            "VALUES (1, 1, 'nightly', ?, 'uid 1000', 'add', ?, ?)", (T, len(document), document),
+        )  # fmt: skip
+        connection.execute(
+            "INSERT INTO action (schedule_id, revision_id, done_at, done_by, action, detail) "
+            "VALUES (1, 1, ?, 'uid 1000', 'pause', ?)", (T + 1, f'{{"since": {T + 1}}}'),
+        )  # fmt: skip
+    connection.close()
+    monkeypatch.undo()
+    await store.open()
+    page = await store.audit(AuditFilter())
+    assert [(row.action, row.after, row.detail) for row in page.rows] == [
+        ("pause", None, {"since": T + 1}),
+        ("add", SPEC, {}),
+    ]
+    await store.close(watermark=None)
+
+
+async def test_a_page_of_the_audit_log_ends_when_much_was_looked_through(store, path, monkeypatch):
+    monkeypatch.setattr(audit_sql, "MOST_SCANNED", 10)
+    made = await store.change(creation())
+    for number in range(1, 300):
+        change = {"by": "uid 1", "action": "resume", "id": made.id}
+        await store.change(ScheduleChange(at=T + number, **change))
+    found, pages, before = [], 0, None
+    while pages == 0 or before is not None:
+        page = await store.audit(AuditFilter(by="1000", before=before))
+        found, pages, before = [*found, *page.rows], pages + 1, page.next
+    assert [row.action for row in found] == ["add"]
+    assert pages == 4  # of ten statements, which look at ten rows each; the last finds the end
+
+
+async def test_a_page_of_the_audit_log_ends_when_its_messages_are_large(store):
+    document = {"when": "0 9 * * *", "topic": SPEC.topic, "message": "x" * 200_000}
+    made = await store.change(creation(from_document("nightly", document)))
+    for number in range(1, 40):
+        large = from_document("nightly", {**document, "note": str(number)})
+        await store.change(ScheduleChange(at=T + number, by="x", action="set", id=made.id, new_spec=large))
+    rows, before = [], None
+    while not rows or before is not None:
+        page = await store.audit(AuditFilter(before=before))
+        assert len(page.rows) <= 11  # 4 MiB, of revisions before and after
+        rows, before = [*rows, *page.rows], page.next
+    assert [row.at for row in rows] == [T + number for number in range(39, -1, -1)]
 
 
 async def test_any_text_of_an_error_can_be_kept(store):

@@ -16,6 +16,8 @@ from cronally.domain.model import CatchUp, Fire, FireKey, Kind, SkipReason, Stat
 from cronally.domain.spec import canonical_document, from_canonical, rule_document
 from cronally.engine.records import (
     OWN_NAME,
+    AuditPage,
+    AuditRow,
     JournalRow,
     Label,
     Opened,
@@ -28,23 +30,29 @@ from cronally.engine.records import (
     StoredSchedule,
     TimetableRow,
     TopicUse,
+    is_by,
 )
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
 from cronally.instants import UtcMs
 from cronally.store.base import (
     SingleSlot,
     as_stored,
+    change_detail,
     fifo_group,
+    owner_detail,
     single_slot,
     staged_slot,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from typing import Any
 
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.records import (
+        AuditFilter,
+        AuditPlace,
         JournalFilter,
         LinePlace,
         Newer,
@@ -98,6 +106,7 @@ class MemoryStore:
         self._was_clean = True
         self._reached: UtcMs | None = None
         self._set_back_at: UtcMs | None = None
+        self._audit: dict[AuditPlace, tuple[int, AuditRow]] = {}  # with each the schedule's id
         self._rested: dict[int, UtcMs] = {}  # when schedules took effect whose pause ended by itself
 
     async def open(self) -> Opened:
@@ -192,6 +201,17 @@ class MemoryStore:
             error=error,
             owner=owner if change.owner is None else change.owner,
         )
+        pause = None if old is None else old.pause
+        is_new = change.new_spec is not None and not change.is_removal
+        self._log(
+            id_,
+            at=change.at,
+            by=change.by,
+            action=change.action,
+            before=old.spec if old is not None and (is_new or change.is_removal) else None,
+            after=spec if is_new else None,
+            detail=change_detail(change, pause, owner),
+        )
         if change.by == OWN_NAME and change.action == "resume":
             self._rested[id_] = self._schedules[id_].effective_from
         self._settle_change(change, id_, revision_id)
@@ -227,6 +247,57 @@ class MemoryStore:
             for entry in [*self._pending.values()]:
                 if entry.schedule_id == id_ and (entry.fire_time, entry.kind) not in change.kept:
                     self._write(entry._replace(state=State.SKIPPED, reason=SkipReason.DROPPED))
+
+    async def audit(self, wanted: AuditFilter) -> AuditPage:
+        ids = [] if wanted.schedule is None else await self.bearers(wanted.schedule)
+        places = [
+            place
+            for place, (id_, row) in self._audit.items()
+            if (wanted.schedule is None or id_ in ids)
+            and (wanted.by is None or is_by(wanted.by, row.by))
+            and (not wanted.actions or row.action in wanted.actions)
+            and (wanted.since is None or row.at >= wanted.since)
+            and (wanted.until is None or row.at < wanted.until)
+            and (wanted.before is None or place < wanted.before)
+        ]
+        places = sorted(places, reverse=True)[: wanted.limit]
+        following = places[-1] if len(places) == wanted.limit else None
+        return AuditPage([self._audit[place][1] for place in places], following)
+
+    def _log(
+        self,
+        id_: int,
+        *,
+        at: UtcMs,
+        by: str,
+        action: str,
+        detail: dict[str, Any],
+        before: ScheduleSpec | None = None,
+        after: ScheduleSpec | None = None,
+        revision_id: int | None = None,
+    ) -> None:
+        """Write a line of the audit log, about the schedule as it is now if no revision is named."""
+        schedule = self._schedules[id_]
+        revision = self._revisions[schedule.revision_id if revision_id is None else revision_id]
+        detail.pop("removed", None)
+        row = AuditRow(
+            at=at,
+            by=by,
+            action=action,
+            name=revision.spec.name,
+            revision=revision.number,
+            before=before,
+            after=after,
+            detail=detail,
+        )
+        self._audit[at, 0 if after else 1, len(self._audit)] = (id_, row)
+
+    def _log_orders(self, action: str, orders: Sequence[Order], *, at: UtcMs, by: str) -> None:
+        for order in orders:
+            detail: dict[str, Any] = {"fires": order.fires, "first": order.first, "last": order.last}
+            self._log(
+                order.schedule_id, at=at, by=by, action=action, detail=detail, revision_id=order.revision_id
+            )
 
     # single instants
 
@@ -365,6 +436,14 @@ class MemoryStore:
         if entry.key in self._journal or (idempotency_key is not None and idempotency_key in runs):
             raise Conflict(f"{fire_id} was run already")
         self._write(entry)
+        self._log(
+            entry.schedule_id,
+            at=entry.due_time,
+            by=by,
+            action="run",
+            detail={"fire_id": fire_id},
+            revision_id=entry.revision_id,
+        )
         self._runs = runs
         if idempotency_key is not None:
             self._runs[idempotency_key] = (fire_id, entry.due_time)
@@ -376,6 +455,13 @@ class MemoryStore:
             raise Conflict(f"a fire from {order.first} to {order.last} is there already")
         for entry in entries:
             self._write(entry)
+        for place, (id_, row) in self._audit.items():
+            if (id_, row.at, row.by, row.action) == (order.schedule_id, at, by, "backfill"):
+                fires = order.fires + int(str(row.detail["fires"]))
+                detail = {**row.detail, "fires": fires, "last": order.last}
+                self._audit[place] = (id_, replace(row, detail=detail))
+                return
+        self._log_orders("backfill", [order], at=at, by=by)
 
     async def retry(self, rows: Sequence[Reopened], *, at: UtcMs, by: str, orders: Sequence[Order]) -> None:
         for old, _ in rows:
@@ -386,6 +472,7 @@ class MemoryStore:
             del self._journal[row.old.key]
             for entry in row.new:
                 self._write(entry)
+        self._log_orders("retry", orders, at=at, by=by)
 
     async def bearers(self, name: str) -> list[int]:
         return sorted(
@@ -574,9 +661,12 @@ class MemoryStore:
         for name in names:
             self._staged.pop(name, None)
 
-    async def own(self, names: Sequence[str], *, owner: str) -> None:
+    async def own(self, names: Sequence[str], *, owner: str, at: UtcMs, by: str) -> None:
         for id_ in [self._names[name] for name in names if name in self._names]:
-            self._schedules[id_] = replace(self._schedules[id_], owner=owner)
+            if self._schedules[id_].owner != owner:
+                detail = owner_detail(owner, self._schedules[id_].owner, is_new=False)
+                self._schedules[id_] = replace(self._schedules[id_], owner=owner)
+                self._log(id_, at=at, by=by, action="apply", detail=detail)
 
     async def owned(self, owner: str) -> list[Owned]:
         living = ((name, self._schedules[id_]) for name, id_ in sorted(self._names.items()))
@@ -596,21 +686,22 @@ class MemoryStore:
             del self._names[stored.spec.name]
             self._former.add((stored.spec.name, id_))
             self._schedules[id_] = replace(stored, effective_from=at, changed_at=at)
+            self._log(id_, at=at, by=by, action="apply", before=stored.spec, detail={"owner": owner})
         changes = await self.staged_changes()
-        for name in self._staged:
-            if name in self._names:
-                id_ = self._names[name]
-                self._schedules[id_] = replace(self._schedules[id_], owner=owner)
+        unchanged = self._staged.keys() - {change.name for change in changes}
+        await self.own(sorted(unchanged), owner=owner, at=at, by=by)
         rows = []
         for change in changes:
             spec = from_canonical(change.name, change.document)
             if change.id is None:
                 self._last_id += 1
                 id_, number, created_at, pause, error = self._last_id, 1, at, None, None
+                before, detail = None, owner_detail(owner, None, is_new=True)
             else:
                 old = self._schedules[change.id]
                 id_, number, created_at = old.id, old.revision + 1, old.created_at
                 pause, error = old.pause, old.error
+                before, detail = old.spec, owner_detail(owner, old.owner, is_new=False)
             slot = staged_slot(self._staged[change.name])
             self._names[change.name] = id_
             self._schedules[id_] = StoredSchedule(
@@ -626,6 +717,7 @@ class MemoryStore:
                 owner=owner,
             )
             rows.append(self._row(id_))
+            self._log(id_, at=at, by=by, action="apply", before=before, after=spec, detail=detail)
         for entry in unsettled:
             self._write(entry)
         self._staged = {}

@@ -142,6 +142,13 @@ class Pause:
     by: str | None = None
 
 
+def is_same_pause(present: Pause | None, wished: Pause | None) -> bool:
+    """Whether two pauses say the same, whenever they began."""
+    if present is None or wished is None:
+        return present is wished
+    return (present.until, present.note) == (wished.until, wished.note)
+
+
 class JournalEntry(NamedTuple):
     """What became of one slot, or of ``count`` consecutive slots that share one fate.
 

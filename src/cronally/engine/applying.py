@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.documents import DuplicateKey, load_json
+from cronally.domain.model import is_same_pause
 from cronally.domain.spec import canonical_document, from_document, parse_paused
 from cronally.engine.records import StagedRow
-from cronally.engine.views import fires_to_come, is_same_pause, wished_pause
+from cronally.engine.views import fires_to_come, wished_pause
 from cronally.errors import FieldError, UsageError, printable
 from cronally.instants import UtcMs, format_utc
 
@@ -184,7 +185,7 @@ class Applying:
         # A flip has recorded it for what it was told of: a line names the owner also if it changes nothing.
         rest = [*self._singly, *(() if is_flipped else self._line_of)]
         if rest:
-            await self._store.own(rest, owner=owner)
+            await self._store.own(rest, owner=owner, at=self._clock.wall(), by=by)
         return self._result(outcomes["created"], outcomes["changed"], len(obsolete))
 
     def _result(

@@ -91,7 +91,7 @@ class Edits:
                     ScheduleChange(
                         at=at,
                         by=by,
-                        action="add",
+                        action="add" if owner is None else "apply",
                         name=wanted.spec.name,
                         new_spec=wanted.spec,
                         effective_from=at,
@@ -120,11 +120,18 @@ class Edits:
         )
         return await to_its_end(self._change(stored, change))
 
-    async def remove(self, stored: StoredSchedule, *, by: str, drop_pending: bool) -> int:
-        """Remove a schedule; return how many pending fires remain. The caller holds ``lock``."""
+    async def remove(
+        self, stored: StoredSchedule, *, by: str, drop_pending: bool, owner: str | None = None
+    ) -> int:
+        """Remove a schedule; return how many pending fires remain. owner: of the apply that does. The caller holds ``lock``."""
         wanted = Wanted(stored.spec, None)
         change = _Change(
-            by=by, action="rm", wanted=wanted, owner=None, drop_pending=drop_pending, is_removal=True
+            by=by,
+            action="rm" if owner is None else "apply",
+            wanted=wanted,
+            owner=owner,
+            drop_pending=drop_pending,
+            is_removal=True,
         )
         return (await to_its_end(self._change(stored, change))).pending
 

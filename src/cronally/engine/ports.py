@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cronally.domain.model import Fire, FireKey, JournalEntry, Kind
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.records import (
+        AuditFilter,
+        AuditPage,
         JournalFilter,
         JournalRow,
         Label,
@@ -182,6 +184,10 @@ class Store(Protocol):
 
     async def change(self, change: ScheduleChange) -> Revised:
         """Make *change*. Errors: RevisionConflict if ``expected_revision_id`` is not current; Conflict if the name is taken."""
+        ...
+
+    async def audit(self, wanted: AuditFilter) -> AuditPage:
+        """Return what was done to schedules, removed ones too, newest first. Nothing of it is ever pruned."""
         ...
 
     # single instants (@at): a column read per horizon, not heap entries
@@ -431,8 +437,8 @@ class Store(Protocol):
         """Take rows out of the staging area."""
         ...
 
-    async def own(self, names: Sequence[str], *, owner: str) -> None:
-        """Record *owner* for the living schedules of these names."""
+    async def own(self, names: Sequence[str], *, owner: str, at: UtcMs, by: str) -> None:
+        """Record *owner* for the living schedules of these names; those that had another one are in the audit log."""
         ...
 
     async def owned(self, owner: str) -> list[Owned]:

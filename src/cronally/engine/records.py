@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State
     from cronally.domain.spec import ScheduleSpec
     from cronally.instants import UtcMs
@@ -13,6 +15,21 @@ if TYPE_CHECKING:
 
 OWN_NAME: Final = "cronally"
 """Who made a change that nobody asked for, in the audit log: the end of a pause, say."""
+
+ACTIONS: Final = (
+    "add",
+    "set",
+    "mv",
+    "rm",
+    "pause",
+    "resume",
+    "run",
+    "retry",
+    "backfill",
+    "apply",
+    "set-back",
+)
+"""What is done to schedules, in the audit log. ``set-back``: what followed from a wall clock that was set back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +231,66 @@ class JournalFilter:
     until: UtcMs | None = None
     before: tuple[UtcMs, int, str] | None = None
     limit: int = 100
+
+
+AuditPlace = tuple["UtcMs", int, int]
+"""A change's place in the audit log, which is in the order of these: when; 0 for a new revision, 1 for any other; which of those."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which changes a listing wants, newest first. Bounds: *since* <= when < *until*.
+
+    schedule: a name that it bears or bore. by: who, as ``is_by`` takes it. actions: any if empty. before: the place that the page
+    before gave as ``next``.
+    """
+
+    schedule: str | None = None
+    by: str | None = None
+    actions: frozenset[str] = frozenset()
+    since: UtcMs | None = None
+    until: UtcMs | None = None
+    before: AuditPlace | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRow:
+    """One change of one schedule: who did what, and when.
+
+    Fields: name, revision: of the schedule after it. before, after: its revisions, where the change made a new one (before is None for
+        the first) or removed it (after is None); else both None. detail: what else is known, by these keys where they apply.
+        ``since``, ``until``, ``note``: of the pause after it. ``was``: the pause before it (the same three, or None), where it
+        is another one. ``owner``: of the apply. ``owner_was``: the one before it, where it is another one. ``drop_pending``: pending
+        fires were skipped. ``fire_id``: of a manual fire. ``fires``, ``first``, ``last``: how many were asked for, and ids.
+    """
+
+    at: UtcMs
+    by: str
+    action: str
+    name: str
+    revision: int
+    before: ScheduleSpec | None = None
+    after: ScheduleSpec | None = None
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
+class AuditPage(NamedTuple):
+    """Changes, newest first. next: where the next page begins, None if there is none.
+
+    A page may have fewer rows than were asked for, even none, although there is a next one: so much was looked through.
+    """
+
+    rows: list[AuditRow]
+    next: AuditPlace | None
+
+
+def is_by(who: str, by: str) -> bool:
+    """Whether *by*, as it was recorded, is *who*: the same text, or the id or name of a user: ``1000`` and ``anna`` are ``uid 1000 (anna)``."""
+    who = who.removeprefix("uid ")
+    user = f"uid {who}"
+    is_named = by.startswith("uid ") and by.endswith(f" ({who})")
+    return by in (who, user) or by.startswith(f"{user} (") or is_named
 
 
 class Pruned(NamedTuple):

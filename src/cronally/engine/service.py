@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from cronally.domain.instant_text import read_instant
-from cronally.domain.model import Pause
+from cronally.domain.model import Pause, is_same_pause
 from cronally.domain.policy import clip, range_in
 from cronally.domain.spec import from_document, parse_paused, to_document
 from cronally.engine.applying import Applying, ApplyResult
@@ -19,7 +19,6 @@ from cronally.engine.views import (
     PutResult,
     ScheduleView,
     fires_to_come,
-    is_same_pause,
     next_slots,
     warnings_of,
     wished_pause,
@@ -227,7 +226,8 @@ class Service:
         if stored is None:
             await self._edits.create(wanted, by=by, owner=owner)
         else:
-            await self._edits.replace(stored, wanted, by=by, owner=owner)
+            action = "set" if owner is None else "apply"
+            await self._edits.replace(stored, wanted, by=by, action=action, owner=owner)
         return PutResult("created" if stored is None else "changed", await self.get(name))
 
     async def remove(
@@ -362,7 +362,7 @@ class Service:
             return (await self._put(name, document, by=by, owner=owner)).outcome
 
         async def remove(name: str) -> None:
-            await self._edits.remove(await self._stored(name), by=by, drop_pending=False)
+            await self._edits.remove(await self._stored(name), by=by, drop_pending=False, owner=owner)
 
         return Applying(self._store, self._edits, self._core, self._clock, self._allowed, put, remove)
 

@@ -157,7 +157,7 @@ class SetBack:
             ScheduleChange(
                 at=now,
                 by=OWN_NAME,
-                action="clock set back",
+                action="set-back",
                 id=stored.id,
                 expected_revision_id=stored.revision_id,
                 effective_from=effective_from,

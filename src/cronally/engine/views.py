@@ -155,9 +155,3 @@ def wished_pause(wish: PauseWish, stored: StoredSchedule | None, now: UtcMs) -> 
     if not wish.is_paused or (wish.until is not None and wish.until <= now):
         return None
     return Pause(since=present.since if present else UtcMs(0), until=wish.until, note=wish.note)
-
-
-def is_same_pause(present: Pause | None, wished: Pause | None) -> bool:
-    if present is None or wished is None:
-        return present is wished
-    return (present.until, present.note) == (wished.until, wished.note)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cronally.domain.model import State
+from cronally.domain.model import State, is_same_pause
 from cronally.domain.spec import from_canonical
 from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
-    from cronally.domain.model import JournalEntry
+    from cronally.domain.model import JournalEntry, Pause
     from cronally.domain.spec import ScheduleSpec
-    from cronally.engine.records import StagedRow
+    from cronally.engine.records import ScheduleChange, StagedRow
 
 
 class SingleSlot(NamedTuple):
@@ -49,3 +49,30 @@ def as_stored(entry: JournalEntry) -> JournalEntry:
     if entry.state is not State.PENDING:
         return entry._replace(next_attempt_at=None, is_in_line=False)
     return entry if entry.next_attempt_at is not None else entry._replace(next_attempt_at=entry.due_time)
+
+
+def change_detail(change: ScheduleChange, pause: Pause | None, owner: str | None) -> dict[str, Any]:
+    """Return what the audit log says of *change* beside its revisions (``AuditRow.detail``). pause, owner: as they were before."""
+    detail: dict[str, Any] = {}
+    if not change.is_removal and (change.new_spec is None or not is_same_pause(pause, change.pause)):
+        detail |= _pause_said(change.pause) or {}
+        detail["was"] = _pause_said(pause)
+    if change.owner is not None:
+        detail |= owner_detail(change.owner, None if change.id is None else owner, is_new=change.id is None)
+    if change.drop_pending:
+        detail["drop_pending"] = True
+    if change.is_removal and change.action != "rm":
+        detail["removed"] = True  # else its action says so
+    return detail
+
+
+def owner_detail(owner: str, was: str | None, *, is_new: bool) -> dict[str, Any]:
+    """Return what the audit log says of the owner of an apply. was: the schedule's before it."""
+    return {"owner": owner} if is_new or was == owner else {"owner": owner, "owner_was": was}
+
+
+def _pause_said(pause: Pause | None) -> dict[str, Any] | None:
+    if pause is None:
+        return None
+    said = {"since": pause.since, "until": pause.until, "note": pause.note}
+    return {key: value for key, value in said.items() if value is not None}

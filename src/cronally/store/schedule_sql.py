@@ -13,7 +13,7 @@ from cronally.engine.records import OWN_NAME, StoredSchedule
 from cronally.store.base import fifo_group, staged_slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.records import StagedRow
@@ -213,7 +213,7 @@ SET_ERRORS: Final = """
 # --- one change -------------------------------------------------------------------------------------------------
 
 CURRENT: Final = """
-    SELECT schedule.name, number, revision_id, removed_at IS NOT NULL
+    SELECT schedule.name, number, revision_id, removed_at IS NOT NULL, paused_since, paused_until, pause_note, owner
     FROM schedule JOIN revision ON revision.id = revision_id WHERE schedule.id = ?
 """
 
@@ -225,8 +225,8 @@ INSERT_SCHEDULE: Final = """
 """
 
 INSERT_REVISION: Final = """
-    INSERT INTO revision (schedule_id, number, name, fifo_group, made_at, made_by, action, size, document)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id
+    INSERT INTO revision (schedule_id, number, name, fifo_group, made_at, made_by, action, size, document, detail)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id
 """
 
 INSERT_ORDERS: Final = """
@@ -234,6 +234,12 @@ INSERT_ORDERS: Final = """
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?, ?, ?, json_extract(value, '$[2]') FROM json_each(?)
 """
 """The last value is a JSON array of (schedule id, revision id, detail)."""
+
+EXTEND_BACKFILL: Final = """
+    UPDATE action SET detail = json_set(detail, '$.fires', (detail ->> '$.fires') + ?, '$.last', ?)
+    WHERE schedule_id = ? AND done_at = ? AND done_by = ? AND action = 'backfill' RETURNING id
+"""
+"""A backfill is written in slices, and is one line of the audit log."""
 
 INSERT_ACTION: Final = """
     INSERT INTO action (schedule_id, revision_id, done_at, done_by, action, detail) VALUES (?, ?, ?, ?, ?, ?)
@@ -280,12 +286,9 @@ def group_text(spec: ScheduleSpec) -> str | None:
     return None if group is None else " ".join(group)
 
 
-def pause_detail(pause: Pause | None) -> str | None:
-    """Return what the audit log says of a pause."""
-    if pause is None:
-        return None
-    said = {"since": pause.since, "until": pause.until, "note": pause.note}
-    return json.dumps({key: value for key, value in said.items() if value is not None}, ensure_ascii=False)
+def detail_text(detail: Mapping[str, Any]) -> str | None:
+    """Return *detail* as the audit log keeps it."""
+    return json.dumps(detail, ensure_ascii=False) if detail else None
 
 
 # --- zones under a version of tzdata ------------------------------------------------------------------------------
@@ -346,10 +349,19 @@ UNSTAGE: Final = "DELETE FROM staging WHERE name IN (SELECT value FROM json_each
 
 CLEAR_STAGING: Final = "DELETE FROM staging"
 
-OWN: Final = """
-    UPDATE schedule SET owner = ?1
-    WHERE removed_at IS NULL AND owner <> ?1 AND name IN (SELECT value FROM json_each(?2))
-"""
+_OWNERS: Final = "json_object('owner', :owner, 'owner_was', nullif(owner, ''))"
+
+OWN: Final = (
+    f"""
+    INSERT INTO action (schedule_id, revision_id, done_at, done_by, action, detail)
+    SELECT id, revision_id, :at, :by, 'apply', {_OWNERS} FROM schedule
+    WHERE removed_at IS NULL AND owner <> :owner AND name IN (SELECT value FROM json_each(:names)) ORDER BY id
+    """,
+    """
+    UPDATE schedule SET owner = :owner
+    WHERE removed_at IS NULL AND owner <> :owner AND name IN (SELECT value FROM json_each(:names))
+    """,
+)
 
 OWNED: Final = """
     SELECT json_group_array(json_array(name, id, revision_id)) FROM (
@@ -362,20 +374,29 @@ _IDS: Final = "(SELECT value FROM json_each(:ids))"
 REMOVE_MANY: Final = (
     f"INSERT OR IGNORE INTO former_name (name, schedule_id) SELECT name, id FROM schedule WHERE id IN {_IDS}",
     f"""
-    INSERT INTO action (schedule_id, revision_id, done_at, done_by, action)
-    SELECT id, revision_id, :at, :by, 'rm' FROM schedule WHERE id IN {_IDS}
+    INSERT INTO action (schedule_id, revision_id, done_at, done_by, action, detail)
+    SELECT id, revision_id, :at, :by, 'apply', json_object('owner', :owner, 'removed', json('true'))
+    FROM schedule WHERE id IN {_IDS} ORDER BY id
     """,
     f"UPDATE schedule SET removed_at = :at, effective_from = :at, changed_at = :at WHERE id IN {_IDS}",
 )
 
 LAST_REVISION: Final = "SELECT coalesce(max(id), 0) FROM revision"
 
+_TAKEN_OVER: Final = """
+    SELECT schedule.id AS id, revision_id, owner
+    FROM staging
+    JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL AND owner <> :owner
+    JOIN revision ON revision.id = revision_id AND revision.size = staging.size AND revision.document = staging.document
+"""
+
 FLIP: Final = (
     # Every line names its owner, also one that changes nothing else.
-    """
-    UPDATE schedule SET owner = :owner
-    WHERE removed_at IS NULL AND owner <> :owner AND name IN (SELECT name FROM staging)
+    f"""
+    INSERT INTO action (schedule_id, revision_id, done_at, done_by, action, detail)
+    SELECT id, revision_id, :at, :by, 'apply', {_OWNERS} FROM ({_TAKEN_OVER}) ORDER BY id
     """,
+    f"UPDATE schedule SET owner = :owner WHERE id IN (SELECT id FROM ({_TAKEN_OVER}))",
     """
     DELETE FROM staging WHERE EXISTS (
         SELECT 1 FROM schedule JOIN revision ON revision.id = revision_id
@@ -389,16 +410,16 @@ FLIP: Final = (
     WHERE NOT EXISTS (SELECT 1 FROM schedule WHERE schedule.name = staging.name AND removed_at IS NULL)
     ORDER BY name
     """,
-    """
-    INSERT INTO revision (schedule_id, number, name, fifo_group, made_at, made_by, action, size, document)
+    f"""
+    INSERT INTO revision (schedule_id, number, name, fifo_group, made_at, made_by, action, size, document, detail)
     SELECT schedule.id, coalesce(old.number, 0) + 1, staging.name, staging.fifo_group, :at, :by, 'apply',
-        staging.size, staging.document
+        staging.size, staging.document, CASE owner WHEN :owner THEN json_object('owner', :owner) ELSE {_OWNERS} END
     FROM staging JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL
     LEFT JOIN revision AS old ON old.id = schedule.revision_id
     ORDER BY staging.name
     """,
     """
-    UPDATE schedule SET revision_id = new.id, effective_from = :at, changed_at = :at,
+    UPDATE schedule SET revision_id = new.id, effective_from = :at, changed_at = :at, owner = :owner,
         slot_time = staging.slot_time, slot_due = staging.slot_due
     FROM revision AS new JOIN staging ON staging.name = new.name
     WHERE new.id > :last_revision AND schedule.id = new.schedule_id

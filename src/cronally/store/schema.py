@@ -186,5 +186,15 @@ _FIFTH = (
     """,
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
+_SIXTH = (
+    # What is to be said of a change beside its revision: the pause before and after it, the owner of an apply. JSON or NULL.
+    "ALTER TABLE revision ADD COLUMN detail TEXT",
+    # The audit log, newest first: of all schedules, and of one.
+    "CREATE INDEX revision_time ON revision (made_at)",
+    "CREATE INDEX action_time ON action (done_at)",
+    "CREATE INDEX revision_schedule ON revision (schedule_id, made_at)",
+    "CREATE INDEX action_schedule ON action (schedule_id, done_at)",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH)
 """The statements of each version, from 1. The version of the schema is how many there are."""

@@ -10,13 +10,16 @@ import asyncio
 import json
 import os
 import threading
+from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cronally.domain.durations import parse_duration
-from cronally.domain.model import Fire
+from cronally.domain.model import Fire, Pause
 from cronally.domain.spec import canonical_document, from_canonical
 from cronally.engine.records import (
+    AuditPage,
+    AuditRow,
     Label,
     Opened,
     Owned,
@@ -28,24 +31,31 @@ from cronally.engine.records import (
 )
 from cronally.errors import Conflict, RevisionConflict, ScheduleNotFound
 from cronally.instants import UtcMs
-from cronally.store import journal_sql, schedule_sql
-from cronally.store.base import single_slot
+from cronally.store import audit_sql, journal_sql, schedule_sql
+from cronally.store.base import change_detail, single_slot
 from cronally.store.copying import write_copy
 from cronally.store.database import Database
 from cronally.store.schema import CLEAN_STOP, PRUNED_THROUGH, REACHED, SET_BACK_AT, WATERMARK
 from cronally.store.sqlite_journal import ADVANCE, SET_META, SqliteJournal, amend_entries, write_entries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.copies import Contents
-    from cronally.engine.records import ScheduleChange, StagedRow, StoredSchedule
+    from cronally.engine.records import (
+        AuditFilter,
+        AuditPlace,
+        ScheduleChange,
+        StagedRow,
+        StoredSchedule,
+    )
     from cronally.store.database import Connection
 
 _MOST_ROWS = schedule_sql.MOST_ROWS
 _MOST_SPECS = 500  # one takes 2 µs to build
+_MOST_AUDIT_SCANS: Final = 10  # statements that one page of the audit log takes
 
 
 class SqliteStore(SqliteJournal):
@@ -163,7 +173,9 @@ class SqliteStore(SqliteJournal):
         return next(iter(get_close_matches(name, names, n=1)), None)
 
     async def specs(self, revision_ids: Sequence[int]) -> dict[int, ScheduleSpec]:
-        reader = self._database.reader
+        return await self._specs(self._database.reader, revision_ids)
+
+    async def _specs(self, reader: Connection, revision_ids: Sequence[int]) -> dict[int, ScheduleSpec]:
         found: dict[int, ScheduleSpec] = {}
         wanted = sorted(set(revision_ids))
         for start in range(0, len(wanted), _MOST_SPECS):
@@ -172,7 +184,7 @@ class SqliteStore(SqliteJournal):
             [[text, size]] = await reader.rows(schedule_sql.SPECS_TEXT, (marked,))
             if text is None:
                 if size:
-                    await self._add_large_specs(found, marked, some[-1])
+                    await self._add_large_specs(reader, found, marked, some[-1])
                 continue
             for line in text.split("\n"):
                 revision_id, name, document = line.split("\t")
@@ -187,11 +199,13 @@ class SqliteStore(SqliteJournal):
             for id_, name, topic, tz, late_after in rows
         }
 
-    async def _add_large_specs(self, found: dict[int, ScheduleSpec], marked: str, last: int) -> None:
+    async def _add_large_specs(
+        self, reader: Connection, found: dict[int, ScheduleSpec], marked: str, last: int
+    ) -> None:
         """Read *marked* revisions up to the id *last* a few megabytes at a time."""
         after = 0
         while after < last:
-            rows = await self._database.reader.json(schedule_sql.SPECS, (marked, after, _MOST_SPECS))
+            rows = await reader.json(schedule_sql.SPECS, (marked, after, _MOST_SPECS))
             if not rows:
                 break
             for revision_id, name, document in rows:
@@ -204,18 +218,19 @@ class SqliteStore(SqliteJournal):
                 assert change.new_spec is not None
                 await _refuse_taken(writer, change.new_spec.name, None)
                 [[id_]] = await writer.rows(schedule_sql.INSERT_SCHEDULE, (change.new_spec.name, change.at))
-                name, number, revision_id = change.new_spec.name, 0, 0
+                old = _Current(change.new_spec.name, 0, 0, None, None)
             else:
                 id_ = change.id
-                name, number, revision_id = await _current(writer, change)
+                old = await _current(writer, change)
+            number, revision_id = old.number, old.revision_id
+            detail = schedule_sql.detail_text(change_detail(change, old.pause, old.owner))
             if change.is_removal:
                 await writer.rows(schedule_sql.REMOVE, (change.at, id_))
-                await writer.rows(schedule_sql.REMEMBER_NAME, (name, id_))
+                await writer.rows(schedule_sql.REMEMBER_NAME, (old.name, id_))
             elif change.new_spec is not None:
                 number += 1
-                revision_id = await _revise(writer, change, id_, number, old_name=name)
+                revision_id = await _revise(writer, change, id_, number, old_name=old.name, detail=detail)
             if change.is_removal or change.new_spec is None:
-                detail = schedule_sql.pause_detail(change.pause)
                 await writer.rows(
                     schedule_sql.INSERT_ACTION,
                     (id_, revision_id, change.at, change.by, change.action, detail),
@@ -224,6 +239,45 @@ class SqliteStore(SqliteJournal):
             await _settle_change(writer, change, id_, revision_id)
             [[pending]] = await writer.rows(schedule_sql.COUNT_PENDING, (id_,))
         return Revised(id_, number, revision_id, pending)
+
+    async def audit(self, wanted: AuditFilter) -> AuditPage:
+        lister = self._database.lister
+        ids = None
+        if wanted.schedule is not None:
+            named = await lister.rows(journal_sql.SCHEDULES_NAMED, (wanted.schedule, wanted.schedule))
+            ids = [id_ for (id_,) in named]
+        found: list[AuditPlace] = []
+        limit = min(wanted.limit, _MOST_SPECS)
+        is_picking = wanted.by is not None or wanted.actions
+        scanned = audit_sql.MOST_SCANNED if is_picking else limit
+        following = wanted.before
+        for _ in range(_MOST_AUDIT_SCANS):
+            some = replace(wanted, before=following, limit=limit - len(found))
+            count, last, places = await lister.json(*audit_sql.places(some, ids, scanned=scanned))
+            found += [(at, source, id_) for at, source, id_ in places]
+            if len(found) == limit:
+                following = found[-1]
+                break
+            if count < scanned:
+                following = None
+                break
+            following = (last[0], last[1], last[2])
+        return await self._audit_page(found, following)
+
+    async def _audit_page(self, places: Sequence[AuditPlace], following: AuditPlace | None) -> AuditPage:
+        """Read the changes at *places*, as far as their revisions are not too many bytes for one page."""
+        asked = json.dumps(places)
+        taken: list[list[Any]] = []
+        size_bytes = 0
+        for row in await self._database.lister.json(audit_sql.ROWS, (asked, asked)):
+            size_bytes += row.pop()
+            if taken and size_bytes > schedule_sql.MOST_BYTES:
+                following = (taken[-1][0], taken[-1][1], taken[-1][2])
+                break
+            taken.append(row)
+        revisions = [id_ for row in taken for id_ in row[8:10] if id_ is not None]
+        specs = await self._specs(self._database.lister, revisions)
+        return AuditPage([_audit_row(row, specs) for row in taken], following)
 
     # single instants (@at)
 
@@ -283,10 +337,12 @@ class SqliteStore(SqliteJournal):
         async with self._database.transaction() as writer:
             await writer.rows(schedule_sql.UNSTAGE, (json.dumps(list(names)),))
 
-    async def own(self, names: Sequence[str], *, owner: str) -> None:
+    async def own(self, names: Sequence[str], *, owner: str, at: UtcMs, by: str) -> None:
         async with self._database.transaction() as writer:
             for start in range(0, len(names), _MOST_ROWS):
-                await writer.rows(schedule_sql.OWN, (owner, json.dumps(names[start : start + _MOST_ROWS])))
+                some = json.dumps(names[start : start + _MOST_ROWS])
+                for statement in schedule_sql.OWN:
+                    await writer.rows(statement, {"owner": owner, "names": some, "at": at, "by": by})
 
     async def owned(self, owner: str) -> list[Owned]:
         found: list[Owned] = []
@@ -311,7 +367,9 @@ class SqliteStore(SqliteJournal):
             for statement in schedule_sql.FLIP:
                 await writer.rows(statement, values)
             for statement in schedule_sql.REMOVE_MANY if removed else ():
-                await writer.rows(statement, {"at": at, "by": by, "ids": json.dumps(list(removed))})
+                await writer.rows(
+                    statement, {"at": at, "by": by, "owner": owner, "ids": json.dumps(list(removed))}
+                )
             await write_entries(writer, unsettled)
             found: list[TimetableRow] = []
             while rows := await writer.json(schedule_sql.FLIPPED, (last, _MOST_ROWS)):
@@ -329,19 +387,32 @@ async def _refuse_taken(writer: Connection, name: str, own_id: int | None) -> No
         raise Conflict(f"there is a schedule named {name!r} already")
 
 
-async def _current(writer: Connection, change: ScheduleChange) -> tuple[str, int, int]:
-    """Return the name, revision number and revision id of the schedule that *change* is about."""
+class _Current(NamedTuple):
+    """A schedule before a change."""
+
+    name: str
+    number: int
+    revision_id: int
+    pause: Pause | None
+    owner: str | None
+
+
+async def _current(writer: Connection, change: ScheduleChange) -> _Current:
+    """Return the schedule that *change* is about as it is."""
     found = await writer.rows(schedule_sql.CURRENT, (change.id,))
     if not found or found[0][3]:
         raise ScheduleNotFound(change.name or (found[0][0] if found else str(change.id)))
-    [(name, number, revision_id, _)] = found
+    [(name, number, revision_id, _, since, until, note, owner)] = found
     if change.expected_revision_id not in (None, revision_id):
         expected = await writer.rows(schedule_sql.NUMBER, (change.expected_revision_id,))
         raise RevisionConflict(name, expected=expected[0][0] if expected else 0, found=number)
-    return name, number, revision_id
+    pause = None if since is None else Pause(since=since, until=until, note=note)
+    return _Current(name, number, revision_id, pause, owner or None)
 
 
-async def _revise(writer: Connection, change: ScheduleChange, id_: int, number: int, *, old_name: str) -> int:
+async def _revise(
+    writer: Connection, change: ScheduleChange, id_: int, number: int, *, old_name: str, detail: str | None
+) -> int:
     """Give the schedule a new revision; return its id."""
     spec = change.new_spec
     assert spec is not None
@@ -353,7 +424,7 @@ async def _revise(writer: Connection, change: ScheduleChange, id_: int, number: 
     made = (change.at, change.by, change.action)
     [[revision_id]] = await writer.rows(
         schedule_sql.INSERT_REVISION,
-        (id_, number, spec.name, group, *made, len(document.encode()), document),
+        (id_, number, spec.name, group, *made, len(document.encode()), document, detail),
     )
     slot = single_slot(spec) or (None, None)
     await writer.rows(schedule_sql.REVISE, (spec.name, revision_id, *slot, id_))
@@ -376,3 +447,19 @@ async def _settle_change(writer: Connection, change: ScheduleChange, id_: int, r
     if change.drop_pending:
         kept = json.dumps([(fire_time, str(kind)) for fire_time, kind in change.kept])
         await writer.rows(journal_sql.DROP_PENDING, (id_, kept))
+
+
+def _audit_row(row: list[Any], specs: Mapping[int, ScheduleSpec]) -> AuditRow:
+    at, _, _, by, action, name, number, detail, before, after = row
+    told = {} if detail is None else json.loads(detail)
+    told.pop("removed", None)  # which is what having no revision after it says
+    return AuditRow(
+        at=at,
+        by=by,
+        action=action,
+        name=name,
+        revision=number,
+        before=None if before is None else specs[before],
+        after=None if after is None else specs[after],
+        detail=told,
+    )

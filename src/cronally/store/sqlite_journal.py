@@ -205,7 +205,9 @@ class SqliteJournal:
             if await writer.rows(orders_sql.COUNT_THERE, (keys,)) != [(0,)]:
                 raise Conflict(f"a fire from {order.first} to {order.last} is there already")
             await write_entries(writer, entries)
-            await _note(writer, "backfill", (order,), at=at, by=by)
+            same = (order.fires, order.last, order.schedule_id, at, by)
+            if not await writer.rows(schedule_sql.EXTEND_BACKFILL, same):
+                await _note(writer, "backfill", (order,), at=at, by=by)
 
     async def retry(self, rows: Sequence[Reopened], *, at: UtcMs, by: str, orders: Sequence[Order]) -> None:
         keys = orders_sql.keys_json((*row.old.key, str(row.old.state), row.old.count) for row in rows)
