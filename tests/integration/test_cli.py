@@ -1356,7 +1356,7 @@ def test_a_bad_number(alone, words):
     "words",
     [["ls"], ["show", "a"], ["add", "a", "@daily", "--topic", TOPIC], ["run", "a"], ["rm", "a"], ["pause", "a"],
      ["resume", "a"], ["set", "a", "--note", "n"], ["history"], ["status"], ["next", "a"], ["explain", "a"],
-     ["why", "a", "2026-11-23T09:00"]],
+     ["why", "a", "2026-11-23T09:00"], ["audit"]],
 )  # fmt: skip
 def test_without_a_daemon_every_command_says_how_to_start_one(alone, words):
     err = alone.bad(*words, code=3)

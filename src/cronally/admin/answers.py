@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cronally.engine.copies import Contents
     from cronally.engine.forecast import Forecast
     from cronally.engine.orders import Backfilled, Retried
-    from cronally.engine.records import JournalRow, StoredSchedule, TopicUse
+    from cronally.engine.records import AuditRow, JournalRow, StoredSchedule, TopicUse
     from cronally.engine.views import Overview, Refusing, ScheduleView, Status
     from cronally.engine.why import Why
     from cronally.engine.zone_watch import ZoneChange
@@ -87,6 +87,45 @@ def fire_answer(row: JournalRow) -> dict[str, Any]:
         "last_error": entry.last_error,
         "last_fire_time": format_utc(entry.last_slot),
         "count": entry.count,
+    }
+
+
+def change_answer(row: AuditRow) -> dict[str, Any]:
+    """Return a line of the audit log as ``wire.Change`` has it."""
+    before = None if row.before is None else to_document(row.before)
+    after = None if row.after is None else to_document(row.after)
+    if row.before is not None and row.after is not None and row.before.name != row.after.name:
+        before, after = {"name": row.before.name, **(before or {})}, {"name": row.after.name, **(after or {})}
+    told = dict(row.detail)
+    if "was" in told or "since" in told:
+        kept = {key: told.pop(key, None) for key in ("since", "until", "note")}
+        was = told.pop("was", None)
+        if row.after is None or row.before is not None:  # or it was made at rest
+            before = {**(before or {}), "paused": _pause_told(was)}
+        after = {**(after or {}), "paused": _pause_told(kept)}
+    if "owner_was" in told:
+        before = {**(before or {}), "owner": told.pop("owner_was")}
+        after = {**(after or {}), "owner": told["owner"]}
+    return {
+        "at": format_utc(row.at),
+        "by": row.by,
+        "action": row.action,
+        "schedule": row.name,
+        "revision": row.revision,
+        "before": before,
+        "after": after,
+        "detail": told,
+    }
+
+
+def _pause_told(told: Any) -> dict[str, str | None] | bool:
+    """Return a pause of the audit log as it travels."""
+    if told is None or told.get("since") is None:
+        return False
+    return {
+        "since": format_utc(told["since"]),
+        "until": _instant(told.get("until")),
+        "note": told.get("note"),
     }
 
 

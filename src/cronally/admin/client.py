@@ -149,6 +149,10 @@ class Client:
         """Return journal entries, newest first. query: schedule, state, reason, since, until, before, limit."""
         return wire.from_plain(wire.FiresPage, self._call("GET", "/v1/fires", query=_given(query)))
 
+    def audit(self, **query: str | None) -> wire.ChangesPage:
+        """Return what was done to schedules, newest first. query: schedule, by, action, since, until, before, limit."""
+        return wire.from_plain(wire.ChangesPage, self._call("GET", "/v1/audit", query=_given(query)))
+
     def events(self, **query: str | None) -> Iterator[wire.Fire | int]:
         """Begin to listen; then yield what becomes of fires, and how many were left out whenever we are too slow.
 

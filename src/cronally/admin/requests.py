@@ -27,6 +27,8 @@ from cronally.instants import UtcMs
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
+    from cronally.engine.records import AuditPlace
+
 BODY: Final = web.RequestKey("body", bytes)
 """Where a request has its body, once it has been read whole."""
 
@@ -76,6 +78,13 @@ def cursor(text: str) -> tuple[UtcMs, int, str]:
     if match is None or match[3] not in tuple(Kind):
         raise FieldError("before", "must be the text that the page before gave as next")
     return UtcMs(int(match[1])), int(match[2]), match[3]
+
+
+def audit_cursor(text: str) -> AuditPlace:
+    match = re.fullmatch(r"(-?\d{1,18})\.([01])\.(\d{1,18})", text, re.ASCII)
+    if match is None:
+        raise FieldError("before", "must be the text that the page before gave as next")
+    return UtcMs(int(match[1])), int(match[2]), int(match[3])
 
 
 def if_match(request: web.Request) -> int | None:

@@ -20,6 +20,7 @@ from cronally.admin import wire
 from cronally.admin.answers import (
     apply_answer,
     backfill_answer,
+    change_answer,
     copy_answer,
     difference_answer,
     dumps,
@@ -45,6 +46,7 @@ from cronally.admin.limits import (
 from cronally.admin.metrics import Health, Metrics
 from cronally.admin.requests import (
     ApplyBody,
+    audit_cursor,
     backup_wish,
     cursor,
     fire_ids,
@@ -66,7 +68,7 @@ from cronally.admin.unix_socket import bind_socket, inode_of, peer_uid, remove_s
 from cronally.domain.instant_text import read_instant
 from cronally.domain.model import SkipReason, State
 from cronally.domain.spec import parse_note
-from cronally.engine.records import JournalFilter
+from cronally.engine.records import ACTIONS, AuditFilter, JournalFilter
 from cronally.errors import FieldError, NotReady, UsageError
 from cronally.instants import format_utc
 
@@ -160,6 +162,7 @@ class AdminServer:
                 web.post("/v1/apply", self._apply),
                 web.post("/v1/backup", self._backup),
                 web.get("/v1/fires", self._fires),
+                web.get("/v1/audit", self._audit),
                 web.get("/v1/events", self._events),
                 web.get("/v1/forecast", self._forecast),
                 web.get("/v1/topics", self._topics),
@@ -414,6 +417,25 @@ class AdminServer:
             following = f"{last.fire_time}.{last.schedule_id}.{last.kind}"
         return _text(f'{{"fires": [{", ".join(texts)}], "next": {dumps(following)}}}')
 
+    async def _audit(self, request: web.Request) -> web.Response:
+        query = query_of(request, "schedule", "by", "action", "since", "until", "before", "limit")
+        since, until = self._bounds(query)
+        before = query.get("before")
+        page = await self._service.audit(
+            AuditFilter(
+                schedule=query.get("schedule"),
+                by=query.get("by"),
+                actions=frozenset(words(query, "action", ACTIONS)),
+                since=since,
+                until=until,
+                before=None if before is None else audit_cursor(before),
+                limit=whole_number(query, "limit", default=100, least=1, most=wire.MAX_PAGE),
+            )
+        )
+        texts = [one async for one in self._rendered(map(change_answer, page.rows))]
+        following = None if page.next is None else ".".join(map(str, page.next))
+        return _text(f'{{"changes": [{", ".join(texts)}], "next": {dumps(following)}}}')
+
     async def _forecast(self, request: web.Request) -> web.Response:
         query_of(request)
         return _answer(forecast_answer(await self._service.forecast(), self._service.quota_per_s))
@@ -423,14 +445,8 @@ class AdminServer:
         return await self.events.answer(request, self._journal_filter(query, limit=1))
 
     def _journal_filter(self, query: dict[str, str], limit: int) -> JournalFilter:
-        now, before = self._clock.wall(), query.get("before")
-        bounds = {key: instant(key, query[key], now=now) for key in ("since", "until") if key in query}
-        since, until = bounds.get("since"), bounds.get("until")
-        if since is not None and until is not None and since >= until:
-            raise FieldError(
-                "until",
-                f"{format_utc(until)} is not after since, {format_utc(since)}; name a later instant, or a shorter duration",
-            )
+        since, until = self._bounds(query)
+        before = query.get("before")
         return JournalFilter(
             schedule=query.get("schedule"),
             states=frozenset(State(word) for word in words(query, "state", State)),
@@ -440,6 +456,18 @@ class AdminServer:
             before=None if before is None else cursor(before),
             limit=limit,
         )
+
+    def _bounds(self, query: dict[str, str]) -> tuple[UtcMs | None, UtcMs | None]:
+        """Return the instants that a list is asked to lie between. Errors: FieldError."""
+        now = self._clock.wall()
+        bounds = {key: instant(key, query[key], now=now) for key in ("since", "until") if key in query}
+        since, until = bounds.get("since"), bounds.get("until")
+        if since is not None and until is not None and since >= until:
+            raise FieldError(
+                "until",
+                f"{format_utc(until)} is not after since, {format_utc(since)}; name a later instant, or a shorter duration",
+            )
+        return since, until
 
     async def _topics(self, request: web.Request) -> web.Response:
         query = query_of(request, "after", "limit")

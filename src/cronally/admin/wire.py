@@ -193,6 +193,36 @@ class FiresPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change of one schedule: who did what, and when.
+
+    by: ``uid 1000 (anna)`` as the kernel and the machine said it then, or ``cronally`` for what the daemon does by itself. action: the
+    command (``set`` for ``edit``, too). schedule, revision: its name and revision number after it. before, after: its documents without
+    the keys that have their defaults, None where there was none; ``name`` is in them if it changed, ``paused`` and ``owner`` if those
+    did. What changes no more than these has nothing else in them, and a command that changes nothing of the schedule (``run``) has None in
+    both. detail: ``owner`` of an apply, ``drop_pending``, ``fire_id`` of a run, how many ``fires`` and the ids of the ``first`` and
+    ``last`` of a retry or backfill.
+    """
+
+    at: str
+    by: str
+    action: str
+    schedule: str
+    revision: int
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesPage:
+    """Changes, newest first, perhaps fewer than were asked for. next: what to ask for as ``before``, None on the last page."""
+
+    changes: list[Change]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryReply:
     """Which fires were made pending again, or (as a dry run) would be.
 
@@ -436,6 +466,7 @@ Answer = (
     | RetryReply
     | NextReply
     | FiresPage
+    | ChangesPage
     | ApplyReply
     | Forecast
     | Status
@@ -445,7 +476,7 @@ Answer = (
     | Copy
 )
 _Wire = TypeVar("_Wire")
-_TYPES: Final = (*get_args(Answer), Fire, FieldMatch, Problem, Difference, Topic, Load, Coming)
+_TYPES: Final = (*get_args(Answer), Fire, Change, FieldMatch, Problem, Difference, Topic, Load, Coming)
 _NESTED: Final[dict[tuple[type, str], type]] = {
     (SchedulesPage, "schedules"): Schedule,
     (PutReply, "schedule"): Schedule,
@@ -455,6 +486,7 @@ _NESTED: Final[dict[tuple[type, str], type]] = {
     (MoveReply, "schedule"): Schedule,
     (Overview, "coming"): Coming,
     (FiresPage, "fires"): Fire,
+    (ChangesPage, "changes"): Change,
     (TopicsPage, "topics"): Topic,
     (RetryReply, "fires"): Fire,
     (Why, "fires"): Fire,

@@ -48,12 +48,12 @@ def _key_lines(difference: Difference) -> Iterator[str]:
     before, after = difference.before or {}, difference.after or {}
     if difference.action != "change":
         for key, value in (after or before).items():
-            yield f"    {key:<{_KEY_WIDTH}}  {_written(key, value)}"
+            yield f"    {key:<{_KEY_WIDTH}}  {written(key, value)}"
         return
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
         if old != new:
-            yield f"    {key:<{_KEY_WIDTH}}  {_written(key, old)} -> {_written(key, new)}"
+            yield f"    {key:<{_KEY_WIDTH}}  {written(key, old)} -> {written(key, new)}"
 
 
 def _fire_lines(difference: Difference) -> Iterator[str]:
@@ -73,10 +73,11 @@ def _fires(fires: list[str], document: Mapping[str, Any] | None) -> str:
     return ", ".join(local_text(fire, tz) for fire in fires)
 
 
-def _written(key: str, value: object) -> str:
+def written(key: str, value: object, *, most_chars: int = _MOST_CHARS) -> str:
+    """Return the value of a key of a schedule, cut if it is long."""
     if value is None:
         return "(not paused)" if key == "paused" else "(default)"
     if key == "paused" and isinstance(value, dict):
         return f"until {value['until']}" if value.get("until") else "until it is resumed"
     text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}… ({len(text):,} characters)"
+    return text if len(text) <= most_chars else f"{text[:most_chars]}… ({len(text):,} characters)"

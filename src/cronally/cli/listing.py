@@ -153,8 +153,8 @@ def history_command(
         "schedule": name,
         "state": ",".join(state or []) or None,
         "reason": ",".join(reason or []) or None,
-        "since": _before_now("--since", since),
-        "until": _before_now("--until", until),
+        "since": o.before_now("--since", since),
+        "until": o.before_now("--until", until),
     }
     with o.connect(socket) as client:
         found = _fire_pages(client, wanted, limit)
@@ -168,14 +168,6 @@ def history_command(
             out(table.part(fires_rows(page)))
     if not table.has_rows:
         note("no slots are on record for that")
-
-
-def _before_now(option: str, text: str | None) -> str | None:
-    if text is None:
-        return None
-    from cronally.cli.instants import before_now
-
-    return before_now(option, text)
 
 
 def _fire_pages(client: Client, wanted: Mapping[str, str | None], limit: int | None) -> Iterator[list[Fire]]:

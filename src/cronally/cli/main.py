@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "explain": ("explaining", "Say what a rule or a schedule's rule means."),
     "forecast": ("forecasting", "Show how many messages the coming day has."),
     "history": ("listing", "List what became of each slot."),
+    "audit": ("auditing", "List who changed what, and when."),
     "tail": ("watching", "Show what becomes of fires as it happens."),
     "top": ("top", "Watch the daemon on the whole screen."),
     "status": ("listing", "Show how the daemon is."),

@@ -168,6 +168,15 @@ def connect(socket: str | None, *, answer_s: float = ANSWER_S) -> Client:
     return Client(path, answer_s=answer_s, trace=tracer())
 
 
+def before_now(option: str, text: str | None) -> str | None:
+    """Return what the daemon takes for the instant, usually past, that an option is given, if it is. Errors: UsageError."""
+    if text is None:
+        return None
+    from cronally.cli.instants import before_now as read
+
+    return read(option, text)
+
+
 def duration_s(option: str, text: str) -> float:
     """Return the seconds of a duration that an option is given. Errors: UsageError."""
     try:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cronally.engine.live import Live
     from cronally.engine.orders import Orders, Retried
     from cronally.engine.ports import Store, TopicMaker
+    from cronally.engine.records import AuditFilter, AuditPage
     from cronally.engine.reporting import Reporting
 
 _SLICE = 200
@@ -132,6 +133,13 @@ class Service:
                 await self._stored(wanted.schedule)
         now = self._clock.wall()
         return [self._measured(row, now) if row.entry.is_open else row for row in rows]
+
+    async def audit(self, wanted: AuditFilter) -> AuditPage:
+        """Return what was done to schedules, newest first. Errors: ScheduleNotFound if a schedule is named that never was."""
+        page = await self._store.audit(wanted)
+        if wanted.schedule is not None and not page.rows and not await self._store.bearers(wanted.schedule):
+            await self._stored(wanted.schedule)
+        return page
 
     async def why(self, name: str, at: str) -> Why:
         """Say why a schedule has a fire at an instant or has none. at: as ``read_instant`` takes it, in its zone.
