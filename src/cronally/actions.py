@@ -9,6 +9,7 @@ ACTIONS: Final = {
     "admin.bug": "A request met a bug of Cronally; a traceback follows. Fields: method, path.",
     "admin.change": "A schedule was changed, or fires were asked for. Fields: change (put, remove, move, pause, resume, run, backfill, "
     "retry, apply), by, and what it was done to; 'cronally audit' has more.",
+    "admin.readers_shut_out": "Members of the group for reading alone cannot reach their socket. Fields: group, directory (the one that is closed to them).",
     "admin.request": "A request was answered; only with -v. Fields: method, path, status.",
     "alerts.unsent": "People could not be told of schedules in trouble; it is tried again. Fields: subject, error.",
     "clock.doubted": "The wall clock cannot be right, and nothing fires until it is. Fields: doubt.",

@@ -351,7 +351,13 @@ class _Daemon:
                     region, is_fifo=is_fifo, given=self._config.sns_quota
                 ),
             )
-            server = AdminServer(service, reporting, self._clock, socket_path=config.socket)
+            server = AdminServer(
+                service,
+                reporting,
+                self._clock,
+                socket_path=config.socket,
+                read_only_group=config.read_only_group,
+            )
             await server.start()
             stack.push_async_callback(server.close)
             if config.metrics_listen is not None:

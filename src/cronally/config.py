@@ -41,7 +41,8 @@ DEFAULT_DRAIN = "10s"  # longer than an attempt usually takes; systemd waits 90 
 class Config:
     """What a daemon is started with.
 
-    Fields: store_path: SQLite file. socket: admin socket. is_local: publish to the local stand-in. local_port: where it is
+    Fields: store_path: SQLite file. socket: admin socket. read_only_group: whose members may read, and no more; None for
+        nobody. is_local: publish to the local stand-in. local_port: where it is
         started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
         absent for what AWS publishes. sns_topics: patterns of the topics that may be published to, None for all. journal: how much of it is kept. metrics_listen: where metrics are served over TCP,
         None for nowhere. trust_clock: believe the wall clock whatever it says. drain_timeout_s: how long a stop waits for
@@ -51,6 +52,7 @@ class Config:
 
     store_path: str
     socket: str
+    read_only_group: str | None
     is_local: bool
     local_port: int
     sns_quota: Mapping[str, float]
@@ -84,6 +86,7 @@ def load_config(
             default_socket(environ),
             "CRONALLY_SOCKET" if environ.get("CRONALLY_SOCKET") else "default",
         ),
+        "read_only_group": (None, "default"),
         "local": (False, "default"),
         "local_port": (DEFAULT_LOCAL_PORT, "default"),
         "sns_quota": ({}, "default"),
@@ -117,6 +120,7 @@ def _config(read: Mapping[str, Any], sources: Mapping[str, str], file: str | Non
     return Config(
         store_path=read["store"],
         socket=read["socket"],
+        read_only_group=read["read_only_group"],
         is_local=read["local"],
         local_port=read["local_port"],
         sns_quota=read["sns_quota"],
@@ -261,6 +265,14 @@ def _socket(key: str, value: object, source: str) -> str:
     return check_path(str(Path(_text(key, value, source)).expanduser()))
 
 
+def _group(key: str, value: object, source: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s:,/-][^\s:,/]{0,254}", value):
+        raise ConfigError(key, source, f"{value!r} must be the name of a group of this machine")
+    return value
+
+
 def _flag(key: str, value: object, source: str) -> bool:
     if isinstance(value, bool):
         return value
@@ -385,6 +397,7 @@ def _topics(key: str, value: object, source: str) -> tuple[str, ...] | None:
 _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "store": _store,
     "socket": _socket,
+    "read_only_group": _group,
     "local": _flag,
     "local_port": _port,
     "sns_quota": _quota,
@@ -418,6 +431,8 @@ _WITHOUT: Final = {"sns.topics": "all"}
 MEANINGS: dict[str, str] = {
     "store": "Where schedules and journal are kept, as sqlite:PATH. [default: in the state directory]",
     "socket": "Where the daemon answers commands, and the other commands look for it.",
+    "read_only_group": "A group whose members have a socket of their own, cronally-ro.sock beside the other, on which nothing can be "
+    "changed. [default: none]",
     "local": "With true, messages go to a local stand-in for SNS and SQS.",
     "local_port": f"Where the stand-in is started. [default: {DEFAULT_LOCAL_PORT}]",
     "sns_quota": "Messages a second that SNS takes in each region, such as us-east-1=50000,default=0; 0 is no pacing. "

@@ -285,6 +285,17 @@ class WireVersionMismatch(AdminError):  # noqa: N818 - says the state
         )
 
 
+class ReadOnly(CronallyError):  # noqa: N818 - says the state
+    """A socket for reading alone was asked for more. Attributes: request: its method and path."""
+
+    def __init__(self, request: str) -> None:
+        self.request = request
+        super().__init__(
+            f"this socket is for reading alone, and {request} is more than that; ask somebody who may make changes, or, if you "
+            "may, name the daemon's other socket with --socket"
+        )
+
+
 class NotReady(CronallyError):  # noqa: N818 - says the state
     """The daemon is starting, stopping or cannot commit; the change was not made."""
 

@@ -56,7 +56,9 @@ class Daemon:
 
 
 @contextmanager
-def running_daemon(directory: Path, *, backup_maker: BackupMaker | None = None) -> Iterator[Daemon]:
+def running_daemon(
+    directory: Path, *, backup_maker: BackupMaker | None = None, read_only_group: str | None = None
+) -> Iterator[Daemon]:
     """Run a daemon for the block; its socket is ``cronally.sock`` in *directory*."""
     socket = str(directory / "cronally.sock")
     found: list[Daemon] = []
@@ -65,7 +67,9 @@ def running_daemon(directory: Path, *, backup_maker: BackupMaker | None = None) 
 
     async def main() -> None:
         async with running_engine(backup_maker=backup_maker) as rig:
-            server = AdminServer(rig.service, rig.reporting, rig.clock, socket_path=socket)
+            server = AdminServer(
+                rig.service, rig.reporting, rig.clock, socket_path=socket, read_only_group=read_only_group
+            )
             await server.start()
             found.append(Daemon(socket, rig, server, asyncio.get_running_loop()))
             started.set()

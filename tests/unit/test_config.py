@@ -140,6 +140,15 @@ def test_metrics_are_served_on_a_port_only_if_one_is_named(load):
         load('[metrics]\nlisten = "0.0.0.0:9464"\n')
 
 
+def test_a_group_for_readers_is_a_name(load):
+    assert load().read_only_group is None
+    assert load('read_only_group = "cronally-readers"').read_only_group == "cronally-readers"
+    assert load(environ={"CRONALLY_READ_ONLY_GROUP": "staff"}).read_only_group == "staff"
+    for name in ('""', '"a b"', '"-x"', '"a:b"', "7"):
+        with pytest.raises(ConfigError, match="must be the name of a group"):
+            load(f"read_only_group = {name}")
+
+
 # --- settings that are read again -------------------------------------------------------------------------------------
 
 OWN_SOCKET = {"CRONALLY_SOCKET": "", "XDG_RUNTIME_DIR": "/run/user/0"}

@@ -32,6 +32,7 @@ from cronally.errors import (
     FireNotFound,
     InternalError,
     NotReady,
+    ReadOnly,
     RevisionConflict,
     ScheduleNotFound,
     StoreError,
@@ -54,6 +55,20 @@ _WITHOUT_TURN: Final = frozenset(
 _READING: Final = frozenset({"GET", "HEAD"})
 
 
+async def reading_alone(request: web.Request) -> None:
+    """Refuse a request that may change something, by its method. Errors: ReadOnly."""
+    if request.method not in _READING:
+        raise ReadOnly(f"{request.method[:20]} {request.path[:200]}")
+
+
+class Turns:
+    """The turns of those who share them."""
+
+    def __init__(self) -> None:
+        self.reads = asyncio.Semaphore(READS_AT_ONCE)
+        self.changes = asyncio.Semaphore(CHANGES_AT_ONCE)
+
+
 class Boundary:
     """Takes requests to their handlers, and what comes of them back."""
 
@@ -61,15 +76,15 @@ class Boundary:
         self,
         connections: Connections,
         *,
+        turns: Turns | None = None,
         place: str = "the admin socket",
         check: Callable[[web.Request], Awaitable[None]] | None = None,
     ) -> None:
-        """place: what is spoken of when there is nothing at a path. check: has requests wait, or refuses them by their head."""
+        """turns: shared with others. place: what is spoken of when there is nothing at a path. check: has requests wait, or refuses them by their head."""
         self._connections = connections
+        self._turns = turns or Turns()
         self._place = place
         self._check = check
-        self._reads = asyncio.Semaphore(READS_AT_ONCE)
-        self._changes = asyncio.Semaphore(CHANGES_AT_ONCE)
 
     def outermost(self, route: Handler) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
         """Return *route* with our words for what aiohttp refuses by itself, before there is a handler."""
@@ -124,15 +139,15 @@ class Boundary:
         _check_head(request)
         if self._check is not None:
             await self._check(request)
+        is_reading = request.method in _READING
         connection = request.protocol
         if request.path in _WITHOUT_TURN:
             with self._connections.work(connection):
                 return await handler(request)
-        is_reading = request.method in _READING
         with self._connections.holding(connection):
             if request.can_read_body and not is_reading:
                 request[BODY] = await self._body(request)
-            turns = self._reads if is_reading else self._changes
+            turns = self._turns.reads if is_reading else self._turns.changes
             with self._connections.work(connection):
                 async with self._connections.turn(connection, turns):
                     return await handler(request)
@@ -212,6 +227,8 @@ def _status_of(exc: CronallyError) -> int:
             return 404
         case UsageError():
             return 400
+        case ReadOnly():
+            return 403
         case NotReady():
             return 503
         case StoreError():

@@ -12,6 +12,7 @@ from typing import Final
 # --- connections ----------------------------------------------------------------------------------------------------
 
 MAX_CONNECTIONS: Final = 256  # at once, or fewer: see ``connection_limit``
+MAX_READERS: Final = 24  # connections to the socket for reading alone, beside those; fewer than may listen
 _SHARE_OF_DESCRIPTORS: Final = (
     4  # a quarter; publishing has up to 256 connections to a region, the store some files
 )

@@ -30,17 +30,26 @@ def default_socket(environ: Mapping[str, str]) -> str:
     return environ.get(SOCKET_VARIABLE) or _own_sockets(environ)[0]
 
 
+def read_only_socket(socket: str) -> str:
+    """Return where a daemon with its socket at *socket* has the one for reading alone: ``cronally-ro.sock`` beside ``cronally.sock``."""
+    path = Path(socket)
+    return str(path.with_name(f"{path.stem}-ro{path.suffix}"))
+
+
 def find_socket(environ: Mapping[str, str], *, system_socket: str = SYSTEM_SOCKET) -> str:
     """Return where a client looks for a daemon (design §10).
 
     ``$CRONALLY_SOCKET``; else the system's socket if it exists; else the user's own, in the runtime directory or, if
-    there is none there, in the state directory (a daemon started without a login session has no runtime directory).
+    there is none there, in the state directory (a daemon started without a login session has no runtime directory). Where
+    this user may not use it, but may use the one for reading alone, that one.
     """
     named = environ.get(SOCKET_VARIABLE)
     if named:
         return named
     own = _own_sockets(environ)
-    return next((path for path in (system_socket, *own) if _exists(path)), own[0])
+    found = next((path for path in (system_socket, *own) if _exists(path)), own[0])
+    reading = read_only_socket(found)
+    return reading if not _may_use(found) and _may_use(reading) else found
 
 
 def check_path(path: str) -> str:
@@ -65,6 +74,10 @@ def _own_sockets(environ: Mapping[str, str]) -> list[str]:
 def _absolute(path: str | None) -> Path | None:
     """XDG Base Directory Specification: a relative path is to be ignored."""
     return Path(path) if path and path.startswith("/") else None
+
+
+def _may_use(path: str) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _exists(path: str) -> bool:

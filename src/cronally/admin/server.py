@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -33,17 +34,19 @@ from cronally.admin.answers import (
     topic_answer,
     why_answer,
 )
-from cronally.admin.boundary import Boundary
+from cronally.admin.boundary import Boundary, Turns, reading_alone
 from cronally.admin.connections import Connections
 from cronally.admin.events import EventStreams
 from cronally.admin.limits import (
     MAX_APPLIES,
     MAX_FIRES,
     MAX_PAGE_BYTES,
+    MAX_READERS,
     STOP_S,
     connection_limit,
 )
 from cronally.admin.metrics import Health, Metrics
+from cronally.admin.paths import read_only_socket
 from cronally.admin.requests import (
     ApplyBody,
     audit_cursor,
@@ -64,7 +67,16 @@ from cronally.admin.requests import (
     whole_number,
     words,
 )
-from cronally.admin.unix_socket import bind_socket, inode_of, peer_uid, remove_socket, user_name
+from cronally.admin.unix_socket import (
+    DIRECTORY_MODE,
+    PASSABLE_MODE,
+    bind_socket,
+    closed_directory,
+    inode_of,
+    peer_uid,
+    remove_socket,
+    user_name,
+)
 from cronally.domain.instant_text import read_instant
 from cronally.domain.model import SkipReason, State
 from cronally.domain.spec import parse_note
@@ -73,6 +85,7 @@ from cronally.errors import FieldError, NotReady, UsageError
 from cronally.instants import format_utc
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Iterable
 
     from cronally.clock import Clock
@@ -91,55 +104,88 @@ _AN_INSTANT: Final = "2026-12-24T18:00:00Z, or 2026-12-24T18:00 for the local ti
 class AdminServer:
     """Serves *service* on a Unix socket. Attributes: events: the answers that go on. metrics: what answers ``/metrics``.
 
-    Args: socket_path: at most 107 bytes; its directory is made if it is missing. Errors of ``start``: UsageError for
-        the path, CronallyError if it cannot be made or another daemon answers there.
+    Args: socket_path: at most 107 bytes; its directory is made if it is missing. read_only_group: whose members have a second
+        socket beside it, on which nothing can be changed (docs/adr/0013-read-only-socket.md). Errors of ``start``: UsageError for
+        the path or the group, CronallyError if a socket cannot be made or another daemon answers there.
     """
 
-    def __init__(self, service: Service, reporting: Reporting, clock: Clock, *, socket_path: str) -> None:
+    def __init__(
+        self,
+        service: Service,
+        reporting: Reporting,
+        clock: Clock,
+        *,
+        socket_path: str,
+        read_only_group: str | None = None,
+    ) -> None:
         self.socket_path = socket_path
         self.connections = Connections(most=connection_limit())
+        self._readers = read_only_group
         self.events = EventStreams(service, clock)
         self.metrics = Metrics(reporting, clock)
         self._service = service
         self._reporting = reporting
         self._clock = clock
-        self._runner: web.AppRunner | None = None
-        self._listening: asyncio.Server | None = None
+        self._doors: list[_Door] = []
         self._applies = 0
-        self._inode: tuple[int, int] | None = None
         self._users: dict[int, str] = {}
 
     async def start(self) -> None:
         """Begin to answer."""
-        bound = bind_socket(self.socket_path)
+        turns, readers = Turns(), self._readers
+        mode = DIRECTORY_MODE if readers is None else PASSABLE_MODE
         try:
-            self._inode = inode_of(self.socket_path)
-            boundary = Boundary(self.connections)
-            self._runner = web.AppRunner(self._app(boundary), shutdown_timeout=STOP_S)
-            await self._runner.setup()
-            server = self._runner.server
+            await self._open(
+                bind_socket(self.socket_path, directory_mode=mode),
+                self.socket_path,
+                self.connections,
+                Boundary(self.connections, turns=turns),
+            )
+            if readers is not None:
+                path = read_only_socket(self.socket_path)
+                few = Connections(most=min(MAX_READERS, self.connections.most))
+                boundary = Boundary(few, turns=turns, check=reading_alone)
+                await self._open(bind_socket(path, group=readers), path, few, boundary)
+                closed = closed_directory(path, readers)
+                if closed is not None:
+                    log.warning(
+                        "members of the group %s cannot reach %s: %s is closed to them; let others pass through it, which is "
+                        "mode 0751 (RuntimeDirectoryMode= in a service file)", readers, path, closed,
+                        extra=about("admin.readers_shut_out", group=readers, directory=closed),
+                    )  # fmt: skip
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(
+        self, bound: socket.socket, path: str, connections: Connections, boundary: Boundary
+    ) -> None:
+        """Answer on a socket that is bound to *path*."""
+        try:
+            runner = web.AppRunner(self._app(boundary), shutdown_timeout=STOP_S)
+            door = _Door(path, inode_of(path), connections, runner)
+            self._doors.append(door)
+            await runner.setup()
+            server = runner.server
             assert server is not None
             server.request_handler = boundary.outermost(server.request_handler)
-            protocols = self.connections.protocols(server)
-            self._listening = await asyncio.get_running_loop().create_server(protocols, sock=bound)
+            protocols = connections.protocols(server)
+            door.listening = await asyncio.get_running_loop().create_server(protocols, sock=bound)
         except BaseException:
             bound.close()
-            await self.close()
             raise
 
     async def close(self) -> None:
         """Finish the requests in hand, take no more, and remove the socket."""
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
+        doors, self._doors = self._doors, []
+        for door in doors:
+            if door.listening is not None:
+                door.listening.close()
         self.events.end()
-        self.connections.close_waiting()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-        if self._inode is not None:
-            remove_socket(self.socket_path, self._inode)
-            self._inode = None
+        for door in doors:
+            door.connections.close_waiting()
+            await door.runner.cleanup()
+            remove_socket(door.path, door.inode)
 
     def _app(self, boundary: Boundary) -> web.Application:
         app = web.Application(middlewares=[boundary.answer])
@@ -500,6 +546,17 @@ class AdminServer:
 def _note(change: str, text: str, by: str, **fields: object) -> None:
     """Say in the log what was changed."""
     log.info("%s, by %s", text, by, extra=about("admin.change", change=change, by=by, **fields))
+
+
+@dataclass
+class _Door:
+    """A socket that is answered on. inode: by which it is known to be ours."""
+
+    path: str
+    inode: tuple[int, int]
+    connections: Connections
+    runner: web.AppRunner
+    listening: asyncio.Server | None = None
 
 
 def _uid(request: web.Request) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import os
 import pwd
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cronally.admin.paths import check_path
-from cronally.errors import CronallyError
+from cronally.errors import CronallyError, UsageError
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
@@ -22,24 +23,31 @@ if TYPE_CHECKING:
 
 SOCKET_MODE: Final = 0o660
 DIRECTORY_MODE: Final = 0o750
+PASSABLE_MODE: Final = 0o751  # for a second group: whoever knows a socket's name comes to its own mode
 _BACKLOG: Final = 128
 _PROBE_S: Final = 1.0
 _UCRED: Final = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
 
 
-def bind_socket(path: str) -> socket.socket:
+def bind_socket(
+    path: str, *, group: str | None = None, directory_mode: int = DIRECTORY_MODE
+) -> socket.socket:
     """Return a listening socket at *path*, mode 0660, in a directory that is made (0750) if it is missing.
+
+    group: to whose members it belongs instead of the daemon's own group.
 
     A socket that nobody listens on is a leftover and is replaced. The directory is locked meanwhile, so that of two
     daemons that start together neither takes the other's for a leftover.
-    Errors: UsageError for the path; CronallyError if it cannot be made or a daemon answers there.
+    Errors: UsageError for the path or the group; CronallyError if it cannot be made or a daemon answers there.
     """
     directory = Path(check_path(path)).absolute().parent
+    if group is not None:
+        group_id(group)  # refused before anything is made
     try:
-        _make_directory(directory)
+        _make_directory(directory, directory_mode)
         with _locked(directory):
             _clear_leftover(Path(path))
-            return _listening(path)
+            return _listening(path, group)
     except OSError as exc:
         raise CronallyError(
             f"the socket {path} cannot be made: {_reason(exc)}; make {directory} writable for this user, "
@@ -80,10 +88,30 @@ def user_name(uid: int) -> str:
         return ""
 
 
-def _make_directory(directory: Path) -> None:
+def group_id(name: str) -> int:
+    """Return the id of a group. Errors: UsageError."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise UsageError(
+            f"read_only_group: there is no group {name[:50]!r} on this machine; make it with 'groupadd', or name another"
+        ) from None
+
+
+def closed_directory(path: str, group: str) -> str | None:
+    """Return the first directory on the way to *path* that members of *group* may not pass through by it; None if all are open."""
+    gid = group_id(group)
+    for directory in reversed(Path(path).absolute().parents):
+        found = directory.stat()
+        if not found.st_mode & (0o010 if found.st_gid == gid else 0o001):
+            return str(directory)
+    return None
+
+
+def _make_directory(directory: Path, mode: int) -> None:
     if not directory.is_dir():
-        directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        directory.chmod(DIRECTORY_MODE)  # whatever the umask is: the group is meant to reach the socket
+        directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        directory.chmod(mode)  # whatever the umask is: the group is meant to reach the socket
 
 
 @contextmanager
@@ -119,20 +147,36 @@ def _clear_leftover(path: Path) -> None:
     )
 
 
-def _listening(path: str) -> socket.socket:
+def _listening(path: str, group: str | None) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        mask = os.umask(0o777 & ~SOCKET_MODE)  # the mode must hold from the first moment
+        # The mode must hold from the first moment, and the wrong group must not have it for one.
+        mask = os.umask(0o777 & ~(SOCKET_MODE if group is None else 0o600))
         try:
             bound.bind(path)
         finally:
             os.umask(mask)
+        if group is not None:
+            _give(path, group)
         bound.listen(_BACKLOG)
         bound.setblocking(False)
     except BaseException:
         bound.close()
         raise
     return bound
+
+
+def _give(path: str, group: str) -> None:
+    try:
+        os.chown(path, -1, group_id(group))
+    except OSError as exc:
+        with suppress(OSError):
+            Path(path).unlink()
+        raise CronallyError(
+            f"the socket {path} cannot be given to the group {group} ({_reason(exc)}); make the daemon's user a member of it, which "
+            "is SupplementaryGroups= in a service file, or leave out read_only_group"
+        ) from exc
+    Path(path).chmod(SOCKET_MODE)
 
 
 def _reason(exc: OSError) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from cronally.admin.paths import check_path, default_socket, find_socket, state_directory
 from cronally.errors import UsageError
+from support.store_files import unprivileged
 
 HOME = {"HOME": "/home/anna"}
 
@@ -75,3 +76,28 @@ def test_a_path_is_at_most_107_bytes():
         check_path("/" + "é" * 54)
     with pytest.raises(UsageError, match="empty"):
         check_path("")
+
+
+def test_who_may_only_read_is_led_to_the_socket_for_that(tmp_path, monkeypatch):
+    system = made(tmp_path / "run/cronally.sock")
+    closed = {system}
+
+    def may_use(path):
+        return path not in closed and Path(path).exists()
+
+    monkeypatch.setattr("cronally.admin.paths._may_use", may_use)
+    assert find_socket(HOME, system_socket=system) == system  # there is no other
+    readers = made(tmp_path / "run/cronally-ro.sock")
+    assert find_socket(HOME, system_socket=system) == readers
+    closed.clear()
+    assert find_socket(HOME, system_socket=system) == system
+    closed |= {system, readers}
+    assert find_socket(HOME, system_socket=system) == system
+
+
+def test_who_may_use_a_socket_is_asked_of_the_system(tmp_path):
+    system, readers = made(tmp_path / "run/cronally.sock"), made(tmp_path / "run/cronally-ro.sock")
+    with unprivileged(tmp_path / "run"):
+        Path(system).chmod(0o440)
+        Path(readers).chmod(0o660)
+        assert find_socket(HOME, system_socket=system) == readers
