@@ -274,6 +274,14 @@ class DaemonUnreachable(AdminError):  # noqa: N818 - says the state
         )
 
 
+class HostUnreachable(AdminError):  # noqa: N818 - says the state
+    """No way through ssh to a daemon of another machine. Attributes: host: as it was named. reason: what ssh said. fix."""
+
+    def __init__(self, host: str, reason: str, *, fix: str) -> None:
+        self.host, self.reason, self.fix = host, reason, fix
+        super().__init__(f"no cronally daemon is reached at {host}: {reason}; {fix}")
+
+
 class WireVersionMismatch(AdminError):  # noqa: N818 - says the state
     """Client and daemon speak different versions. Attributes: theirs: as given, None if not said. ours."""
 

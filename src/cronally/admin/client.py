@@ -38,9 +38,14 @@ class Client:
         *,
         answer_s: float = ANSWER_S,
         trace: Callable[[str], None] = lambda _: None,
+        place: str | None = None,
     ) -> None:
-        """answer_s: how long to wait for the answer of a call that has no time of its own. trace: told of each call and answer."""
+        """answer_s: how long to wait for the answer of a call that has no time of its own. trace: told of each call and answer.
+
+        place: what errors call the daemon's place, if not by the path of its socket.
+        """
         self.socket_path = check_path(socket_path)
+        self._place = socket_path if place is None else place
         self._trace = trace
         self._answer_s = answer_s
         self._connection = _UnixConnection(socket_path, timeout=answer_s)
@@ -258,14 +263,13 @@ class Client:
         except TimeoutError:
             self.close()
             raise AdminError(
-                f"the daemon at {self.socket_path} did not answer within {timeout_s:.0f} s; look at "
+                f"the daemon at {self._place} did not answer within {timeout_s:.0f} s; look at "
                 "'cronally status' and its log before repeating a change"
             ) from None
         except (OSError, http.client.HTTPException) as exc:
             self.close()
-            raise AdminError(
-                f"the daemon at {self.socket_path} went away before it answered ({_reason(exc)}); "
-                "when it is back, see with 'cronally show' whether a change was made"
+            raise self._gone(
+                f"went away before it answered ({_reason(exc)}); when it is back, see with 'cronally show' whether a change was made"
             ) from None
         self._trace(f"{status}, {len(text):,} bytes")
         return self._understood(status, version, text)
@@ -283,7 +287,7 @@ class Client:
                 self._understood(response.status, version, response.read())
         except (OSError, http.client.HTTPException) as exc:
             self.close()
-            raise AdminError(f"the daemon at {self.socket_path} went away ({_reason(exc)})") from None
+            raise self._gone(f"went away ({_reason(exc)})") from None
         return self._events_of(response)
 
     def _events_of(self, response: http.client.HTTPResponse) -> Iterator[tuple[str, Any]]:
@@ -298,10 +302,14 @@ class Client:
                         raise wire.error_from_plain(data)
                     yield event, data
         except (OSError, http.client.HTTPException) as exc:
-            raise AdminError(f"the daemon at {self.socket_path} went away ({_reason(exc)})") from None
+            raise self._gone(f"went away ({_reason(exc)})") from None
         finally:
             self.close()
-        raise AdminError(f"the daemon at {self.socket_path} has stopped")
+        raise AdminError(f"the daemon at {self._place} has stopped")
+
+    def _gone(self, how: str) -> AdminError:
+        """Return the error that says that the daemon has gone, and *how*."""
+        return AdminError(f"the daemon at {self._place} {how}")
 
     def _connect(self, timeout_s: float) -> None:
         self._connection.timeout = timeout_s
@@ -310,18 +318,18 @@ class Client:
         if self._connection.sock is not None:
             self._connection.sock.settimeout(timeout_s)
             return
-        self._trace(f"connecting to {self.socket_path}")
+        self._trace(f"connecting to {self._place}")
         try:
             self._connection.connect()
         except OSError as exc:
             self.close()
-            raise DaemonUnreachable(self.socket_path, _reason(exc)) from None
+            raise DaemonUnreachable(self._place, _reason(exc)) from None
 
     def _understood(self, status: int, version: str | None, text: bytes) -> Any:
         if version is None:
             self.close()
             raise AdminError(
-                f"what answers at {self.socket_path} is no cronally daemon; name its socket with --socket or "
+                f"what answers at {self._place} is no cronally daemon; name its socket with --socket or "
                 "CRONALLY_SOCKET"
             )
         try:
@@ -332,9 +340,7 @@ class Client:
             raise wire.error_from_plain(plain["error"])
         wire.check_version(version)
         if not isinstance(plain, dict):
-            raise AdminError(
-                f"the daemon at {self.socket_path} gave an answer that is no JSON (status {status})"
-            )
+            raise AdminError(f"the daemon at {self._place} gave an answer that is no JSON (status {status})")
         return plain
 
 

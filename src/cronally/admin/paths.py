@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SYSTEM_SOCKET: Final = "/run/cronally/cronally.sock"
 SOCKET_VARIABLE: Final = "CRONALLY_SOCKET"
+HOST_VARIABLE: Final = "CRONALLY_HOST"
 MAX_PATH_BYTES: Final = 103 if sys.platform == "darwin" else 107  # unix(7): sun_path without its final NUL
 
 

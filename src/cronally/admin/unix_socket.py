@@ -173,8 +173,8 @@ def _give(path: str, group: str) -> None:
         with suppress(OSError):
             Path(path).unlink()
         raise CronallyError(
-            f"the socket {path} cannot be given to the group {group} ({_reason(exc)}); make the daemon's user a member of it, which "
-            "is SupplementaryGroups= in a service file, or leave out read_only_group"
+            f"the socket {path} cannot be given to the group {group} ({_reason(exc)}); make the daemon's user a member of it (in "
+            "a service file SupplementaryGroups=, and SystemCallFilter=@chown), or leave out read_only_group"
         ) from exc
     Path(path).chmod(SOCKET_MODE)
 

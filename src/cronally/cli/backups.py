@@ -50,6 +50,11 @@ def backup_command(
     there. If no daemon runs, --store or --config names the store to copy. 'cronally restore' is the way back.
     """
     path = _absolute(file)
+    host = o.remote_host(socket)
+    if host is not None and not file.startswith("/"):
+        raise UsageError(
+            f"{file!r} would be written by the daemon at {host}; name it there from the root, such as /var/backups/cronally.db"
+        )
     if store is None and config is None:
         with o.connect(socket) as client:
             try:
@@ -61,6 +66,10 @@ def backup_command(
                 )
                 raise typer.Exit(exc.exit_code) from None
     else:
+        if host is not None:
+            raise UsageError(
+                "--store and --config name a store of this machine, and --host another one; leave one out"
+            )
         from cronally import app
         from cronally.admin.answers import copy_answer
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from cronally.admin.client import Client
-from cronally.admin.paths import find_socket
+from cronally.admin.paths import HOST_VARIABLE, find_socket
 from cronally.cli.output import out
 from cronally.cli.selecting import before_all
 from cronally.errors import CronallyError, UsageError
@@ -40,6 +40,8 @@ def completion_command(
 def schedule_names(incomplete: str) -> list[str]:
     """Return the names of schedules that begin so, up to 200; none if the daemon does not tell."""
     names: list[str] = []
+    if os.environ.get(HOST_VARIABLE):  # a key that is pressed opens no connection to another machine
+        return names
     try:
         with Client(find_socket(os.environ), answer_s=_WITHIN_S) as client:
             for page in client.schedule_pages(after=before_all(incomplete)):

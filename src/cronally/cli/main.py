@@ -93,6 +93,7 @@ TRACEBACK_VARIABLE: Final = "CRONALLY_TRACEBACK"
 _COMPLETION_VARIABLE: Final = "_CRONALLY_COMPLETE"  # a shell asks
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 _INTERRUPTED: Final = 130
+_OF_THIS_MACHINE: Final = ("serve", "doctor")
 
 
 def command(name: str) -> Any:
@@ -109,7 +110,44 @@ def command(name: str) -> Any:
     settings = _SETTINGS | {"allow_extra_args": "ctx" in function.__annotations__}
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name.rpartition(" ")[2], help=text, short_help=short, context_settings=settings)(function)
-    return read_plainly(_with_volume(get_command(app)))
+    asked = get_command(app)
+    return read_plainly(_with_volume(_with_host(asked) if _takes_host(name) else asked))
+
+
+def _with_host(asked: Any) -> Any:
+    """Let *asked*, a command that speaks to a daemon, take --host."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_host)
+    asked.params += get_command(app).params
+    return asked
+
+
+def _set_host(host: str | None) -> None:
+    import_module("cronally.cli.options").set_host(host)
+
+
+def _host(
+    *,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            metavar="ssh://HOST",
+            callback=_set_host,
+            expose_value=False,
+            help="The daemon of another machine, through ssh: ssh://USER@HOST:PORT/PATH/OF/SOCKET, where only HOST must be there. Default: "
+            "$CRONALLY_HOST.",
+        ),
+    ] = None,
+) -> None:
+    pass
+
+
+def _takes_host(name: str) -> bool:
+    """Whether a command speaks to a daemon that may be one of another machine, or a group has one that does."""
+    if names_in(name):
+        return any(_takes_host(f"{name} {one}") for one in names_in(name))
+    return name not in _OF_THIS_MACHINE and "socket" in _function(_module(name), name).__annotations__
 
 
 def _with_volume(asked: Any) -> Any:
@@ -241,6 +279,12 @@ def _cronally(
         str | None,
         typer.Option("--socket", metavar="PATH", help="The daemon's socket; each command takes it too."),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host", metavar="ssh://HOST", help="The daemon of another machine; each command takes it too."
+        ),
+    ] = None,
 ) -> int:
     if version:
         _print_version(as_json=json)
@@ -248,8 +292,12 @@ def _cronally(
     if json:
         raise typer.BadParameter("belongs after a command, or beside --version", param_hint="--json")
     _needs_a_command(ctx)
-    if socket is not None:
-        given = {"socket": socket}
+    if host is not None and ctx.invoked_subcommand in COMMANDS and not _takes_host(ctx.invoked_subcommand):
+        raise typer.BadParameter(
+            f"'cronally {ctx.invoked_subcommand}' is about this machine alone", param_hint="--host"
+        )
+    given = {key: value for key, value in (("socket", socket), ("host", host)) if value is not None}
+    if given:
         ctx.default_map = {name: given | dict.fromkeys(names_in(name), given) for name in names_in("")}
     return 0
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import typer
 
 from cronally import __version__
-from cronally.admin.paths import SYSTEM_SOCKET, default_socket, state_directory
+from cronally.admin.paths import HOST_VARIABLE, SYSTEM_SOCKET, default_socket, state_directory
 from cronally.cli.main import (
     ABOUT,
     COMMANDS,
@@ -32,6 +32,7 @@ from cronally.config import MEANINGS, written_in_files
 _STATE: Final = state_directory({"HOME": "~"})
 _VARIABLES: Final = {
     **{f"CRONALLY_{key.upper()}": meaning for key, meaning in MEANINGS.items()},
+    HOST_VARIABLE: "The daemon of another machine, as --host names it; not beside CRONALLY_SOCKET.",
     "CRONALLY_CONFIG": "The file of settings, as --config names it. What a variable or an option says goes before what the "
     "file says.",
     TRACEBACK_VARIABLE: "If set, a bug shows where it happened.",

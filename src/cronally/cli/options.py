@@ -1,12 +1,13 @@
 """The options that several commands share, declared once, and the connection they lead to."""
 
 import os
+from contextlib import AbstractContextManager
 from typing import Annotated
 
 import typer
 
 from cronally.admin.client import ANSWER_S, Client
-from cronally.admin.paths import find_socket
+from cronally.admin.paths import HOST_VARIABLE, SOCKET_VARIABLE, find_socket
 from cronally.cli.output import tracer
 from cronally.domain.durations import parse_duration
 from cronally.errors import UsageError
@@ -162,8 +163,36 @@ Note = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="A rema
 Paused = Annotated[bool, typer.Option("--paused", help="Leave it at rest until 'cronally resume'.")]
 
 
-def connect(socket: str | None, *, answer_s: float = ANSWER_S) -> Client:
-    """Return a client for the daemon that the option, the environment or the rule of design §10 names."""
+_host: str | None = None
+
+
+def set_host(host: str | None) -> None:
+    """Have commands ask the daemon of another machine from now on, in this process; None: of this one."""
+    global _host  # noqa: PLW0603 - every command has the option, and a process runs one
+    _host = host
+
+
+def remote_host(socket: str | None) -> str | None:
+    """Return the machine whose daemon is asked, if not this one's. socket: as --socket names it. Errors: UsageError."""
+    if _host is not None and socket is not None:
+        raise UsageError(
+            "--host and --socket name two daemons; give one of them, and a socket of another machine behind its name: ssh://HOST/PATH"
+        )
+    if _host is not None or socket is not None:
+        return _host
+    host = os.environ.get(HOST_VARIABLE) or None
+    if host is not None and os.environ.get(SOCKET_VARIABLE):
+        raise UsageError(f"{HOST_VARIABLE} and {SOCKET_VARIABLE} name two daemons; unset one of them")
+    return host
+
+
+def connect(socket: str | None, *, answer_s: float = ANSWER_S) -> AbstractContextManager[Client]:
+    """Return a client for the daemon that the options, the environment or the rule of design §10 names."""
+    host = remote_host(socket)
+    if host is not None:
+        from cronally.cli.tunnel import client_through_ssh
+
+        return client_through_ssh(host, answer_s=answer_s, trace=tracer())
     path = find_socket(os.environ) if socket is None else socket
     return Client(path, answer_s=answer_s, trace=tracer())
 
