@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from cronally.admin.client import Client
 from cronally.admin.paths import read_only_socket
 from cronally.admin.server import AdminServer
+from cronally.admin.unix_socket import bind_socket
 from cronally.errors import CronallyError, ReadOnly, UsageError
 from support.daemon import running_daemon
 from support.rig import TOPIC
@@ -68,6 +70,14 @@ async def test_it_belongs_to_the_group_that_is_named_and_the_other_socket_does_n
     assert (tmp_path / "x.sock").stat().st_gid == os.getegid()
     await server.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_until_it_has_its_group_nobody_else_may_use_it(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "chown", lambda path, _uid, gid: seen.append((mode(path), gid)))
+    with closing(bind_socket(str(tmp_path / "x"), group=GROUP)):
+        assert seen == [(0o600, os.getegid())]
+        assert mode(tmp_path / "x") == 0o660
 
 
 def test_it_answers_questions(daemon):

@@ -180,7 +180,7 @@ async def test_on_a_disk_that_is_really_full_commits_fail_until_there_is_room(sm
     with pytest.raises(StoreFull, match="no space is left"):
         await commit(number)
     with pytest.raises(StoreFull):
-        await store.change(creation("nightly", message="m" * 100_000))
+        await store.change(creation("nightly", message="m" * 250_000))  # more than what is left for a commit
     assert (await store.counts()).journal == {State.PUBLISHED: number * 100}
     with pytest.raises(BackupFailed, match="no space is left"):
         await store.backup(str(small_disk / "b.db"), replace=False)
