@@ -7,13 +7,17 @@ SEED ?=
 NAME ?= all
 ARGS ?=
 SEEDS ?= 1000
-CODE := src tests benchmarks hatch_build.py
+COMMAND ?=
+CODE := src tests benchmarks deploy hatch_build.py
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+BINARY := dist/cronally
+# What is built of one commit is the same whenever it is built.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench simulate simulate-short faults fuzz-times fuzz-socket crash-sweep man clean
+.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary simulate simulate-short faults fuzz-times fuzz-socket crash-sweep man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +34,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local]' --group dev --group bench
 	@$(BIN)/python -m compileall -q src  # as pip does for a wheel: commands start faster
 	@touch $(STAMP)
+
+$(VENV)/.group-%: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group $*
+	@touch $@
 
 demo: setup ## Run the main job for FOR seconds: daemon, local SNS and SQS, three schedules, a live table
 	@$(BIN)/cronally demo --for $(FOR)
@@ -64,8 +72,16 @@ check: test lint type layers ## Everything CI checks, but for the demo
 bench: setup ## Measure all, in about ten minutes; NAME=burst: one, ARGS="--sizes 1000": with its options
 	@$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 
-faults: setup ## Kill, freeze and stop a daemon and disturb its receiver for MINUTES; SEED=n: again as it was
-	@cd tests && ../$(BIN)/python -m support.campaign --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+binary: $(VENV)/.group-pack ## Build dist/cronally, one executable that needs no Python
+	@PYTHONHASHSEED=1 $(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/binary deploy/binary/cronally.spec
+	@ls -lh $(BINARY) | awk '{print "$(BINARY): " $$5 "B"}'
+
+test-binary: binary ## Build it, and run its tests and half a minute of 'make faults' on it
+	@TESTED_COMMAND=$(abspath $(BINARY)) $(BIN)/pytest -q tests/e2e/test_binary.py
+	@$(MAKE) --no-print-directory faults MINUTES=0.4 COMMAND=$(BINARY)
+
+faults: setup ## Kill, freeze and stop a daemon and disturb its receiver for MINUTES; SEED=n: again as it was; COMMAND=dist/cronally
+	@cd tests && $(if $(COMMAND),TESTED_COMMAND=$(abspath $(COMMAND))) ../$(BIN)/python -m support.campaign --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
 	@CASES=$(CASES) $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/property/test_recurrence_oracle.py

@@ -1,4 +1,7 @@
-"""The installed command as processes of their own, each set in an empty home."""
+"""The installed command as processes of their own, each set in an empty home.
+
+``TESTED_COMMAND`` names another command to be run instead, such as the single executable (deploy/binary).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
     from cronally.admin.wire import Fire
 
-COMMAND = Path(sys.executable).with_name("cronally")
+INSTALLED = Path(sys.executable).with_name("cronally")
+COMMAND = Path(os.environ.get("TESTED_COMMAND") or INSTALLED)
 _START_TIMEOUT_S = 40
 
 
@@ -58,6 +62,8 @@ class Installation:
     def environment(self) -> dict[str, str]:
         keep = {key: os.environ[key] for key in ("PATH", "LANG", "SYSTEMROOT") if key in os.environ}
         keep |= {"HOME": str(self.home), "COVERAGE_PROCESS_START": ""}
+        if COMMAND != INSTALLED:
+            keep["TMPDIR"] = str(self.home)  # where it unpacks itself: what a kill leaves goes with the home
         if self.receiver_url is not None:
             keep |= {
                 "AWS_ENDPOINT_URL_SNS": self.receiver_url,
@@ -143,8 +149,14 @@ class Installation:
         return self._end(signal.SIGTERM)
 
     def signal(self, number: int) -> None:
+        """Send the daemon a signal. What none can pass on goes to the daemon proper, where it has unpacked itself."""
         assert self.daemon is not None
-        self.daemon.send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT) and COMMAND != INSTALLED:
+            process = self.daemon.pid
+            children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+            os.kill(int(children[0]) if children else process, number)
+        else:
+            self.daemon.send_signal(number)
 
     def _end(self, number: int) -> int:
         self.signal(number)

@@ -106,6 +106,11 @@ async def _use_or_start(stand_in: StandIn, clock: Clock, port: int, log: Path) -
 
 def _start(port: int, log: Path) -> _Process:
     if any(importlib.util.find_spec(name) is None for name in ("moto", "flask", "flask_cors")):
+        if getattr(sys, "frozen", False):
+            raise PublishError(
+                "the local stand-in is not in the single executable; install the Python package with it: "
+                "pip install 'cronally[local]', or start one and name it in AWS_ENDPOINT_URL"
+            )
         raise PublishError(
             "the local stand-in needs moto's server; install it with: pip install 'cronally[local]'"
         )
