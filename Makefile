@@ -13,11 +13,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 BINARY := dist/cronally
+# colorama is for Windows alone.
+LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --quiet
+LOCK += --constraint constraints.txt --no-emit-package colorama --custom-compile-command "make lock"
 # What is built of one commit is the same whenever it is built.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary simulate simulate-short faults fuzz-times fuzz-socket crash-sweep man clean
+.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-short faults fuzz-times fuzz-socket crash-sweep man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,9 +79,19 @@ binary: $(VENV)/.group-pack ## Build dist/cronally, one executable that needs no
 	@PYTHONHASHSEED=1 $(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/binary deploy/binary/cronally.spec
 	@ls -lh $(BINARY) | awk '{print "$(BINARY): " $$5 "B"}'
 
-test-binary: binary ## Build it, and run its tests and half a minute of 'make faults' on it
-	@TESTED_COMMAND=$(abspath $(BINARY)) $(BIN)/pytest -q tests/e2e/test_binary.py
-	@$(MAKE) --no-print-directory faults MINUTES=0.4 COMMAND=$(BINARY)
+test-binary: binary ## Build it, and run its tests on it, and a short 'make faults'
+	@TESTED_COMMAND=$(abspath $(BINARY)) $(BIN)/pytest -q --numprocesses 2 tests/e2e/test_binary.py
+	@$(MAKE) --no-print-directory faults MINUTES=0.3 COMMAND=$(BINARY)
+
+dist: $(VENV)/.group-release ## Build a wheel and an sdist into dist/, with a bill of materials and checksums, and check them
+	@$(BIN)/python deploy/dist.py
+
+lock: $(VENV)/.group-release ## Write requirements*.lock: what constraints.txt pins of the dependencies, with hashes for every platform
+	@$(BIN)/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
+	@$(BIN)/uv pip compile $(LOCK) --group wheel --output-file requirements-build.lock
+
+audit: $(VENV)/.group-audit ## Ask whether anything is known against what requirements.lock pins (75: it could not be asked)
+	@$(BIN)/python deploy/audit.py
 
 faults: setup ## Kill, freeze and stop a daemon and disturb its receiver for MINUTES; SEED=n: again as it was; COMMAND=dist/cronally
 	@cd tests && $(if $(COMMAND),TESTED_COMMAND=$(abspath $(COMMAND))) ../$(BIN)/python -m support.campaign --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

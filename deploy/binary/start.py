@@ -114,4 +114,7 @@ _restore_environment()
 _keep_directory()
 if sys.argv[1:2] == ["serve"]:
     _remove_left_directories()
-sys.exit(main())
+code = main()
+# Python gives up its handlers as it ends: the second of two signals would then make another end of it.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+sys.exit(code)

@@ -108,8 +108,8 @@ def _start(port: int, log: Path) -> _Process:
     if any(importlib.util.find_spec(name) is None for name in ("moto", "flask", "flask_cors")):
         if getattr(sys, "frozen", False):
             raise PublishError(
-                "the local stand-in is not in the single executable; install the Python package with it: "
-                "pip install 'cronally[local]', or start one and name it in AWS_ENDPOINT_URL"
+                "the single executable has no local stand-in; install the Python package, which has one: "
+                "pip install 'cronally[local]' ('serve --local' also uses one that answers at AWS_ENDPOINT_URL)"
             )
         raise PublishError(
             "the local stand-in needs moto's server; install it with: pip install 'cronally[local]'"
