@@ -31,7 +31,9 @@ def main() -> int:
         fixed = ", ".join(one["fix_versions"]) or "no version yet"
         print(f"{package['name']} {package['version']}: {one['id']}, fixed in {fixed}")
     if skipped:
-        return _unknown(f"it knows nothing of {len(skipped)} of {len(packages)} packages, such as {skipped[0]}")
+        return _unknown(
+            f"it knows nothing of {len(skipped)} of {len(packages)} packages, such as {skipped[0]}"
+        )
     print(f"{len(packages)} packages, {len(found)} known vulnerabilities")
     return 1 if found else 0
 

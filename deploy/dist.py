@@ -7,6 +7,7 @@ licence, and runs where nothing but what requirements.lock pins is installed.
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         _run("-m", "build", "--no-isolation", "--wheel", "--outdir", scratch, ROOT)
-        _expect((scratch / WHEEL).read_bytes() == (DIST / WHEEL).read_bytes(), "the wheel of the sdist is another")
+        _expect(
+            (scratch / WHEEL).read_bytes() == (DIST / WHEEL).read_bytes(), "the wheel of the sdist is another"
+        )
         _look_into(DIST / WHEEL)
         _bill(_installed(scratch / "venv"))
     made = sorted(path for path in DIST.iterdir() if path.name != _SUMS and path.is_file())
@@ -69,7 +72,9 @@ def _installed(environment: Path) -> Path:
     _run(*pip, "--require-hashes", "--requirement", ROOT / "requirements.lock")
     _run(*pip, "--no-deps", "--no-index", DIST / WHEEL)
     _run("-m", "pip", "--python", python, "check")
-    said = subprocess.run([environment / "bin/cronally", "--version"], stdout=subprocess.PIPE, text=True, check=True)
+    said = subprocess.run(
+        [environment / "bin/cronally", "--version"], stdout=subprocess.PIPE, text=True, check=True
+    )
     _expect(said.stdout == f"cronally {__version__}\n", f"--version says {said.stdout!r}")
     return python
 
@@ -79,6 +84,10 @@ def _bill(python: Path) -> None:
         "-m", "cyclonedx_py", "environment", python, "--pyproject", ROOT / "pyproject.toml", "--mc-type", "application",
         "--output-reproducible", "--gather-license-texts", "--output-format", "JSON", "--output-file", DIST / BILL,
     )  # fmt: skip
+    bill = json.loads((DIST / BILL).read_text())
+    # It reads pyproject.toml, where the version is not.
+    bill["metadata"]["component"] |= {"version": __version__, "purl": f"pkg:pypi/cronally@{__version__}"}
+    (DIST / BILL).write_text(json.dumps(bill, indent=2) + "\n")
 
 
 def _run(*words: str | Path) -> None:

@@ -72,7 +72,10 @@ def _take_signals_once() -> None:
 def _restore_environment() -> None:
     for name in [name for name in os.environ if name.startswith("_PYI_")]:
         del os.environ[name]
-    for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"):  # the loader has read it; ours would mislead other programs
+    for name in (
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+    ):  # the loader has read it; ours would mislead other programs
         before = os.environ.pop(f"{name}_ORIG", None)
         if before is not None:
             os.environ[name] = before

@@ -267,5 +267,3 @@ def test_a_stop_that_reaches_both_processes_waits_for_what_is_in_flight(installa
     assert (fire["state"], fire["attempts"], fire["maybe_published"]) == ("published", 1, False)
     assert installation.stop() == 0
     assert len(receiver.take()) == 1
-
-

@@ -230,6 +230,19 @@ def test_history(cronally):
     assert "since" in cronally.bad("history", "--since", "soon")
 
 
+def test_a_health_check_fails_with_the_reason_while_the_daemon_is_not_ready(cronally):
+    assert "ready" in cronally.ok("status", "--ready")
+    cronally.daemon.reporting.set_ready("it is stopping")
+    assert cronally("status", "--ready")[0::2] == (1, "cronally: it is not ready: it is stopping\n")
+    code, out, err = cronally("status", "--ready", "--json")
+    assert (code, json.loads(out)["is_ready"], err) == (
+        1,
+        False,
+        "cronally: it is not ready: it is stopping\n",
+    )
+    assert cronally("status")[0] == 0
+
+
 def test_status(cronally):
     assert "ready" in cronally.ok("status")
     assert cronally.json("status")["is_ready"] is True

@@ -8,7 +8,7 @@ import typer
 from cronally.admin.client import Client
 from cronally.admin.wire import MAX_PAGE, Fire, Schedule, from_plain, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import note, out, out_json, out_json_list, warn
+from cronally.cli.output import FAILED, err, note, out, out_json, out_json_list, warn
 from cronally.cli.selecting import Selection, pages
 from cronally.errors import CronallyError, UsageError
 
@@ -29,6 +29,7 @@ EXAMPLES: Final = {
         """,
     "status": """
         cronally status
+        cronally status --ready --quiet    # in a health check
         """,
 }
 
@@ -184,13 +185,23 @@ def _fire_pages(client: Client, wanted: Mapping[str, str | None], limit: int | N
             return
 
 
-def status_command(json: o.Json = False, socket: o.Socket = None) -> None:
+def status_command(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Exit with 1 if it is not ready, for a health check.")
+    ] = False,
+    json: o.Json = False,
+    socket: o.Socket = None,
+) -> int:
     """Show how the daemon is: ready or why not, what it holds, what is pending, how late fires were."""
     with o.connect(socket) as client:
         status = client.status()
     if json:
         out_json(to_plain(status))
-        return
-    from cronally.cli.render import status_text
+    else:
+        from cronally.cli.render import status_text
 
-    out(status_text(status))
+        out(status_text(status))
+    if ready and not status.is_ready:
+        err(f"cronally: it is not ready: {status.not_ready_because}")
+        return FAILED
+    return 0
