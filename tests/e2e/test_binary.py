@@ -9,6 +9,7 @@ import shlex
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from inspect import cleandoc
 from pathlib import Path
 
 import pytest
@@ -180,15 +181,21 @@ def test_topics_are_made_and_subscribed_with_what_it_knows_of_aws(installation):
     [
         "role_arn = arn:aws:iam::123456789012:role/x\ncredential_source = Environment",
         "role_arn = arn:aws:iam::123456789012:role/x\nweb_identity_token_file = {home}/token",
-        "sso_session = s\nsso_account_id = 123456789012\nsso_role_name = x\n"
-        "[sso-session s]\nsso_region = us-east-1\nsso_start_url = https://example.com/start",
+        """sso_session = s
+        sso_account_id = 123456789012
+        sso_role_name = x
+        [sso-session s]
+        sso_region = us-east-1
+        sso_start_url = https://example.com/start""",
     ],
     ids=["role", "web-identity", "identity-center"],
 )
 def test_credentials_are_looked_for_wherever_aws_tools_find_them(installation, profile):
     (installation.home / "token").write_text("token")
     config = installation.home / "config"
-    config.write_text(f"[profile x]\nregion = us-east-1\n{profile.format(home=installation.home)}\n")
+    config.write_text(
+        f"[profile x]\nregion = us-east-1\n{cleandoc(profile).format(home=installation.home)}\n"
+    )
     installation.extra |= {
         "AWS_CONFIG_FILE": str(config),
         "AWS_PROFILE": "x",
