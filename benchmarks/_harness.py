@@ -121,9 +121,11 @@ class Daemon:
         *,
         config: str | None = UNPACED,
         timeout_s: float = _START_TIMEOUT_S,
+        command: Path = COMMAND,
     ) -> None:
-        """home: keeps the store, so that a second daemon in it goes on. config: TOML."""
+        """home: keeps the store, so that a second daemon in it goes on. config: TOML. command: what is measured."""
         self.home = home
+        self.command = command
         self.socket = str(home / "cronally.sock")
         self.store = home / "cronally.db"
         self._log = home / "daemon.log"
@@ -145,7 +147,7 @@ class Daemon:
         with self._log.open("w") as log:
             began = time.monotonic()
             self._process = subprocess.Popen(
-                [COMMAND, *arguments], env=self.environment, stdout=subprocess.DEVNULL, stderr=log
+                [command, *arguments], env=self.environment, stdout=subprocess.DEVNULL, stderr=log
             )
         while "ready" not in self._log.read_text():
             if self._process.poll() is not None or time.monotonic() > began + timeout_s:
@@ -176,7 +178,7 @@ class Daemon:
     def run(self, *arguments: str) -> str:
         """Run a command that must succeed and return what it prints."""
         done = subprocess.run(
-            [COMMAND, *arguments], env=self.environment, capture_output=True, text=True, check=False
+            [self.command, *arguments], env=self.environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise BenchmarkError(f"cronally {' '.join(arguments)}: {done.stderr.strip()}")
