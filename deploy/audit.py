@@ -17,7 +17,15 @@ _TIMEOUT_S = 15
 
 
 def main() -> int:
-    command = [sys.executable, "-m", "pip_audit", "--requirement", LOCK, "--require-hashes", "--disable-pip"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--requirement",
+        str(LOCK),
+        "--require-hashes",
+        "--disable-pip",
+    ]
     command += ["--format", "json", "--progress-spinner", "off", "--timeout", str(_TIMEOUT_S)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
@@ -30,6 +38,8 @@ def main() -> int:
     for package, one in found:
         fixed = ", ".join(one["fix_versions"]) or "no version yet"
         print(f"{package['name']} {package['version']}: {one['id']}, fixed in {fixed}")
+    if not packages:
+        return _unknown("it looked at no package")
     if skipped:
         return _unknown(
             f"it knows nothing of {len(skipped)} of {len(packages)} packages, such as {skipped[0]}"
