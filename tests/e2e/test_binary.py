@@ -66,6 +66,11 @@ def test_its_version_and_its_time_zones_are_those_of_the_package(installation):
     assert unpacked(installation) == []
 
 
+def test_it_installs_itself_as_a_service(installation):
+    shown = ok(installation, "install", "--systemd", "--dry-run", "--prefix", str(installation.home))
+    assert f"ExecStart={COMMAND} serve" in shown
+
+
 def test_every_module_of_commands_is_in_it(installation):
     def help_of(name):
         return name, installation.run("help", *name.split())
