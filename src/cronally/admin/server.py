@@ -224,6 +224,11 @@ class AdminServer:
     # --- schedules --------------------------------------------------------------------------------------------------
 
     async def _list(self, request: web.Request) -> web.Response:
+        """List schedules by name, a page at a time.
+
+        Query: after: the name that the page before gave as next. limit: schedules of a page.
+        Answer: SchedulesPage. A large page ends early, and next says where to go on.
+        """
         query = query_of(request, "after", "limit")
         limit = whole_number(query, "limit", default=500, least=1, most=wire.MAX_PAGE)
         views, following = await self._service.list(after=query.get("after"), limit=limit)
@@ -249,12 +254,23 @@ class AdminServer:
                 await self._clock.sleep(0)
 
     async def _get(self, request: web.Request) -> web.Response:
+        """Return a schedule.
+
+        Query: fires: how many of its next slots to name.
+        Answer: Schedule, its revision as the ETag.
+        """
         query = query_of(request, "fires")
         fires = whole_number(query, "fires", default=3, least=0, most=MAX_FIRES)
         view = await self._service.get(request.match_info["name"], fires=fires)
         return _json(schedule_answer(view), headers={"ETag": f'"{view.stored.revision}"'})
 
     async def _put(self, request: web.Request) -> web.Response:
+        """Create or replace a schedule. The same document again changes nothing.
+
+        Headers: If-Match: the revision to replace; refused if it is at another. If-None-Match: `*` to create only; refused if there is one.
+        Body: the keys of a schedule; one that is left out has its default, but for paused, which stays.
+        Answer: PutReply; 201 if it was created.
+        """
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         if_none_match = request.headers.get("If-None-Match")
@@ -275,6 +291,12 @@ class AdminServer:
         )
 
     async def _delete(self, request: web.Request) -> web.Response:
+        """Remove a schedule. Its journal stays, and so do its pending fires, unless they are dropped.
+
+        Headers: If-Match: the revision to remove; refused if it is at another.
+        Query: drop_pending: skip its pending fires.
+        Answer: RemoveReply.
+        """
         query = query_of(request, "drop_pending")
         name, by = request.match_info["name"], await self._by(request)
         pending = await self._service.remove(
@@ -284,6 +306,11 @@ class AdminServer:
         return _answer(wire.RemoveReply(name=name, pending=pending))
 
     async def _move(self, request: web.Request) -> web.Response:
+        """Give a schedule another name.
+
+        Body: to: the new name.
+        Answer: MoveReply.
+        """
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         wish = await read_object(request)
@@ -299,6 +326,11 @@ class AdminServer:
         return _json({"before": schedule_answer(before), "schedule": schedule_answer(after)})
 
     async def _pause(self, request: web.Request) -> web.Response:
+        """Put a schedule at rest.
+
+        Body: until: an instant, or a duration from now, at which it goes on by itself. note: why it rests. drop_pending: skip its pending fires.
+        Answer: PauseReply.
+        """
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         wish = await read_object(request)
@@ -315,6 +347,10 @@ class AdminServer:
         return _json({"schedule": schedule_answer(view), "pending": pending})
 
     async def _resume(self, request: web.Request) -> web.Response:
+        """End the pause of a schedule. One that is not paused stays as it is.
+
+        Answer: Schedule.
+        """
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         view = await self._service.resume(name, by=by)
@@ -322,6 +358,11 @@ class AdminServer:
         return _json(schedule_answer(view))
 
     async def _run(self, request: web.Request) -> web.Response:
+        """Fire a schedule now. The fire is durable when the answer comes.
+
+        Headers: Idempotency-Key: a text of the caller's; the same again makes no second fire.
+        Answer: RunReply; 201.
+        """
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         made = await self._service.run(name, by=by, idempotency_key=idempotency_key(request))
@@ -329,6 +370,12 @@ class AdminServer:
         return _answer(wire.RunReply(fire_id=made), status=201)
 
     async def _backfill(self, request: web.Request) -> web.Response:
+        """Make a fire for each past slot of a time, of kind `backfill`. They are durable when the answer comes.
+
+        Headers: Idempotency-Key: a text of the caller's; the same again makes no second fires.
+        Body: from: the instant of the first slot. until: the instant of the last one. max: refuse if there are more. dry_run: change nothing.
+        Answer: BackfillReply; 201 if there are new fires.
+        """
         query_of(request)
         name, by = request.match_info["name"], await self._by(request)
         wish = await read_object(request)
@@ -354,6 +401,11 @@ class AdminServer:
         return _answer(backfill_answer(stored, done), status=201 if done.made and not is_dry_run else 200)
 
     async def _retry(self, request: web.Request) -> web.Response:
+        """Make fires that were rejected, have expired or were skipped pending again, with the ids they have.
+
+        Body: fires: their ids, a list. dry_run: change nothing.
+        Answer: RetryReply.
+        """
         query_of(request)
         by = await self._by(request)
         wish = await read_object(request)
@@ -365,6 +417,11 @@ class AdminServer:
         return _answer(retry_answer(done, with_fires=is_dry_run))
 
     async def _next(self, request: web.Request) -> web.Response:
+        """Return the next slots of a schedule's rule, paused or not.
+
+        Query: after: an instant, or a duration from now, after which they lie; now if it is left out. count: how many.
+        Answer: NextReply.
+        """
         query = query_of(request, "after", "count")
         name = request.match_info["name"]
         after = query.get("after")
@@ -377,6 +434,11 @@ class AdminServer:
         return _answer(wire.NextReply(fires=[format_utc(slot) for slot in slots], tz=view.stored.spec.tz))
 
     async def _why(self, request: web.Request) -> web.Response:
+        """Say why a schedule has a slot at an instant or has none, and what became of it.
+
+        Query: at: the instant, local in the schedule's zone unless it has an offset.
+        Answer: Why.
+        """
         query = query_of(request, "at")
         if "at" not in query:
             raise FieldError("at", "is missing; name an instant such as 2026-12-24T18:00:00Z")
@@ -394,6 +456,12 @@ class AdminServer:
     # --- apply ------------------------------------------------------------------------------------------------------
 
     async def _apply(self, request: web.Request) -> web.Response:
+        """Make schedules as the body states them: all of it, or with a problem nothing.
+
+        Query: owner: whose schedules these are. prune: remove what an earlier apply of this owner made and the body does not name. dry_run: change nothing. differences: how many a dry run lists.
+        Body: JSON Lines: a schedule a line, its name beside its keys.
+        Answer: ApplyReply; 422 if there are problems.
+        """
         query = query_of(request, "owner", "prune", "dry_run", "differences")
         owner = query.get("owner", "default")
         is_dry_run, is_pruning = flag(query, "dry_run"), flag(query, "prune")
@@ -437,6 +505,11 @@ class AdminServer:
     # --- backup -----------------------------------------------------------------------------------------------------
 
     async def _backup(self, request: web.Request) -> web.Response:
+        """Write a copy of the store to a file of the daemon's machine.
+
+        Body: file: an absolute path. force: replace an earlier backup.
+        Answer: Copy; 201.
+        """
         query_of(request)
         by = await self._by(request)
         is_own = _uid(request) in (0, os.geteuid())
@@ -453,6 +526,11 @@ class AdminServer:
     # --- journal and state ------------------------------------------------------------------------------------------
 
     async def _fires(self, request: web.Request) -> web.Response:
+        """List journal entries, newest first, a page at a time.
+
+        Query: schedule: only of this name. state: only in these states. reason: only skipped for these reasons. since: fire times from this instant, or this duration ago, on. until: fire times before it. before: the text that the page before gave as next. limit: entries of a page.
+        Answer: FiresPage.
+        """
         query = query_of(request, "schedule", "state", "reason", "since", "until", "before", "limit")
         limit = whole_number(query, "limit", default=100, least=1, most=wire.MAX_PAGE)
         rows = await self._service.history(self._journal_filter(query, limit))
@@ -483,10 +561,19 @@ class AdminServer:
         return _text(f'{{"changes": [{", ".join(texts)}], "next": {dumps(following)}}}')
 
     async def _forecast(self, request: web.Request) -> web.Response:
+        """Say how many messages each minute of the coming day has, beside the quotas of SNS.
+
+        Answer: Forecast.
+        """
         query_of(request)
         return _answer(forecast_answer(await self._service.forecast(), self._service.quota_per_s))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Tell what becomes of fires as it happens, as server-sent events, until the client or the daemon goes.
+
+        Query: schedule: only of this name. state: only in these states. reason: only skipped for these reasons.
+        Answer: events `fire`, each a Fire; `lost` with `{"count": …}` when the client reads too slowly; `error` at the end if the store fails.
+        """
         query = query_of(request, "schedule", "state", "reason")
         return await self.events.answer(request, self._journal_filter(query, limit=1))
 
@@ -516,6 +603,11 @@ class AdminServer:
         return since, until
 
     async def _topics(self, request: web.Request) -> web.Response:
+        """List the topics in use by ARN, a page at a time. SNS is not asked.
+
+        Query: after: the ARN that the page before gave as next. limit: topics of a page.
+        Answer: TopicsPage.
+        """
         query = query_of(request, "after", "limit")
         limit = whole_number(query, "limit", default=500, least=1, most=wire.MAX_PAGE)
         page = await self._reporting.topics(after=query.get("after", ""), limit=limit)
@@ -523,10 +615,19 @@ class AdminServer:
         return _answer(wire.TopicsPage(topics=[topic_answer(*one) for one in page], next=following))
 
     async def _status(self, request: web.Request) -> web.Response:
+        """Say how the daemon is.
+
+        Answer: Status.
+        """
         query_of(request)
         return _answer(status_answer(await self._reporting.status()))
 
     async def _overview(self, request: web.Request) -> web.Response:
+        """Say what a live view shows. It costs little however much is stored.
+
+        Query: coming: how many of the next slots to name.
+        Answer: Overview.
+        """
         query = query_of(request, "coming")
         most = whole_number(query, "coming", default=20, least=0, most=wire.MAX_COMING)
         return _answer(overview_answer(await self._reporting.overview(most)))

@@ -52,7 +52,9 @@ class Schedule:
 
     paused: False, or ``{"since", "until", "note", "by"}``. next_fires: the next slots; empty if it will not fire.
     error: what SNS last said against it. pending: its fires still to be published. offset: how long after its slot a
-    fire is due, by its spread and name.
+    fire is due, by its spread and name. next_fire: the first of them, None if there is none. revision: grows
+    with every change. owner: of the apply that made it, None if a command did. effective_from: it has no slots at or before it.
+    created_at, changed_at: when that was. warnings: what may surprise about its rule.
     """
 
     name: str
@@ -166,7 +168,12 @@ class NextReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fire:
-    """What became of one slot, or of ``count`` consecutive ones from fire_time to last_fire_time."""
+    """What became of one slot, or of ``count`` consecutive ones from fire_time to last_fire_time.
+
+    kind: ``scheduled``, ``manual`` or ``backfill``. state: of the journal. reason: why it was skipped. attempts: to publish it.
+    released_at: when its request was written. published_at: when SNS had accepted it. lateness_us: from when it was due to its
+    release. maybe_published: an attempt ended without an answer, so a receiver may have it. last_error: what SNS last said.
+    """
 
     fire_id: str
     schedule: str

@@ -30,7 +30,7 @@ from cronally.cli.main import (
 from cronally.config import MEANINGS, written_in_files
 
 _STATE: Final = state_directory({"HOME": "~"})
-_VARIABLES: Final = {
+VARIABLES: Final = {
     **{f"CRONALLY_{key.upper()}": meaning for key, meaning in MEANINGS.items()},
     HOST_VARIABLE: "The daemon of another machine, as --host names it; not beside CRONALLY_SOCKET.",
     "CRONALLY_CONFIG": "The file of settings, as --config names it. What a variable or an option says goes before what the "
@@ -43,7 +43,7 @@ _VARIABLES: Final = {
     "VISUAL, EDITOR": "The editor of 'cronally edit'. [default: vi]",
     "NO_COLOR": "If set, nothing is coloured.",
 }
-_FILES: Final = {
+FILES: Final = {
     SYSTEM_SOCKET: "The socket of a daemon for the whole machine; commands look here first.",
     default_socket(
         {"XDG_RUNTIME_DIR": "/run/user/UID"}
@@ -75,13 +75,13 @@ def page(name: str) -> str:
         "SYNOPSIS": [_usage(name, options, arguments)],
         "DESCRIPTION": _prose(description(name) if name else ABOUT),
         "COMMANDS": _commands([f"{name} {one}" for one in names_in(name)] if name else list(COMMANDS)),
-        "ARGUMENTS": _items((_italic(one.metavar), _meaning(one, ctx)) for one in arguments),
-        "OPTIONS": _items((_term(one), _meaning(one, ctx)) for one in options),
+        "ARGUMENTS": _items((_italic(one.metavar), meaning(one, ctx)) for one in arguments),
+        "OPTIONS": _items((_term(one), meaning(one, ctx)) for one in options),
         "EXIT STATUS": _prose(exit_codes())
         if name
         else _items(((_bold(str(code)), meaning) for code, meaning in EXIT_CODES.items()), width=5),
-        "ENVIRONMENT": [] if name else _items((_bold(one), text) for one, text in _VARIABLES.items()),
-        "FILES": [] if name else _items((_italic(one), text) for one, text in _FILES.items()),
+        "ENVIRONMENT": [] if name else _items((_bold(one), text) for one, text in VARIABLES.items()),
+        "FILES": [] if name else _items((_italic(one), text) for one, text in FILES.items()),
         "EXAMPLES": _verbatim(examples(name)) if name else [],
         "SEE ALSO": [", ".join(f"{_bold(one)}({section})" for one, section in _see_also(name))],
     }
@@ -134,7 +134,7 @@ def _term(option: Any) -> str:
     return words if option.is_flag else f"{words} {_italic(option.metavar)}"
 
 
-def _meaning(param: Any, ctx: Any) -> str:
+def meaning(param: Any, ctx: Any) -> str:
     """Return what the help says of an option or argument; the synopsis says already which argument must be there."""
     _, text = param.get_help_record(ctx)
     return str(text.removesuffix("[required]") if param.param_type_name == "argument" else text)
