@@ -30,7 +30,8 @@ from support.shell import Shell
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 COOKBOOK = sorted(path.name for path in DOCS.glob("cookbook/*.md"))
 README = "../../README.md"
-OTHERS = [README, "../topics.md", "../importing.md", "../operations.md"]
+TUTORIAL = "../tutorial.md"
+OTHERS = [README, TUTORIAL, "../topics.md", "../importing.md", "../operations.md", "../runbook.md"]
 
 # Lines that are not typed, and why.
 NOT_RUN = {
@@ -38,6 +39,11 @@ NOT_RUN = {
     "pip install boto3": "it is installed",
     "export AWS_PROFILE=production": "the reader has credentials of moto's",
     "cronally serve": "one runs already",
+    "cronally serve --local": "as above",
+    "make setup": "it is what runs the tests",
+    'export PATH="$PWD/.venv/bin:$PATH"': "it is",
+    "export AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1": "moto is elsewhere",
+    "export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test": "the reader has credentials of moto's",
     "cronally tail": "it goes on until Ctrl-C; tests/integration/test_cli.py has it",
     "sudo cronally install --systemd": "as below",
     "cronally install --systemd": "it writes below /etc; tests/integration/test_install.py has it",
@@ -50,6 +56,10 @@ NOT_RUN = {
     "systemctl start cronally": "as above",
     "cronally restore /var/backups/cronally.db --dry-run": "the daemon runs",
     "cronally restore /var/backups/cronally.db": "the daemon runs",
+    "systemctl disable cronally": "as for its stop",
+    "cronally restore /var/backups/before-upgrade.db": "the daemon runs",
+    "cronally backup /var/backups/move.db --store sqlite:/var/lib/cronally/cronally.db": "the daemon runs",
+    "cronally restore /var/backups/move.db --store sqlite:/var/lib/cronally/cronally.db": "the daemon runs",
 }
 # What is typed in place of what the page says, and why.
 INSTEAD = {
@@ -242,8 +252,13 @@ def account(installation, tmp_path):
 
 
 @pytest.fixture
-def reader(account):
-    account.installation.start()
+def page():
+    """The page that a test is of, if it is of one."""
+
+
+@pytest.fixture
+def reader(account, page):
+    account.installation.start(*["--local"] * (page == TUTORIAL))
     return account
 
 
