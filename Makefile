@@ -8,7 +8,7 @@ NAME ?= all
 ARGS ?=
 SEEDS ?= 1000
 COMMAND ?=
-CODE := src tests benchmarks deploy hatch_build.py
+CODE := src tests benchmarks deploy docs_site hatch_build.py
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -20,7 +20,7 @@ LOCK += --constraint constraints.txt --no-emit-package colorama --custom-compile
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-short faults fuzz-times fuzz-socket crash-sweep man clean
+.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-short faults fuzz-times fuzz-socket crash-sweep man docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,5 +113,9 @@ fuzz-socket: setup ## Send CASES random documents, and as many random requests, 
 man: setup ## Write the man pages into build/man, to look at them: man -M build/man cronally-add
 	@$(BIN)/python -m cronally.cli.manual build/man/man1
 
+docs: $(VENV)/.group-docs ## Build the documentation into site/, to be read there or served by any web server
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open site/index.html"
+
 clean: ## Remove what the targets made
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
