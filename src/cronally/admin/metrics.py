@@ -25,9 +25,17 @@ class Health:
         self._reporting = reporting
 
     async def healthz(self, _: web.Request) -> web.Response:
+        """Say that the daemon answers.
+
+        Answer: `{"ok": true}`.
+        """
         return _json({"ok": True})
 
     async def readyz(self, _: web.Request) -> web.Response:
+        """Say whether the daemon fires schedules, and if not, why.
+
+        Answer: `{"ready": true, "because": null}`; 503 if it is not ready.
+        """
         because = self._reporting.not_ready_because
         return _json({"ready": because is None, "because": because}, status=503 if because else 200)
 
@@ -42,7 +50,10 @@ class Metrics:
         self._made: dict[bool, tuple[float, bytes]] = {}
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Return the metrics; in the format of OpenMetrics to whom that is acceptable."""
+        """Say what the daemon measures.
+
+        Answer: the text format of Prometheus, or that of OpenMetrics where `Accept` takes it.
+        """
         is_openmetrics = _OPENMETRICS in request.headers.get("Accept", "")
         async with self._making:
             made_s, body = self._made.get(is_openmetrics, (None, b""))

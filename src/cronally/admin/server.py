@@ -542,6 +542,11 @@ class AdminServer:
         return _text(f'{{"fires": [{", ".join(texts)}], "next": {dumps(following)}}}')
 
     async def _audit(self, request: web.Request) -> web.Response:
+        """List changes, newest first, a page at a time.
+
+        Query: schedule: only of this name, also if it had it once. by: only those of who is so called. action: only these. since: changes from this instant, or this duration ago, on. until: changes before it. before: the text that the page before gave as next. limit: changes of a page.
+        Answer: ChangesPage.
+        """
         query = query_of(request, "schedule", "by", "action", "since", "until", "before", "limit")
         since, until = self._bounds(query)
         before = query.get("before")
