@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,8 @@ def status(path, method, target, body=None):
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(path)
     try:
-        connection.request(method, target, body)
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused before the body was sent
+            connection.request(method, target, body)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:
