@@ -209,16 +209,24 @@ def test_who_leaves_before_the_request_had_its_turn_leaves_nothing_behind(daemon
     served = served_at(daemon, Listen("127.0.0.1", 0), clock)
     daemon.call(served.start())
     assert ask(served, "/healthz")[0] == 200
-    for _ in range(50):
-        with socket.create_connection(("127.0.0.1", served.port), timeout=_TIMEOUT_S) as connection:
-            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    sent = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     async def waiting():
         await clock.settle()
         return len(served._turns._waiters or ())
 
-    while served.connections.count:
-        assert daemon.call(waiting()) <= MAX_METRICS_CONNECTIONS
+    with socket.create_connection(("127.0.0.1", served.port), timeout=_TIMEOUT_S) as first:
+        first.sendall(sent)
+        while not served._turns.locked():
+            daemon.call(clock.settle())
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", served.port), timeout=_TIMEOUT_S) as hasty:
+                hasty.sendall(sent)
+                while not daemon.call(waiting()):
+                    pass
+            while served.connections.count > 1:
+                daemon.call(clock.settle())
+            assert daemon.call(waiting()) == 0
     daemon.call(clock.advance(1))
     assert ask(served, "/healthz")[0] == 200
     daemon.call(served.close())

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from time import thread_time
 
 import pytest
 import yaml
@@ -16,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from cronally.admin.exposition import CATALOGUE, exposed
 from cronally.engine.figures import CredentialsState, QuotaUse
 from support.recording_publisher import TOPIC_GONE
-from support.rig import running_engine
+from support.rig import TOPIC, running_engine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what a process uses is told on Linux alone")
 needs_promtool = pytest.mark.skipif(
@@ -114,6 +116,28 @@ async def test_labels_have_few_values_and_name_no_schedule(figures):
     }
     assert "cronally_topic_refusing_seconds{topic=" in text
     assert len(text.splitlines()) < 500
+
+
+async def test_the_most_there_can_be_to_tell_is_told_in_short_steps(figures):
+    # Design §4: no step holds the event loop for 10 ms. Nothing of it depends on how many schedules there are.
+    some = figures.quotas[0]
+    figures = replace(
+        figures,
+        refusing=tuple(figures.refusing[0]._replace(topic=f"{TOPIC}-{number}") for number in range(20)),
+        quotas=tuple(
+            some._replace(region=f"us-east-{n}", is_fifo=fifo) for n in range(30) for fifo in (False, True)
+        ),
+    )
+    took_s = []
+    for _ in range(5):
+        parts = exposed(figures, is_openmetrics=True)
+        steps, end = [], thread_time()
+        for _part in parts:
+            begin, end = end, thread_time()
+            steps.append(end - begin)
+        took_s.append(max(steps))
+    assert min(took_s) < 0.005
+    assert len(steps) > len(CATALOGUE)
 
 
 async def test_every_metric_is_documented_as_the_code_describes_it(scraped):

@@ -89,14 +89,14 @@ class MetricsPort:
             if wait_s > 0:
                 await self._clock.sleep(wait_s)
             self._next_s = self._clock.mono() + METRICS_PACE_S
-        hosts = request.headers.getall("Host", [])
-        host = hosts[0].strip().lower() if len(hosts) == 1 else ""
+        said = request.headers.get("Host", "")  # aiohttp has refused a second one
+        host = said.strip().lower()
         name, colon, port = host.rpartition(":")
         if colon and port.isdecimal() and not host.endswith("]"):
             host = name
         if host not in _HOSTS | {self._listen.host_in_url}:
             raise web.HTTPForbidden(
-                text=f"Host has to name this machine: localhost, 127.0.0.1 or [::1], not {', '.join(hosts)[:100]!r}"
+                text=f"Host has to name this machine: localhost, 127.0.0.1 or [::1], not {said[:100]!r}"
             )
         if request.method != "GET":
             raise web.HTTPMethodNotAllowed(request.method, ["GET"])

@@ -13,8 +13,17 @@ from cronally.engine.measures import FateKey, Measures
 from cronally.instants import parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
-from support.recording_publisher import PUBLISHED, REJECTED, THROTTLED, TIMED_OUT, TOPIC_GONE, Answer
-from support.rig import TOPIC, running_engine
+from support.memory_store import MemoryStore
+from support.recording_publisher import (
+    PUBLISHED,
+    REJECTED,
+    THROTTLED,
+    TIMED_OUT,
+    TOPIC_GONE,
+    Answer,
+    RecordingPublisher,
+)
+from support.rig import TOPIC, assembled, running_engine
 
 NINE = parse_rfc3339("2026-11-23T09:00:00Z")
 
@@ -83,6 +92,14 @@ async def test_what_waits_and_for_whom_is_told():
     assert figures.refusing_count == 1
     assert [(one.topic, one.pending, one.since) for one in figures.refusing] == [(TOPIC, 1, NINE)]
     assert 0 <= figures.now - figures.watermark < 1_000
+
+
+async def test_before_the_first_recovery_nothing_is_said_of_the_watermark():
+    clock, store = FakeClock(), MemoryStore()
+    rig = assembled(clock, store, RecordingPublisher(clock))
+    await store.open()
+    figures = await rig.reporting.figures()
+    assert (figures.watermark, figures.is_ready) == (None, False)
 
 
 async def test_at_most_twenty_topics_are_named():

@@ -145,3 +145,11 @@ async def test_fixed_ones_never_look_at_the_chain(aws_files, monkeypatch):
     credentials = Credentials.fixed(FakeClock(), "DUMMY", "dummy")
     await credentials.start()
     assert await signing_key(credentials) == ("DUMMY", "dummy")
+
+
+def test_it_tells_whether_they_can_be_used_and_until_when():
+    assert Credentials(FakeClock()).state() == (False, None)
+    held = Credentials.fixed(FakeClock(), "AKIDEXAMPLE", "secret")
+    assert held.state() == (True, None)
+    held.error = "the role is gone"
+    assert not held.state().is_usable
