@@ -97,6 +97,16 @@ async def test_a_run_in_which_all_went_well_is_right(story):
     assert set(verdict.lateness_us) == {2_000}
 
 
+async def test_what_fires_while_the_end_is_waited_for_is_right(story):
+    later = UtcMs(THROUGH + 1_000)
+    story.rows.append(
+        JournalEntry(1, later, 1, later, State.PUBLISHED, attempts=1, published_at=UtcMs(later + 3))
+    )
+    story.received.append(story.got(later))
+    story.record.incarnations = [Incarnation(MADE - 2_000, MADE - 1_000, THROUGH + 1_500, THROUGH + 1_600)]
+    assert (await story.judged()).wrong == []
+
+
 def lose_a_row(story):
     del story.rows[3]
 

@@ -260,7 +260,11 @@ class _Judge:
 
     def verdict(self) -> Verdict:
         wrong: list[str] = []
-        sent = [each for each in map(self._sent, self.received, itertools.repeat(wrong)) if each is not None]
+        taken = map(self._sent, self.received, itertools.repeat(wrong))
+        # What fired while all that was due by then was being settled has its rows beyond the journal that is judged.
+        sent = [
+            each for each in taken if each is not None and each.arrival.entry.fire.due_time <= self.through
+        ]
         wrong += slot_checker.faults(
             self.lives, self.journal, sent, self._stops(), self.through, seen_late_ms=_SLACK_MS
         )
