@@ -27,16 +27,11 @@ def code(text: str) -> str:
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
-def in_table(text: str) -> str:
-    """Return Markdown so that it can be in a cell: a bar in code would end it."""
-    return re.sub(r"(?<!\\)\|", r"\\|", text)
-
-
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Return the lines of a table of cells in Markdown."""
+    """Return the lines of a table of cells in Markdown; a bar ends a cell, unless it is in code."""
     heads = list(heads)
     lines = ["", f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    lines += [f"| {' | '.join(in_table(cell) for cell in row)} |" for row in rows]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
     return [*lines, ""]
 
 
