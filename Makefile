@@ -114,7 +114,7 @@ man: setup ## Write the man pages into build/man, to look at them: man -M build/
 	@$(BIN)/python -m cronally.cli.manual build/man/man1
 
 docs: $(VENV)/.group-docs ## Build the documentation into site/, to be read there or served by any web server
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
 clean: ## Remove what the targets made

@@ -29,7 +29,7 @@ def settings_page() -> str:
         "# Settings",
         "",
         (
-            "A daemon reads its settings once, at start. A flag of `serve` goes before a variable, that before the file that `--config` or "
+            "A flag of `serve` goes before a variable, that before the file that `--config` or "
             "`CRONALLY_CONFIG` names, and that before the default. A key that is not here is refused, with the nearest one that is."
         ),
         "",
