@@ -20,6 +20,12 @@ from cronally.errors import UsageError
 from support import fake_ssh
 from support.rig import TOPIC
 
+# A command as a shell on a terminal starts it: what runs the tests may ignore signals, which is inherited.
+HEARS_SIGNALS = (
+    "import os, signal, sys; [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)]; "
+    "os.execv(sys.executable, [sys.executable, '-m', 'cronally', *sys.argv[1:]])"
+)
+
 
 class Ssh:
     """What the fake one was called with."""
@@ -165,7 +171,7 @@ def test_whatever_ends_a_command_ends_ssh_and_leaves_nothing(remote, ssh, tmp_pa
     """'tail' goes on until it is stopped."""
     remote.daemon.add("a")
     process = subprocess.Popen(
-        [sys.executable, "-m", "cronally", "tail", "-v", "--host", remote.url],
+        [sys.executable, "-c", HEARS_SIGNALS, "tail", "-v", "--host", remote.url],
         env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
         stderr=subprocess.PIPE,
         text=True,
