@@ -371,6 +371,37 @@ async def test_released_is_when_the_call_began_and_not_when_it_was_queued(sns, m
     assert released[1] <= arrived["job-1@2026-11-23T09:00:00Z"]
 
 
+async def test_what_waited_for_a_connection_until_after_its_deadline_does_not_go(sns, make):
+    publisher = make(sns.url, max_connections=1)
+    sns.gate.clear()
+
+    def until(deadline_at, *, first):
+        entries = batch(2, first=first).entries
+        late, in_time = (
+            one._replace(fire=one.fire._replace(deadline_at=at))
+            for one, at in zip(entries, (deadline_at, CLOCK.wall() + 60_000), strict=True)
+        )
+        return Batch(TOPIC, (late, in_time))
+
+    soon = CLOCK.wall() - 1
+    settled = await release(
+        publisher, batch(1), until(soon, first=1), Batch(TOPIC, until(soon, first=3).entries[:1])
+    )
+    await sns.wait_for_requests(1)
+    sns.gate.set()
+    outcomes = {o.fire.schedule_id: o for o in await settled.wait_for(4)}
+    assert {number: o.outcome for number, o in outcomes.items()} == {
+        0: PUBLISHED,
+        1: RETRY,
+        2: PUBLISHED,
+        3: RETRY,
+    }
+    assert all("its deadline passed" in outcomes[number].error for number in (1, 3))
+    assert not any(outcomes[number].is_unknown for number in (1, 3))
+    assert len(sns.received) == 2
+    assert sns.requests == 2
+
+
 async def test_cancelling_an_arm_leaves_the_endpoint_to_others(sns, make, monkeypatch):
     publisher = make(sns.url)
     begun, go_on = asyncio.Event(), asyncio.Event()

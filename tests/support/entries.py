@@ -8,7 +8,7 @@ from cronally.domain.batching import Batch
 from cronally.domain.message import Entry, compose
 from cronally.domain.model import Fire
 from cronally.domain.spec import ScheduleSpec
-from cronally.instants import UtcMs
+from cronally.instants import MAX_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
     from cronally.engine.core import Core
@@ -20,9 +20,10 @@ NINE = UtcMs(1_795_424_400_000)  # 2026-11-23T09:00:00Z
 
 
 def entry(number: int = 0, *, topic: str = TOPIC, fire_time: UtcMs = NINE, **spec: Any) -> Entry:
-    """Return the entry of schedule ``job-NUMBER`` at *fire_time*; *spec*: other fields of its ScheduleSpec."""
+    """Return the entry of schedule ``job-NUMBER`` at *fire_time*, without a deadline; *spec*: other fields of its ScheduleSpec."""
     fields = {"name": f"job-{number}", "when": "0 9 * * *", "topic": topic, **spec}
-    return compose(ScheduleSpec(**fields), Fire(number, number, fire_time, fire_time))
+    composed = compose(ScheduleSpec(**fields), Fire(number, number, fire_time, fire_time))
+    return composed._replace(fire=composed.fire._replace(deadline_at=MAX_UTC_MS))
 
 
 def sized_entry(number: int, size_bytes: int, **spec: Any) -> Entry:

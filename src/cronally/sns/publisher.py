@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from cronally.actions import about
 from cronally.engine.ports import Outcome, OutcomeClass
 from cronally.errors import InternalError
+from cronally.instants import MAX_UTC_MS, UtcMs
 from cronally.sns.dialer import CONNECT_TIMEOUT_S
 from cronally.sns.endpoint import Endpoints, NoEndpoint
 from cronally.sns.lane import ANSWER_TIMEOUT_S, ATTEMPT_TIMEOUT_S, MAX_CONNECTIONS, Lane
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from cronally.domain.batching import Batch
     from cronally.domain.message import Entry
     from cronally.engine.ports import Armed
-    from cronally.instants import UtcMs
     from cronally.sns.credentials import Credentials
     from cronally.sns.dialer import Route
     from cronally.sns.pacing import Pacing
@@ -51,6 +51,7 @@ _LEAST_WAIT_S = 0.001  # for quota: a timer takes about as long
 _log = logging.getLogger(__name__)
 
 _CLOSED = Verdict(OutcomeClass.RETRY, "the publisher was closed before this was sent")
+_TOO_LATE = Verdict(OutcomeClass.RETRY, "its deadline passed before a connection was free for it")
 _NO_KEY = Verdict(
     OutcomeClass.RETRY,
     "no AWS credentials to sign with; see 'aws sts get-caller-identity' for what the AWS tools find",
@@ -81,7 +82,7 @@ class _Call:
     """A PublishBatch call: ``Armed`` for the engine, a ``Request`` for its lane.
 
     target: None if the region has no endpoint; problem says why. data: head and body, once it is signed. refused: entries
-    that cannot be written, with the reasons. released_us: 0 until it is written.
+    that cannot be written, with the reasons. released_us: 0 until it is written. last_begin_at: the first deadline of its fires.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class _Call:
         "body",
         "data",
         "entries",
+        "last_begin_at",
         "owner",
         "problem",
         "refused",
@@ -112,6 +114,7 @@ class _Call:
         self.signer: Signer | None = None
         self.settle: Settle | None = None
         self.released_us = 0
+        self.last_begin_at = MAX_UTC_MS
 
     @property
     def batch(self) -> Batch:
@@ -129,11 +132,32 @@ class _Call:
         self.data = self.signer.head(body) + body
         self.body = b""  # a burst would keep everything twice
 
+    def take(self, entries: Sequence[Entry]) -> None:
+        """Hold the *entries* that can be written; the others are ``refused``."""
+        self.body, self.entries, self.refused = encode(self.topic, entries)
+        self.last_begin_at = min((entry.fire.deadline_at for entry in self.entries), default=MAX_UTC_MS)
+        self.data, self.signer = b"", None
+
+    def _leave_out(self, now: UtcMs) -> None:
+        """Leave out the entries whose deadline has passed: the attempt begins only now (design §6)."""
+        going = []
+        for entry in self.entries:
+            if now > entry.fire.deadline_at:
+                self.owner.conclude_singly(self, entry, _TOO_LATE)
+            else:
+                going.append(entry)
+        self.take(going)
+
     # --- a lane's request -----------------------------------------------------------------------------------------
 
     def begin(self) -> bytes | None:
         owner, target, signer = self.owner, self.target, self.signer
         now_us = owner.clock.wall_us()
+        if now_us > self.last_begin_at * 1000:  # it waited for a connection
+            self._leave_out(UtcMs(now_us // 1000))
+            signer = None
+            if not self.entries:
+                return None
         key = owner.credentials.frozen
         assert target is not None
         date_s = now_us // 1_000_000 + target.skew_s
@@ -244,7 +268,7 @@ class SnsPublisher:
 
     def _armed(self, batch: Batch, target: _Target | Verdict, at: UtcMs) -> _Call:
         call = _Call(self, batch, batch.topic, None)
-        call.body, call.entries, call.refused = encode(batch.topic, batch.entries)
+        call.take(batch.entries)
         if isinstance(target, Verdict):
             call.problem = target
             return call
@@ -292,7 +316,7 @@ class SnsPublisher:
                 raise InternalError(f"a batch for {call.batch.topic} was released twice or by a stranger")
             call.settle = settle
             for entry, reason in call.refused:
-                self._conclude_singly(call, entry, Verdict(OutcomeClass.REJECTED, reason))
+                self.conclude_singly(call, entry, Verdict(OutcomeClass.REJECTED, reason))
             if call.entries:
                 self._send(call)
 
@@ -307,7 +331,8 @@ class SnsPublisher:
                 self._pacing.take(call.topic, len(call.entries), self.clock.mono())
             call.target.lane.submit(call)
 
-    def _conclude_singly(self, call: _Call, entry: Entry, verdict: Verdict) -> None:
+    def conclude_singly(self, call: _Call, entry: Entry, verdict: Verdict) -> None:
+        """One entry of a call has come to its end by itself."""
         single = _Call(self, None, call.topic, call.target)
         single.entries = (entry,)
         single.settle = call.settle
@@ -412,7 +437,7 @@ class SnsPublisher:
     def _send_singly(self, call: _Call) -> None:
         for entry in call.entries:
             single = _Call(self, None, call.topic, call.target)
-            single.body, single.entries, _ = encode(call.topic, (entry,))
+            single.take((entry,))
             single.settle = call.settle
             self._send(single)
 
