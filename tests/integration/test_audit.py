@@ -124,10 +124,11 @@ def test_it_can_be_narrowed(cronally):
 def test_pages_follow_one_another(cronally, monkeypatch):
     for number in range(7):
         cronally.ok("add", f"s{number}", "0 9 * * *", "--topic", TOPIC)
-    monkeypatch.setattr("cronally.cli.auditing.MAX_PAGE", 2)
-    assert [line.split()[5] for line in cronally.ok("audit").splitlines()[1:]] == [
-        f"s{number}" for number in range(6, -1, -1)
-    ]
+    with monkeypatch.context() as small:
+        small.setattr("cronally.admin.wire.MAX_PAGE", 2)
+        assert [line.split()[5] for line in cronally.ok("audit").splitlines()[1:]] == [
+            f"s{number}" for number in range(6, -1, -1)
+        ]
     with cronally.daemon.client() as client:
         page = client.audit(limit="3")
         assert [change.schedule for change in client.audit(limit="3", before=page.next).changes] == [

@@ -175,14 +175,8 @@ class Installation:
 
     def fires(self) -> list[Fire]:
         """Return the whole journal, as the running daemon tells it."""
-        found: list[Fire] = []
         with self.client() as client:
-            before = None
-            while True:
-                page = client.fires(limit="1000", before=before)
-                found += page.fires
-                if (before := page.next) is None:
-                    return found
+            return [fire for fires in client.fire_pages() for fire in fires]
 
     def wait_until_ready(self) -> None:
         """Return once the daemon is ready, by its socket: by asking again and again, where it can write no log."""

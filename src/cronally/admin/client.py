@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 from cronally.admin import wire
@@ -19,6 +19,8 @@ from cronally.errors import AdminError, DaemonUnreachable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+_Item = TypeVar("_Item")
 
 ANSWER_S: Final = 30.0  # a change waits for one commit and for the changes before it
 BACKUP_S: Final = 3_600.0  # 2 GiB take about 15 s; a slow disk, or a network share, may take much longer
@@ -153,6 +155,24 @@ class Client:
     def fires(self, **query: str | None) -> wire.FiresPage:
         """Return journal entries, newest first. query: schedule, state, reason, since, until, before, limit."""
         return wire.from_plain(wire.FiresPage, self._call("GET", "/v1/fires", query=_given(query)))
+
+    def fire_pages(self, *, limit: int | None = None, **query: str | None) -> Iterator[list[wire.Fire]]:
+        """Yield journal entries, newest first, in pages, up to *limit*. query: as of ``fires``, without before."""
+
+        def ask(before: str | None, most: int) -> tuple[list[wire.Fire], str | None]:
+            page = self.fires(**query, before=before, limit=str(most))
+            return page.fires, page.next
+
+        return _newest_first(ask, limit)
+
+    def change_pages(self, *, limit: int | None = None, **query: str | None) -> Iterator[list[wire.Change]]:
+        """Yield what was done to schedules, newest first, in pages, up to *limit*. query: as of ``audit``, without before."""
+
+        def ask(before: str | None, most: int) -> tuple[list[wire.Change], str | None]:
+            page = self.audit(**query, before=before, limit=str(most))
+            return page.changes, page.next
+
+        return _newest_first(ask, limit)
 
     def audit(self, **query: str | None) -> wire.ChangesPage:
         """Return what was done to schedules, newest first. query: schedule, by, action, since, until, before, limit."""
@@ -342,6 +362,20 @@ class Client:
         if not isinstance(plain, dict):
             raise AdminError(f"the daemon at {self._place} gave an answer that is no JSON (status {status})")
         return plain
+
+
+def _newest_first(
+    ask: Callable[[str | None, int], tuple[list[_Item], str | None]], limit: int | None
+) -> Iterator[list[_Item]]:
+    """Yield pages that are not empty, up to *limit* items. ask: gets where the page before has ended, and the most to return."""
+    before: str | None = None
+    while True:
+        items, before = ask(before, wire.MAX_PAGE if limit is None else min(limit, wire.MAX_PAGE))
+        if items:
+            yield items
+        limit = None if limit is None else limit - len(items)
+        if before is None or limit == 0:
+            return
 
 
 class _UnixConnection(http.client.HTTPConnection):

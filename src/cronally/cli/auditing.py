@@ -1,12 +1,11 @@
 """audit: who changed what, and when."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
 
-from cronally.admin.client import Client
-from cronally.admin.wire import MAX_PAGE, Change, to_plain
+from cronally.admin.wire import Change, to_plain
 from cronally.cli import options as o
 from cronally.cli.output import note, out, out_json_list
 from cronally.errors import UsageError
@@ -85,7 +84,7 @@ def audit_command(
         "until": o.before_now("--until", until),
     }
     with o.connect(socket) as client:
-        found = _pages(client, wanted, limit)
+        found = client.change_pages(limit=limit, **wanted)
         if json:
             out_json_list("changes", (to_plain(change) for page in found for change in page))
             return
@@ -96,20 +95,6 @@ def audit_command(
             out(table.part([_row(change) for change in page]))
     if not table.has_rows:
         note("no changes are on record for that")
-
-
-def _pages(client: Client, wanted: Mapping[str, str | None], limit: int | None) -> Iterator[list[Change]]:
-    """Yield the changes that are *wanted*, newest first, up to *limit*."""
-    before: str | None = None
-    while True:
-        most = MAX_PAGE if limit is None else min(limit, MAX_PAGE)
-        page = client.audit(**wanted, before=before, limit=str(most))
-        if page.changes:
-            yield page.changes
-        before = page.next
-        limit = None if limit is None else limit - len(page.changes)
-        if before is None or limit == 0:
-            return
 
 
 def _row(change: Change) -> tuple[str, ...]:

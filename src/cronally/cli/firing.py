@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from cronally.admin.client import Client
-from cronally.admin.wire import MAX_BACKFILL, MAX_PAGE, MAX_RETRY, BackfillReply, Fire, RetryReply, to_plain
+from cronally.admin.wire import MAX_BACKFILL, MAX_RETRY, BackfillReply, Fire, RetryReply, to_plain
 from cronally.cli import options as o
 from cronally.cli.output import (
     FAILED,
@@ -170,16 +170,9 @@ def _failed(client: Client, since: str | None, schedule: str | None) -> _Asked:
     assert since is not None
     since = before_now("--since", since)
     asked = _Asked()
-    before: str | None = None
-    while True:
-        page = client.fires(
-            schedule=schedule, state="rejected,expired", since=since, before=before, limit=str(MAX_PAGE)
-        )
-        asked.ids += [fire.fire_id for fire in page.fires]
-        asked.shown = (asked.shown + page.fires)[-_SHOWN:]
-        before = page.next
-        if before is None:
-            break
+    for fires in client.fire_pages(schedule=schedule, state="rejected,expired", since=since):
+        asked.ids += [fire.fire_id for fire in fires]
+        asked.shown = (asked.shown + fires)[-_SHOWN:]
     asked.ids.reverse()
     asked.shown.reverse()
     return asked

@@ -1,12 +1,11 @@
 """ls, show, history, status: what there is and what became of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
 
-from cronally.admin.client import Client
-from cronally.admin.wire import MAX_PAGE, Fire, Schedule, from_plain, to_plain
+from cronally.admin.wire import Schedule, from_plain, to_plain
 from cronally.cli import options as o
 from cronally.cli.output import FAILED, err, note, out, out_json, out_json_list, warn
 from cronally.cli.selecting import Selection, pages
@@ -158,7 +157,7 @@ def history_command(
         "until": o.before_now("--until", until),
     }
     with o.connect(socket) as client:
-        found = _fire_pages(client, wanted, limit)
+        found = client.fire_pages(limit=limit, **wanted)
         if json:
             out_json_list("fires", (to_plain(fire) for page in found for fire in page))
             return
@@ -169,20 +168,6 @@ def history_command(
             out(table.part(fires_rows(page)))
     if not table.has_rows:
         note("no slots are on record for that")
-
-
-def _fire_pages(client: Client, wanted: Mapping[str, str | None], limit: int | None) -> Iterator[list[Fire]]:
-    """Yield the entries that are *wanted*, newest first, up to *limit*."""
-    before: str | None = None
-    while True:
-        most = MAX_PAGE if limit is None else min(limit, MAX_PAGE)
-        page = client.fires(**wanted, before=before, limit=str(most))
-        if page.fires:
-            yield page.fires
-        before = page.next
-        limit = None if limit is None else limit - len(page.fires)
-        if before is None or limit == 0:
-            return
 
 
 def status_command(
