@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cronally.domain.allowed import NOT_ALLOWED
 from cronally.engine.ports import Outcome, OutcomeClass
+from cronally.engine.publisher_around import PublisherAround
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,21 +37,13 @@ class _Kept(NamedTuple):
         return sum(entry.size_bytes for entry in self.batch.entries)
 
 
-class Gate:
+class Gate(PublisherAround):
     """A ``Publisher`` that passes on to *inner* what *allowed* has a place for, and holds the rest."""
 
     def __init__(self, inner: Publisher, allowed: AllowedTopics, clock: Clock) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._allowed = allowed
         self._clock = clock
-
-    @property
-    def on_room(self) -> Callable[[], None]:
-        return self._inner.on_room
-
-    @on_room.setter
-    def on_room(self, notify: Callable[[], None]) -> None:
-        self._inner.on_room = notify
 
     async def arm(self, batches: Sequence[Batch], at: UtcMs) -> list[Armed]:
         if self._allowed.patterns is None:
@@ -61,10 +54,10 @@ class Gate:
         return [_Kept(batch) if id(batch) in kept else next(armed) for batch in batches]
 
     def has_room(self, topic: str, messages: int) -> bool:
-        return not self._allowed.allows(topic) or self._inner.has_room(topic, messages)
+        return not self._allowed.allows(topic) or super().has_room(topic, messages)
 
     def wait_s(self, topic: str, messages: int) -> float:
-        return self._inner.wait_s(topic, messages) if self._allowed.allows(topic) else 0.0
+        return super().wait_s(topic, messages) if self._allowed.allows(topic) else 0.0
 
     def release(self, armed: Sequence[Armed], settle: Callable[[Sequence[Outcome]], None]) -> None:
         for one in armed:
@@ -81,9 +74,3 @@ class Gate:
         released_us, now = self._clock.wall_us(), self._clock.wall()
         outcomes = [Outcome(entry.fire, outcome, released_us, now, error) for entry in batch.entries]
         asyncio.get_running_loop().call_soon(settle, outcomes)
-
-    def drop_connections(self) -> None:
-        self._inner.drop_connections()
-
-    async def close(self) -> None:
-        await self._inner.close()

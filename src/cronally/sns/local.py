@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError,
 
 from cronally.domain.topic import TopicArn, parse_topic_arn
 from cronally.engine.ports import Outcome, OutcomeClass
+from cronally.engine.publisher_around import PublisherAround
 from cronally.errors import PublishError
 from cronally.instants import UtcMs
 from cronally.sns.aws import Aws
@@ -321,26 +322,12 @@ def _received(message: Any) -> Received:
     return Received(str(message["Body"]), attributes, UtcMs(int(message["Attributes"]["SentTimestamp"])))
 
 
-class LocalPublisher:
+class LocalPublisher(PublisherAround):
     """A ``Publisher`` that has the stand-in make a topic before its first message, and again if it has lost it."""
 
     def __init__(self, inner: Publisher, stand_in: StandIn) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._stand_in = stand_in
-
-    @property
-    def on_room(self) -> Callable[[], None]:
-        return self._inner.on_room
-
-    @on_room.setter
-    def on_room(self, notify: Callable[[], None]) -> None:
-        self._inner.on_room = notify
-
-    def has_room(self, topic: str, messages: int) -> bool:
-        return self._inner.has_room(topic, messages)
-
-    def wait_s(self, topic: str, messages: int) -> float:
-        return self._inner.wait_s(topic, messages)
 
     async def arm(self, batches: Sequence[Batch], at: UtcMs) -> list[Armed]:
         topics = {batch.topic for batch in batches}
@@ -368,12 +355,6 @@ class LocalPublisher:
             settle(outcomes)
 
         return settled
-
-    def drop_connections(self) -> None:
-        self._inner.drop_connections()
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 def _is_lost(outcome: Outcome) -> bool:
