@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
 from docs_site import commands, reference  # noqa: E402
 from docs_site.diagrams import fence  # noqa: E402
-from docs_site.places import OPTIONAL, OUTSIDE, in_repository, with_links_of_site  # noqa: E402
+from docs_site.places import OUTSIDE, in_repository, with_links_of_site  # noqa: E402
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Write out the menu's folders, and have diagrams and anchors as on the forge."""
-    config.nav = [_written_out(entry) for entry in config.nav or [] if _is_there(entry)]
+    config.nav = [_written_out(entry) for entry in config.nav or []]
     config.mdx_configs["pymdownx.superfences"] = {
         "custom_fences": [{"name": "mermaid", "class": "mermaid", "format": fence}]
     }
@@ -47,24 +47,13 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return with_links_of_site(markdown, path) if (ROOT / path).is_file() else markdown
 
 
-def _is_there(entry: Any) -> bool:
-    return not (
-        isinstance(entry, dict)
-        and any(
-            value in OPTIONAL and not (ROOT / "docs" / value).is_file()
-            for value in entry.values()
-            if isinstance(value, str)
-        )
-    )
-
-
 def _written_out(entry: Any) -> Any:
     """Return an entry of the menu, with all pages of the folder that it stands for."""
     if not isinstance(entry, dict):
         return entry
     [(title, value)] = entry.items()
     if isinstance(value, list):
-        return {title: [_written_out(one) for one in value if _is_there(one)]}
+        return {title: [_written_out(one) for one in value]}
     if value == "adr/README.md":
         return {title: [value, *(f"adr/{path.name}" for path in reference.decisions(ROOT))]}
     if value == "reference/commands/README.md":

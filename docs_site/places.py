@@ -21,8 +21,6 @@ OUTSIDE: Final = {
 }
 # Entries of the menu that stand for all pages of their folder, which is listed when the site is made.
 FOLDERS: Final = ("adr/README.md", "reference/commands/README.md")
-# Entries of the menu whose page may not be there yet.
-OPTIONAL: Final = ("metrics.md",)
 LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 
 

@@ -15,7 +15,7 @@ from cronally.config import MEANINGS, written_in_files
 from cronally.domain.spec import DOCUMENT_KEYS
 from docs_site import api, commands, reference, settings
 from docs_site.markdown import code, plain, slug
-from docs_site.places import FOLDERS, OPTIONAL, links, on_site, pages, target_of, with_links_of_site
+from docs_site.places import FOLDERS, links, on_site, pages, target_of, with_links_of_site
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = list(pages(ROOT))
@@ -44,7 +44,7 @@ def test_every_page_is_in_the_menu_and_every_entry_is_a_page():
     assert {page for page in there_are if page not in FOLDERS and not page.startswith(folders)} - set(
         menu
     ) == set()
-    assert set(menu) - there_are - set(OPTIONAL) == set()
+    assert set(menu) - there_are == set()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -53,7 +53,7 @@ def test_links_of_a_page_lead_somewhere(page):
     for link in links((ROOT / page).read_text()):
         path, anchor = target_of(link, page)
         target = ROOT / path
-        if not path or on_site(path) in OPTIONAL:
+        if not path:
             continue
         if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
             wrong.append(link)

@@ -263,7 +263,7 @@ def exposed(figures: Figures, *, is_openmetrics: bool) -> Iterator[bytes]:
     for metric in chain(Collector(figures).collect(), _PROCESS.collect()):
         one = _One(metric)
         if is_openmetrics:
-            text: bytes = openmetrics.generate_latest(one)  # type: ignore[no-untyped-call]
+            text: bytes = openmetrics.generate_latest(one)  # type: ignore[no-untyped-call]  # the library has types for the other format alone
             yield text.removesuffix(_EOF)
         else:
             yield generate_latest(one)

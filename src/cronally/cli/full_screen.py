@@ -9,7 +9,7 @@ import sys
 import termios
 import tty
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -39,7 +39,7 @@ class FullScreen:
         self._live: Live | None = None
         self._cleaning = ExitStack()
         self._signals, self._written = os.pipe()
-        self._mode: list[object] | None = None
+        self._mode: list[Any] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -113,5 +113,5 @@ class FullScreen:
             self._live.stop()
             self._live = None
         if self._mode is not None:
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._mode)  # type: ignore[arg-type]
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._mode)
             self._mode = None
