@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 _MARKED: Final = re.compile(r"([\\*_\[\]|#~^])")
 _CODE: Final = re.compile(r"(`+[^`]+`+)")
+CODE: Final = r"^ *```.*?^ *```$|`[^`\n]+`"
+"""A block or a span of code; to be matched with MULTILINE and DOTALL."""
 
 
 def plain(text: str) -> str:
@@ -48,5 +50,5 @@ def slug(heading: str) -> str:
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
     """Return a page of which all that is no code is changed."""
-    parts = re.split(r"(^ *```.*?^ *```$|`[^`\n]+`)", text, flags=re.MULTILINE | re.DOTALL)
+    parts = re.split(f"({CODE})", text, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if number % 2 else change(part) for number, part in enumerate(parts))

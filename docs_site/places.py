@@ -6,7 +6,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, Final
 
-from docs_site.markdown import outside_code
+from docs_site.markdown import CODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,10 @@ OUTSIDE: Final = {
 }
 # Entries of the menu that stand for all pages of their folder, which is listed when the site is made.
 FOLDERS: Final = ("adr/README.md", "reference/commands/README.md")
-LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
+# Code, in which nothing is a link; or a link, whose text may have code in it: what begins first counts.
+CODE_OR_LINK: Final = re.compile(
+    rf"{CODE}|(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)", re.MULTILINE | re.DOTALL
+)
 
 
 def pages(root: Path) -> Iterator[str]:
@@ -62,6 +65,8 @@ def with_links_of_site(text: str, page: str) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         mark, shown, link = match.groups()
+        if link is None:
+            return match[0]
         path, anchor = target_of(link, page)
         if not path or link.startswith("#"):
             return match[0]
@@ -71,16 +76,9 @@ def with_links_of_site(text: str, page: str) -> str:
         there = posixpath.relpath(place, here or ".")
         return f"{mark}[{shown}]({there}{f'#{anchor}' if anchor else ''})"
 
-    return outside_code(text, lambda part: LINK.sub(replaced, part))
+    return CODE_OR_LINK.sub(replaced, text)
 
 
 def links(text: str) -> list[str]:
     """Return where the links of a page go, as they are written."""
-    found: list[str] = []
-
-    def look(part: str) -> str:
-        found.extend(match[3] for match in LINK.finditer(part))
-        return part
-
-    outside_code(text, look)
-    return found
+    return [match[3] for match in CODE_OR_LINK.finditer(text) if match[3] is not None]

@@ -139,3 +139,20 @@ def test_text_that_is_no_markdown_is_shown_as_it_is():
     assert plain("a  *b*_c_ <d>\n`*e*`") == r"a \*b\*\_c\_ &lt;d&gt; `*e*`"
     assert code("a`b") == "`` a`b ``"
     assert slug("7. Keep them in git, and `deploy`") == "7-keep-them-in-git-and-deploy"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[`cronally.json`](../deploy/grafana/cronally.json)", "`cronally.json`"),
+        (
+            "[`_receiver.py`](../benchmarks/_receiver.py) and [log](log.md)",
+            "`_receiver.py` and [log](log.md)",
+        ),
+        ("[`log.md`](log.md)", "[`log.md`](log.md)"),
+        ("`[log](../deploy/x)` stays", "`[log](../deploy/x)` stays"),
+        ("```\n[log](../deploy/x)\n```", "```\n[log](../deploy/x)\n```"),
+    ],
+)
+def test_a_link_may_have_code_in_it_and_code_has_no_link_in_it(written, shown):
+    assert with_links_of_site(written, "docs/metrics.md") == shown
