@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HOME = Path(sys._MEIPASS)  # type: ignore[attr-defined] # noqa: SLF001 - what PyInstaller documents
 MARK = "cronally/LICENSE"  # tells our directories from those of other programs that PyInstaller made
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_TWICE_S = 0.2  # passing on takes less than a millisecond, or as long as the machine keeps a process waiting
+_TWICE_S = 1.0  # passing on takes less than a millisecond, or as long as a busy machine keeps the first process waiting
 _UNPACKING_S = 120.0  # a directory that young may be one that is still being filled
 
 
