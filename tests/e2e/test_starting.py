@@ -161,10 +161,10 @@ def test_ctrl_c_ends_the_demo_with_its_summary(installation):
 
 ON_A_SHARE = """
 import sys
-from cronally import app
+from cronally.app import term
 from cronally.cli.main import main
 
-app.network_warning = lambda path: f"the store {path} lies on a network file system (nfs4)"
+term.network_warning = lambda path: f"the store {path} lies on a network file system (nfs4)"
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -323,7 +323,7 @@ def test_ls_asks_the_stand_in_of_a_daemon_that_publishes_there(moto, no_aws, cro
 )
 def test_a_dry_run_prints_the_calls_and_makes_none(alone, no_aws, monkeypatch, words, command):
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    monkeypatch.setattr("cronally.app._with_aws", None)  # whoever asks AWS fails
+    monkeypatch.setattr("cronally.app.aws._with_aws", None)  # whoever asks AWS fails
     assert command in alone.ok("topics", *words, "--dry-run")
     assert any(command in line for line in alone.json("topics", *words, "--dry-run")["commands"])
 

@@ -1,0 +1,292 @@
+"""One term of an engine: what it consists of, and the order in which that starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cronally import RELEASED_AT, __version__
+from cronally.actions import about
+from cronally.admin.metrics_port import MetricsPort
+from cronally.admin.server import AdminServer
+from cronally.app.memory import available_memory
+from cronally.app.reloading import reload_for_ever
+from cronally.clock import WaitResult
+from cronally.engine.alerts import Alerts, Troubles
+from cronally.engine.arming import armed_budget
+from cronally.engine.clock_watch import ClockWatch
+from cronally.engine.engine import Engine
+from cronally.engine.journalist import Journalist
+from cronally.engine.lag_watch import LagWatch
+from cronally.engine.reporting import Reporting
+from cronally.engine.retention import Retention
+from cronally.engine.service import Service
+from cronally.engine.zone_watch import ZoneWatch
+from cronally.errors import CredentialsInvalid
+from cronally.instants import UtcMs, parse_rfc3339
+from cronally.sns.aws import Aws
+from cronally.sns.credentials import Credentials
+from cronally.sns.local import LocalPublisher, StandIn, find_stand_in
+from cronally.sns.pacing import quota_per_s
+from cronally.sns.publisher import SnsPublisher
+from cronally.sns.topics import AlertTopic
+from cronally.store.filesystem import network_warning
+from cronally.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cronally.app.daemon import Daemon
+    from cronally.domain.model import Fire
+    from cronally.engine.ports import Publisher
+    from cronally.engine.records import Opened
+
+_STAND_IN_CALLS = 8  # more at once make moto's server slower
+_COLLECT_EVERY_S = 60.0
+_QUIET_MS = 250  # nothing in flight and nothing due for so long: a collection takes some 10 ms
+_MOST_POSTPONED = 2_400  # ten minutes; then it is collected all the same
+
+_log = logging.getLogger("cronally")
+
+
+class Term:
+    """One engine of a daemon, from when its store is opened until that is closed: start-up, main, shutdown, in this order on the page."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._clock = daemon.clock
+        self._clean_watermark: UtcMs | None = None
+
+    async def run(self) -> None:
+        """Run until a signal stops it in order."""
+        config = self._daemon.config
+        async with AsyncExitStack() as stack:
+            store = SqliteStore(config.store_path)
+            opened = await store.open()
+            self._clean_watermark = opened.watermark if opened.was_clean else None
+            stack.push_async_callback(self._close, store)
+            if store.kept_by_restore is not None:
+                _log.warning(
+                    "a restore that was interrupted is finished; the store before it is kept as %s",
+                    store.kept_by_restore,
+                    extra=about("restore.finished", kept=store.kept_by_restore),
+                )
+            store_warning = network_warning(config.store_path)
+            if store_warning is not None:
+                _log.warning("%s", store_warning, extra=about("store.on_network"))
+            publisher, stand_in, credentials = await self._publisher(stack)
+            alerts = await self._alerts(stack, store, credentials, stand_in)
+            journalist = Journalist(self._clock, config.journal, alerts=alerts)
+            engine = Engine(
+                store,
+                publisher,
+                self._clock,
+                journalist,
+                watch=ClockWatch(
+                    self._clock, released_at=parse_rfc3339(RELEASED_AT), is_trusted=config.trust_clock
+                ),
+                armed_budget_bytes=armed_budget(available_memory()),
+                topics=config.sns_topics,
+            )
+            zone_watch = ZoneWatch(engine.core, store, self._clock, journalist)
+            retention = Retention(
+                engine.core,
+                store,
+                self._clock,
+                journalist,
+                is_quiet=engine.loop.is_quiet,
+                keep=config.journal,
+            )
+            reporting = Reporting(
+                engine.core,
+                store,
+                engine.loop.halt,
+                self._clock,
+                journalist,
+                engine.loop.circuits,
+                version=__version__,
+                store_name=f"sqlite:{config.store_path}",
+                store_warning=store_warning,
+                stand_in=None if stand_in is None else stand_in.url,
+                zone_watch=zone_watch,
+                keep=config.journal,
+                quotas=lambda: self._daemon.pacing.uses(self._clock.mono()),
+                credentials=lambda: None if credentials is None else credentials.state(),
+            )
+            self._daemon.supervision.not_ready_because = lambda: reporting.not_ready_because
+            self._daemon.supervision.silence = engine.loop.pulse.silence
+            service = Service(
+                engine.core,
+                store,
+                engine.edits,
+                engine.orders,
+                reporting,
+                self._clock,
+                journalist,
+                engine.allowed,
+                topic_maker=stand_in,
+                backup_maker=store,
+                quota_per_s=lambda region, is_fifo: quota_per_s(
+                    region, is_fifo=is_fifo, given=self._daemon.config.sns_quota
+                ),
+            )
+            server = AdminServer(
+                service,
+                reporting,
+                self._clock,
+                socket_path=config.socket,
+                read_only_group=config.read_only_group,
+            )
+            await server.start()
+            stack.push_async_callback(server.close)
+            if config.metrics_listen is not None:
+                metrics_port = MetricsPort(
+                    server.metrics, reporting, self._clock, listen=config.metrics_listen
+                )
+                await metrics_port.start()
+                stack.push_async_callback(metrics_port.close)
+            async with asyncio.TaskGroup() as tasks:
+                running: list[asyncio.Task[None]] = []
+                if credentials is not None:
+                    with suppress(CredentialsInvalid):  # it has said so; fires are kept until it succeeds
+                        await credentials.start()
+                    running.append(tasks.create_task(credentials.run(), name="credentials"))
+                first = await self._recover(engine, reporting, opened)
+                if first is not None:
+                    self._clean_watermark = None
+                    running.append(tasks.create_task(engine.run(first), name="engine"))
+                    running.append(tasks.create_task(zone_watch.run(), name="zones"))
+                    running.append(tasks.create_task(retention.run(), name="retention"))
+                    if alerts is not None:
+                        alerts.troubles = Troubles(opened.failing)
+                        running.append(tasks.create_task(alerts.run(), name="alerts"))
+                    running.append(tasks.create_task(LagWatch(self._clock, journalist).run(), name="lag"))
+                    running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
+                    reporting.set_ready()
+                    self._announce(stand_in)
+                    self._daemon.supervision.ready()
+                    reloading = reload_for_ever(self._daemon, engine, retention, journalist, reporting)
+                    running.append(tasks.create_task(reloading, name="reload"))
+                    await self._daemon.signals.is_stopping.wait()
+                    reporting.set_ready("it is stopping")
+                    self._daemon.supervision.stopping(self._daemon.config.drain_timeout_s)
+                    store.abandon_backup()
+                    await server.close()
+                    await self._drain(engine)
+                    if alerts is not None:
+                        await alerts.finish()
+                for task in running:
+                    task.cancel()
+            if first is not None:
+                self._clean_watermark = await engine.finish()
+
+    async def _close(self, store: SqliteStore) -> None:
+        """Close the store; if all that was sent is on record, as a clean stop."""
+        await store.close(watermark=self._clean_watermark)
+
+    async def _publisher(self, stack: AsyncExitStack) -> tuple[Publisher, StandIn | None, Credentials | None]:
+        """Return what publishes, the stand-in if there is one, and the credentials to keep fresh beside it."""
+        config = self._daemon.config
+        if not config.is_local:
+            credentials = Credentials(self._clock)
+            publisher = SnsPublisher(credentials, self._clock, pacing=self._daemon.pacing)
+            stack.push_async_callback(publisher.close)
+            return publisher, None, credentials
+        stand_in = await find_stand_in(
+            self._clock,
+            log=Path(config.state_directory) / "stand-in.log",
+            port=config.local_port,
+            endpoint_url=os.environ.get("AWS_ENDPOINT_URL"),
+        )
+        stack.push_async_callback(stand_in.close)
+        inner = SnsPublisher(
+            stand_in.credentials, self._clock, endpoint_url=stand_in.url, max_connections=_STAND_IN_CALLS
+        )
+        stack.push_async_callback(inner.close)
+        return LocalPublisher(inner, stand_in), stand_in, None
+
+    async def _alerts(
+        self,
+        stack: AsyncExitStack,
+        store: SqliteStore,
+        credentials: Credentials | None,
+        stand_in: StandIn | None,
+    ) -> Alerts | None:
+        """Return who tells people of trouble, at the place where messages go; None if nobody is to be told."""
+        topic = self._daemon.config.alerts_topic
+        if topic is None:
+            return None
+        if stand_in is not None:
+            await stand_in.make(topic)
+            aws = Aws(stand_in.credentials, endpoint_url=stand_in.url, is_stand_in=True)
+        else:
+            assert credentials is not None
+            aws = Aws(credentials)
+        stack.push_async_callback(aws.close)
+        return Alerts(AlertTopic(aws, topic), store, self._clock)
+
+    async def _recover(self, engine: Engine, reporting: Reporting, opened: Opened) -> Sequence[Fire] | None:
+        """Wait for a clock that can be believed, then bring the engine in line; None if the daemon is stopped first."""
+        is_said = False
+        while (doubt := engine.watch.doubt(opened.watermark)) is not None:
+            reporting.set_ready(f"the clock is not believed: {doubt}; set it, or start with --trust-clock")
+            if not is_said:  # it names the time, which is another each second
+                _log.warning(
+                    "the clock is not believed: %s; waiting (--trust-clock believes it)",
+                    doubt,
+                    extra=about("clock.doubted", doubt=doubt),
+                )
+                is_said = True
+            if await self._clock.wait(None, self._daemon.signals.is_stopping) is WaitResult.WOKEN:
+                return None
+        gc.collect()
+        gc.disable()  # nothing that is loaded is garbage: to look for some takes longer than loading
+        try:
+            first = await engine.recover(opened)
+        finally:
+            gc.freeze()  # what is loaded now stays: the collector need not walk it again and again (design §4)
+            gc.enable()
+        return first
+
+    async def _collect_garbage(self, engine: Engine) -> None:
+        """Collect garbage between instants only: in a burst it would cost a quarter more, and hold the loop for long."""
+        gc.disable()
+        try:
+            while True:
+                await self._clock.sleep(_COLLECT_EVERY_S)
+                for _ in range(_MOST_POSTPONED):
+                    if engine.loop.is_quiet(_QUIET_MS):
+                        break
+                    await self._clock.sleep(_QUIET_MS / 1000)
+                gc.collect()
+        finally:
+            gc.enable()
+
+    async def _drain(self, engine: Engine) -> None:
+        """Let what is in flight be answered, unless somebody is in a hurry."""
+        draining = asyncio.ensure_future(engine.drain(self._daemon.config.drain_timeout_s))
+        hurried = asyncio.ensure_future(self._daemon.signals.is_hurried.wait())
+        await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurried):
+            task.cancel()
+        await asyncio.gather(draining, hurried, return_exceptions=True)
+
+    def _announce(self, stand_in: StandIn | None) -> None:
+        store, socket = self._daemon.config.store_path, self._daemon.config.socket
+        _log.info(
+            "ready: store %s, socket %s",
+            store,
+            socket,
+            extra=about("daemon.ready", store=store, socket=socket),
+        )
+        if stand_in is not None:
+            _log.info(
+                "local SNS and SQS at %s; every topic is made on first use, with a queue of its name",
+                stand_in.url,
+                extra=about("daemon.stand_in", url=stand_in.url),
+            )
