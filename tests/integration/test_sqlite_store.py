@@ -215,6 +215,7 @@ async def test_a_newer_schema_is_refused_with_both_versions(store, path):
     error = await opening_error(path)
     assert type(error) is SchemaMismatch
     assert (error.found, error.wanted) == (99, len(MIGRATIONS))
+    assert f"has schema version 99 and this cronally knows up to {len(MIGRATIONS)};" in str(error)
     assert path.read_bytes() == before
 
 
