@@ -477,6 +477,7 @@ def test_a_bad_request_is_one_sentence(daemon, method, path, body, status, part)
     assert part in error["message"]
     assert error["exit_code"] == (4 if "no schedule" in error["message"] else 2)
     assert "\n" not in error["message"]
+    assert headers.get("Allow") == (part.removeprefix("takes ") if status == 405 else None)
 
 
 @pytest.mark.parametrize(

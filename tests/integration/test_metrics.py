@@ -120,6 +120,13 @@ def test_the_port_says_whether_the_daemon_is_ready(daemon, port):
     assert samples(ask(port)[2])[("cronally_ready",)] == 0
 
 
+def test_what_only_reads_says_so(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port.port, timeout=_TIMEOUT_S)
+    connection.request("POST", "/metrics")
+    assert connection.getresponse().headers["Allow"] == "GET"
+    connection.close()
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

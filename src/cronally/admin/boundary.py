@@ -115,6 +115,8 @@ class Boundary:
             response = error_response(exc, status=_status_of(exc))
         except web.HTTPException as exc:
             response = error_response(_refusal(request, exc, self._place), status=exc.status)
+            if isinstance(exc, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = _allowed(exc)  # RFC 9110, 15.5.6: it must be there
         except (ConnectionError, web.RequestPayloadError):
             gone = UsageError("the request's body does not come as its headers say; send all of it")
             response = error_response(gone, status=400)
@@ -236,12 +238,15 @@ def _status_of(exc: CronallyError) -> int:
     return 400 if exc.exit_code == 3 else 500  # 3: the other side speaks another version
 
 
+def _allowed(exc: web.HTTPMethodNotAllowed) -> str:
+    return ", ".join(sorted(exc.allowed_methods))
+
+
 def _refusal(request: web.Request, exc: web.HTTPException, where: str) -> CronallyError:
     place = f"{request.method} {request.path[:200]}"
     match exc:
         case web.HTTPMethodNotAllowed():
-            allowed = ", ".join(sorted(exc.allowed_methods))
-            return UsageError(f"{place} is not possible; this path takes {allowed}")
+            return UsageError(f"{place} is not possible; this path takes {_allowed(exc)}")
         case web.HTTPNotFound():
             return UsageError(f"{where} has nothing at {place}")
         case web.HTTPExpectationFailed():
