@@ -8,12 +8,14 @@ import json
 import re
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Final, cast, get_args, get_origin
 
 from cronally import errors
 from cronally.admin import requests, wire
 from cronally.admin.boundary import Boundary, _status_of
+from cronally.admin.paths import SYSTEM_SOCKET, read_only_socket
 from cronally.admin.server import AdminServer
 from cronally.cli.main import EXIT_CODES
 from docs_site.markdown import block, code, outside_code, plain, slug, table
@@ -196,6 +198,10 @@ def api_page() -> str:
                     "Sizes, numbers of connections and times: [Limits of the admin socket](../limits.md)."
                 ),
                 "Who may open the socket may do all of this; every change is recorded with the user id that the kernel gives.",
+                (
+                    f"With [`read_only_group`](settings.md#read_only_group) there is a second socket, `{Path(read_only_socket(SYSTEM_SOCKET)).name}` beside the first, for that group. It has "
+                    "the same routes and answers; but takes `GET` and `HEAD` alone: every other method is refused with 403, a `ReadOnly`."
+                ),
             ]
         ),
         "## Routes",

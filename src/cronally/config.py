@@ -430,10 +430,11 @@ _WITHOUT: Final = {"sns.topics": "all"}
 
 MEANINGS: dict[str, str] = {
     "store": "Where schedules and journal are kept, as sqlite:PATH. [default: in the state directory]",
-    "socket": "Where the daemon answers commands, and the other commands look for it.",
+    "socket": "Where the daemon answers commands, and the other commands look for it. "
+    "[default: in the runtime directory, or in the state directory if there is none]",
     "read_only_group": "A group whose members have a socket of their own, cronally-ro.sock beside the other, on which nothing can be "
     "changed. [default: none]",
-    "local": "With true, messages go to a local stand-in for SNS and SQS.",
+    "local": "With true, messages go to a local stand-in for SNS and SQS. [default: false]",
     "local_port": f"Where the stand-in is started. [default: {DEFAULT_LOCAL_PORT}]",
     "sns_quota": "Messages a second that SNS takes in each region, such as us-east-1=50000,default=0; 0 is no pacing. "
     "[default: the quotas that AWS publishes]",
@@ -445,8 +446,9 @@ MEANINGS: dict[str, str] = {
     f"[default: {format_size(DEFAULT_MAX_BYTES)}]",
     "metrics_listen": f"Where Prometheus may read metrics on this machine, such as {EXAMPLE}; the admin socket has them, too. "
     f"[default: {_OFF}]",
-    "trust_clock": "With true, the wall clock is believed, whatever it says.",
-    "alerts_topic": "The SNS topic that gets one message when fires of a schedule fail or are late, and one when they do not any more.",
+    "trust_clock": "With true, the wall clock is believed, whatever it says. [default: false]",
+    "alerts_topic": "The SNS topic that gets one message when fires of a schedule fail or are late, and one when they do not any more. "
+    "[default: none]",
     "log_format": "How the log is written: json, one object a line, or text; auto is text on a terminal and json elsewhere. [default: auto]",
     "drain_timeout": f"How long a stop waits for messages in flight. [default: {DEFAULT_DRAIN}]",
 }

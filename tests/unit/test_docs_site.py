@@ -94,7 +94,8 @@ def test_every_setting_and_every_key_of_a_schedule_is_there():
     text = settings.settings_page()
     for key in MEANINGS:
         assert f"\n## `{written_in_files(key)}`\n" in text
-        assert f"| `CRONALLY_{key.upper()}` |" in text
+        [default] = re.findall(rf"^\|.*\| `CRONALLY_{key.upper()}` \|.*\| (.+) \|$", text, re.MULTILINE)
+        assert default != "–", f"{key}: end its meaning with [default: …]"
     rows = re.findall(r"^\| `(\w+)` \|", settings.schedule_page(), re.MULTILINE)
     assert rows == list(DOCUMENT_KEYS)
 
@@ -111,6 +112,11 @@ def test_the_docstring_of_a_handler_says_what_it_takes(route):
             f"{section}: it reads nothing else"
         )
     assert f"\n### `{route.title}`\n" in MADE["reference/api.md"]
+
+
+def test_the_socket_for_reading_alone_is_told_of():
+    assert "`cronally-ro.sock` beside the first" in MADE["reference/api.md"]
+    assert "settings.md#read_only_group" in MADE["reference/api.md"]
 
 
 def test_what_a_parameter_may_be_is_read_in_the_handler():
