@@ -6,19 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from cronally.domain.findings import topic_finding
 from cronally.domain.targets import parse_target
 from cronally.domain.topic import parse_topic_arn
+from cronally.domain.topic_policies import publish_policy
+from cronally.domain.topic_reports import TopicState
 from cronally.sns.subscribing import Subscribing
 from cronally.sns.topics import Topics
 from support.fake_clock import FakeClock
 from support.scripted_aws import Refused, ScriptedAws
 
-PAGE = (Path(__file__).parents[2] / "docs" / "topics.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "topics.md").read_text()
+FILES = {path.stem: json.loads(path.read_text()) for path in (ROOT / "deploy" / "iam").iterdir()}
 POLICIES = {
     name: json.loads(text)
     for name, text in re.findall(r"<!-- policy: (\w+) -->\n```json\n(.*?)```", PAGE, re.DOTALL)
 }
 TOPIC = parse_topic_arn("arn:aws:sns:us-east-1:123456789012:reports")
+KEY = "arn:aws:kms:us-east-1:123456789012:key/KEY-ID"
 TARGETS = {
     "sqs": "arn:aws:sqs:us-east-1:123456789012:jobs",
     "lambda": "arn:aws:lambda:us-east-1:123456789012:function:worker",
@@ -63,3 +69,44 @@ async def test_the_policies_for_making_and_trying_a_topic():
     aws.calls.clear()
     await Topics(aws).publish_marked(TOPIC.text)
     assert {call.action for call in aws.calls} == allowed("publish")
+
+
+def rights(*policies):
+    """Return the actions that are allowed on each resource, whatever is in one statement."""
+    found = {}
+    for statement in (statement for policy in policies for statement in policy["Statement"]):
+        assert statement.keys() == {"Effect", "Action", "Resource"}
+        assert statement["Effect"] == "Allow"
+        actions, resources = (
+            {value} if isinstance(value, str) else set(value)
+            for value in (statement["Action"], statement["Resource"])
+        )
+        for resource in resources:
+            found[resource] = found.get(resource, set()) | actions
+    return found
+
+
+def test_the_files_are_the_policies_of_the_page():
+    assert FILES.keys() == {"publish", "publish-encrypted", "topics"}
+    assert FILES["publish"] == json.loads(publish_policy([TOPIC.text]))
+    assert FILES["publish-encrypted"] == json.loads(publish_policy([TOPIC.text], keys=[KEY]))
+    assert rights(POLICIES["publish"]) == rights(FILES["publish"])
+    assert rights(POLICIES["encrypted"]) == rights(FILES["publish-encrypted"])
+    of_commands = [POLICIES[name] for name in ("create", "publish", *TARGETS)]
+    assert rights(FILES["topics"]) == rights(*of_commands)
+    assert POLICIES.keys() == {"create", "publish", "encrypted", *TARGETS}
+
+
+@pytest.mark.parametrize(
+    ("refused", "name"),
+    [
+        ("AuthorizationError: not authorized to perform: SNS:Publish", "publish"),
+        ("KMSAccessDenied: the ciphertext refers to a key that you may not use", "publish-encrypted"),
+    ],
+)
+def test_doctor_prints_the_policy_of_the_file(refused, name):
+    finding = topic_finding(
+        TOPIC.text, state=TopicState(TOPIC.text, exists=True), decision=None, who="the role", refused=refused
+    )
+    printed = finding.fix[finding.fix.index("{") :]
+    assert json.loads(printed) == FILES[name]

@@ -168,6 +168,10 @@ def topic_finding(
     """
     check = f"topic {topic}"
     policy = f"attach this policy to {who}: {publish_policy([topic])}"
+    if refused is not None and refused.startswith("KMS"):
+        region, account = topic.split(":")[3:5]
+        keys = [f"{topic.partition(':sns:')[0]}:kms:{region}:{account}:key/KEY-ID"]
+        policy = f"attach this policy to {who}, with the id of the topic's key: {publish_policy([topic], keys=keys)}"
     is_absent = state.problem is None and not state.exists
     name, region = topic.rpartition(":")[2], topic.split(":")[3]
     create = f"cronally topics create {name}{' --fifo' if name.endswith('.fifo') else ''} --region {region}"

@@ -56,10 +56,17 @@ def has_permission(present: str | None, topic: str) -> bool:
     return any(isinstance(one, dict) and one.get("Sid") == sid for one in _statements(_read(present)))
 
 
-def publish_policy(topics: Iterable[str]) -> str:
-    """Return the least policy that lets a daemon publish to *topics* (ARNs), as JSON to paste."""
-    statement = {"Effect": "Allow", "Action": "sns:Publish", "Resource": sorted(topics)}
-    return json.dumps({"Version": _VERSION, "Statement": [statement]})
+def publish_policy(topics: Iterable[str], *, keys: Iterable[str] = ()) -> str:
+    """Return the least policy that lets a daemon publish to *topics* (ARNs), as JSON to paste.
+
+    keys: ARNs of the KMS keys of those that are encrypted with one of the account's own.
+    Source: SNS Developer Guide, *AWS KMS permissions*: the publisher makes a data key, and reads it.
+    """
+    statements = [{"Effect": "Allow", "Action": "sns:Publish", "Resource": sorted(topics)}]
+    if of_keys := sorted(keys):
+        actions = ["kms:GenerateDataKey*", "kms:Decrypt"]
+        statements.append({"Effect": "Allow", "Action": actions, "Resource": of_keys})
+    return json.dumps({"Version": _VERSION, "Statement": statements})
 
 
 def _read(text: str) -> dict[str, Any]:
