@@ -776,9 +776,10 @@ async def test_a_fire_leaves_its_line_when_it_is_settled_or_gets_a_time_of_its_o
     await store.commit([in_line(revised, T + n) for n in range(4)], watermark=None)
     await store.commit([entry(revised, T), pending(revised, T + 1), in_line(revised, T + 4)], watermark=None)
     assert keys(await store.in_line(TOPIC, 5)) == [(revised.id, T + n) for n in (2, 3, 4)]
-    await store.change(
+    done = await store.change(
         edit(revised, is_removal=True, drop_pending=True, kept=frozenset({(T + 3, Kind.SCHEDULED)}))
     )
+    assert done.dropped == ((Kind.SCHEDULED, 3),)
     assert keys(await store.in_line(TOPIC, 5)) == [(revised.id, T + 3)]
     await store.commit([in_line(revised, T + 3)._replace(state=State.EXPIRED)], watermark=None)
     assert await store.lines() == []
@@ -849,7 +850,7 @@ async def test_a_newer_slot_supersedes_what_is_pending_of_latest_schedules(store
     )
     newer = [Newer(made.id, T + 10, T + 400) for made in (revised, fifo, latest)]
     kept = [FireKey(revised.id, T + 4, Kind.SCHEDULED)]
-    await store.commit([pending(fifo, T + 1)], watermark=None, newer=newer, kept=kept)
+    superseded = await store.commit([pending(fifo, T + 1)], watermark=None, newer=newer, kept=kept)
     gone = await entries(store, states=frozenset({State.SKIPPED}))
     assert {(one.schedule_id, one.fire_time) for one in gone} == {
         (revised.id, T),
@@ -859,10 +860,12 @@ async def test_a_newer_slot_supersedes_what_is_pending_of_latest_schedules(store
         (latest.id, T + 1),
     }
     assert {one.reason for one in gone} == {SkipReason.SUPERSEDED}
+    assert superseded == len(gone) == 5
     first = next(one for one in gone if one.schedule_id == revised.id and one.fire_time == T)
     assert (first.last_error, first.maybe_published, first.next_attempt_at) == ("NotFound", True, None)
     assert await store.lines() == []
     assert await store.pending_groups() == []
+    assert await store.commit([pending(fifo, T + 2)], watermark=None) == 0
 
 
 async def test_a_pending_fire_stays_in_the_group_of_its_revision(store):

@@ -26,9 +26,9 @@ class WatchfulStore(MemoryStore):
         self.checked = 0
 
     async def commit(self, entries, *, watermark, **further):
-        await super().commit(entries, watermark=watermark, **further)
+        superseded = await super().commit(entries, watermark=watermark, **further)
         if watermark is None:
-            return
+            return superseded
         assert watermark <= self.clock.wall()
         rows = {}
         for entry in self._journal.values():
@@ -44,6 +44,7 @@ class WatchfulStore(MemoryStore):
                 covered = any(first <= slot <= last for first, last in rows.get(schedule.id, ()))
                 assert covered, (schedule.spec.name, slot, watermark)
                 self.checked += 1
+        return superseded
 
 
 @settings(max_examples=25, deadline=None)

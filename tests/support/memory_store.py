@@ -7,6 +7,7 @@ open it again without having closed it, and it says that the stop was not clean.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -214,8 +215,8 @@ class MemoryStore:
         )
         if change.by == OWN_NAME and change.action == "resume":
             self._rested[id_] = self._schedules[id_].effective_from
-        self._settle_change(change, id_, revision_id)
-        return Revised(id_, number, revision_id, self._seen(id_).pending)
+        dropped = self._settle_change(change, id_, revision_id)
+        return Revised(id_, number, revision_id, self._seen(id_).pending, tuple(sorted(dropped.items())))
 
     def _checked(self, change: ScheduleChange) -> StoredSchedule | None:
         """Return the schedule to be changed, None for a new one; refuse what cannot be."""
@@ -235,7 +236,8 @@ class MemoryStore:
                 raise Conflict(f"there is a schedule named {change.new_spec.name!r} already")
         return old
 
-    def _settle_change(self, change: ScheduleChange, id_: int, revision_id: int) -> None:
+    def _settle_change(self, change: ScheduleChange, id_: int, revision_id: int) -> Counter[Kind]:
+        dropped: Counter[Kind] = Counter()
         for entry in change.closed:
             self._amend(entry)
         for entry in change.unsettled:
@@ -247,6 +249,8 @@ class MemoryStore:
             for entry in [*self._pending.values()]:
                 if entry.schedule_id == id_ and (entry.fire_time, entry.kind) not in change.kept:
                     self._write(entry._replace(state=State.SKIPPED, reason=SkipReason.DROPPED))
+                    dropped[entry.kind] += 1
+        return dropped
 
     async def audit(self, wanted: AuditFilter) -> AuditPage:
         ids = [] if wanted.schedule is None else await self.bearers(wanted.schedule)
@@ -322,10 +326,11 @@ class MemoryStore:
         errors: Iterable[tuple[int, str | None]] = (),
         newer: Sequence[Newer] = (),
         kept: Iterable[FireKey] = (),
-    ) -> None:
+    ) -> int:
         for entry in entries:
             self._write(entry)
         spared = frozenset(kept)
+        superseded = 0
         due_before = {(each.schedule_id, each.fire_time): each.due_before for each in newer}
         for entry in [*self._pending.values()] if newer else ():
             needless = any(
@@ -336,11 +341,13 @@ class MemoryStore:
             is_scheduled = entry.kind is Kind.SCHEDULED
             if needless and is_scheduled and policy is CatchUp.LATEST and entry.key not in spared:
                 self._write(entry._replace(state=State.SKIPPED, reason=SkipReason.SUPERSEDED))
+                superseded += 1
         if watermark is not None:
             self._advance(watermark)
         for id_, error in errors:
             if id_ in self._schedules:
                 self._schedules[id_] = replace(self._schedules[id_], error=error)
+        return superseded
 
     async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         return self._settled(self._by_due, lambda entry: entry.last_due_time, after, through)

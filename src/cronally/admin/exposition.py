@@ -58,8 +58,8 @@ CATALOGUE: Final = {
         ),
         Described(
             "cronally_fires_total", "counter",
-            "Fires by what became of them, once that is on record; reason is that of the skipped ones. What a pause, a command "
-            "or a newer fire of its schedule took out of the queue is only in the journal.",
+            "Fires by what became of them, once that is on record; reason is that of the skipped ones. The slots of a pause "
+            "are counted when it is over.",
             ("state", "reason", "kind"),
         ),
         Described(
@@ -149,7 +149,7 @@ CATALOGUE: Final = {
 
 _FATES: Final = (
     *(FateKey(state, None, kind) for state in (State.PUBLISHED, State.EXPIRED, State.REJECTED) for kind in Kind),
-    FateKey(State.SKIPPED, SkipReason.CATCH_UP, Kind.SCHEDULED),
+    *(FateKey(State.SKIPPED, reason, Kind.SCHEDULED) for reason in SkipReason),
 )  # fmt: skip
 """What is counted from 0 on, so that a first one is an increase."""
 

@@ -400,7 +400,7 @@ class Coming:
 class Overview:
     """What a live view shows, which costs little however much is stored. Its keys mean what they mean in a status.
 
-    ended: slots by the final state that they came to since the daemon started, without what a command skipped.
+    ended: slots by the final state that they came to since the daemon started.
     coming: the next slot of each of the schedules that come first, by when it is due; what is due within some seconds is
     planned already, and not among them. oldest_pending_due: when the fire was due that is pending for the longest; None if
     none is.

@@ -177,9 +177,10 @@ class Edits:
                         id=stored.id,
                         expected_revision_id=stored.revision_id,
                         effective_from=UtcMs(max(until - 1, stored.effective_from)),
-                        closed=pause_rows.closed(member, stored.pause, UtcMs(until - 1)),
+                        closed=(rows := pause_rows.closed(member, stored.pause, UtcMs(until - 1))),
                     )
                 )
+                self._tell(rows)
             self._core.confirm_pause_end(member.id)
 
     # --- many at once -------------------------------------------------------------------------------------------------
@@ -351,13 +352,14 @@ class Edits:
                 future = member_of(stored.id, revision_id, spec or stored.spec, effective_from, pause)
             closed = pause_rows.closed(old, stored.pause, at) if old and stored.pause else ()
             opened = pause_rows.opened(future, pause) if future and pause else ()
+            cut: Sequence[JournalEntry] = ()
             if spec is None and pause and stored.pause and pause.since == stored.pause.since:
                 closed, opened = pause_rows.unless_both(closed, opened)
             elif at < self._core.relived.through:  # later slots may have rows
                 if pause and future:
                     pause, opened = await self._set_back.begin_pause(future, pause)
                 elif stored.pause:
-                    closed = (*closed, *await self._set_back.cut_pauses(stored.id, at))
+                    cut = await self._set_back.cut_pauses(stored.id, at)
                     self._core.relived.forget_pauses(stored.id)
             revised = await self._store.change(
                 ScheduleChange(
@@ -372,7 +374,7 @@ class Edits:
                     owner=change.owner,
                     is_removal=change.is_removal,
                     unsettled=tuple(rows),
-                    closed=closed,
+                    closed=(*closed, *cut),
                     opened=opened,
                     drop_pending=change.drop_pending,
                     kept=kept,
@@ -380,6 +382,9 @@ class Edits:
             )
             winner = future and future._replace(revision_id=revised.revision_id)
             is_done = True
+            self._tell((*closed, *opened, *rows))
+            for kind, count in revised.dropped:
+                self._hooks.put_aside(SkipReason.DROPPED, kind, count)
         finally:
             if change.drop_pending:
                 self._loop.end_drop(stored.id, is_done=is_done)
@@ -394,6 +399,12 @@ class Edits:
         else:
             self._expect(unsettled)
         return revised
+
+    def _tell(self, rows: Iterable[JournalEntry]) -> None:
+        """Say what was skipped by a change; of a pause that goes on that is not known yet."""
+        for row in rows:
+            if row.reason is not None and row.count and not row.is_open:
+                self._hooks.put_aside(row.reason, row.kind, row.count)
 
     def _expect(self, unsettled: Iterable[Fire]) -> None:
         """Fires of an old revision have pending rows now: those that nobody holds are sent from there."""

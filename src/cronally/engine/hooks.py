@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cronally.domain.batching import Batch
-    from cronally.domain.model import Fire, JournalEntry
+    from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason
     from cronally.engine.clock_watch import Jump
     from cronally.engine.ports import Outcome
     from cronally.engine.zone_watch import ZoneChange
@@ -33,6 +33,9 @@ class Hooks:
 
     def committed(self, entries: Sequence[JournalEntry]) -> None:
         """Entries are durable."""
+
+    def put_aside(self, reason: SkipReason, kind: Kind, slots: int) -> None:
+        """So many slots are durably skipped that were no entries of a commit: by a pause that is over, a command, newer slots."""
 
     def commit_ended(self, took_s: float, *, is_done: bool) -> None:
         """The store has made a commit of the journal durable, or refused it; waiting for its turn is part of *took_s*."""

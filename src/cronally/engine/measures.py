@@ -53,8 +53,8 @@ _ANSWERED = str(OutcomeClass.PUBLISHED.value)
 class Measures(Hooks):
     """Keeps the lateness of the last 10,000 fires, and counts since the start.
 
-    Attributes: fates: slots by the final state that they came to, as far as it was settled: a pause and a dropped or
-        superseded fire are put on record without it. attempts: messages by what an attempt came to, ``ATTEMPT_ENDS``.
+    Attributes: fates: slots by the final state that they came to; those of a pause when it is over. attempts: messages by
+        what an attempt came to, ``ATTEMPT_ENDS``.
         retries: attempts that were not a fire's first. commit_failures, store_failures: what the store refused; the former are
         among the latter. lateness. answer: how long SNS took to answer a request of which it took something; to the
         millisecond. commit: how long a commit of the journal took. lag: how much later the event loop woke than it was to.
@@ -111,6 +111,10 @@ class Measures(Hooks):
     def _count(self, entry: JournalEntry) -> None:
         if entry.state is not State.PENDING:
             self.fates[FateKey(entry.state, entry.reason, entry.kind)] += entry.count
+
+    def put_aside(self, reason: SkipReason, kind: Kind, slots: int) -> None:
+        super().put_aside(reason, kind, slots)
+        self.fates[FateKey(State.SKIPPED, reason, kind)] += slots
 
     def commit_ended(self, took_s: float, *, is_done: bool) -> None:
         if is_done:

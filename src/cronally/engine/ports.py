@@ -217,13 +217,13 @@ class Store(Protocol):
         errors: Iterable[tuple[int, str | None]] = (),
         newer: Sequence[Newer] = (),
         kept: Iterable[FireKey] = (),
-    ) -> None:
+    ) -> int:
         """Write *entries* in order, the watermark, and what SNS says against schedules, in one transaction.
 
         An entry replaces a pending row of its key; any other row stays as it is, so journalling twice is a no-op. What the
         pending row says of its last attempt (error, when, how late) stays where the entry says nothing of one, unless it was published.
         The watermark never goes back. errors: (schedule id, error or None). newer: after all that, the pending scheduled
-        rows of ``latest`` revisions that they make needless become ``skipped``, ``superseded``; not those in *kept*.
+        rows of ``latest`` revisions that they make needless become ``skipped``, ``superseded``; not those in *kept*. Returns: how many those are.
         """
         ...
 

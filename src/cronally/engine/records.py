@@ -106,12 +106,13 @@ class ScheduleChange:
 
 
 class Revised(NamedTuple):
-    """The ids a change gave or kept. pending: pending fires of the schedule after the change."""
+    """The ids a change gave or kept. pending: pending fires of the schedule after the change. dropped: those it has dropped, by kind."""
 
     id: int
     revision: int
     revision_id: int
     pending: int
+    dropped: tuple[tuple[Kind, int], ...] = ()
 
 
 class TimetableRow(NamedTuple):

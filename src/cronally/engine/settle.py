@@ -196,7 +196,7 @@ class Settler:
                 is_last = len(part) == len(entries)
                 began_s = self._clock.mono()
                 try:
-                    await self._store.commit(
+                    superseded = await self._store.commit(
                         part,
                         watermark=watermark if is_last else None,
                         errors=list(errors.items()) if is_last else (),
@@ -216,6 +216,8 @@ class Settler:
                 del entries[:_MOST_TOGETHER]
                 self._core.mark_committed(part)
                 self._hooks.committed(part)
+                if superseded:
+                    self._hooks.put_aside(SkipReason.SUPERSEDED, Kind.SCHEDULED, superseded)
                 self.last_error = None
                 self._oldest_uncommitted = self._clock.mono() if entries or self._queue else None
         self._on_committed()

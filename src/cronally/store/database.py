@@ -101,15 +101,15 @@ class Database:
                 await self._writer.rollback()
                 raise
 
-    async def write(self, statements: Sequence[tuple[str, Parameters]]) -> None:
-        """Run *statements* in one transaction and in one trip to the writer's thread: all of them or none.
+    async def write(self, statements: Sequence[tuple[str, Parameters]]) -> list[int]:
+        """Run *statements* in one transaction and in one trip to the writer's thread: all of them or none. Return how many rows each has changed.
 
         In a burst each trip waits for a turn of a busy event loop. If the task is cancelled in here, the transaction goes
         on to its end all the same.
         """
         async with self._turn:
             await self._mend()
-            await self._writer.run(statements)
+            return await self._writer.run(statements)
 
     async def fold_log(self) -> None:
         """Copy the log to the file, as far as nobody reads it. Errors: StoreError."""
@@ -182,23 +182,23 @@ class _Connection:
         [[value]] = await self.rows(sql, parameters)
         return json.loads(value)
 
-    async def run(self, statements: Sequence[tuple[str, Parameters]]) -> None:
-        """Run *statements* as one transaction."""
+    async def run(self, statements: Sequence[tuple[str, Parameters]]) -> list[int]:
+        """Run *statements* as one transaction; return how many rows each has changed."""
 
-        def transaction() -> None:
+        def transaction() -> list[int]:
             connection = self._connection._conn  # noqa: SLF001 - in its own thread, where aiosqlite uses it, too
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for sql, parameters in statements:
-                    connection.execute(sql, parameters)
+                changed = [connection.execute(sql, parameters).rowcount for sql, parameters in statements]
                 connection.execute("COMMIT")
             except BaseException:
                 connection.rollback()
                 raise
+            return changed
 
         with translated(self._path):
             # Nothing public of aiosqlite runs more than one statement.
-            await self._connection._execute(transaction)  # type: ignore[no-untyped-call]  # noqa: SLF001
+            return await self._connection._execute(transaction)  # type: ignore[no-untyped-call,no-any-return]  # noqa: SLF001
 
     async def rollback(self) -> None:
         with suppress(StoreError), translated(self._path):  # the error before it is the news

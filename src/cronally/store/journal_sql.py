@@ -193,11 +193,17 @@ BRING_FORWARD: Final = (
 )
 """What has a time of its own later than :at may be tried now, or once it is due; what somebody asked for was asked for by now."""
 
-DROP_PENDING: Final = """
-    UPDATE journal INDEXED BY journal_pending_schedule
-    SET state = 'skipped', reason = 'dropped', next_attempt_at = NULL, fifo_group = NULL, topic = NULL, place = NULL
+_TO_DROP: Final = """
     WHERE schedule_id = ? AND state = 'pending'
     AND (fire_time, kind) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
+"""
+COUNT_TO_DROP: Final = (
+    f"SELECT kind, count(*) FROM journal INDEXED BY journal_pending_schedule {_TO_DROP} GROUP BY kind"
+)
+DROP_PENDING: Final = f"""
+    UPDATE journal INDEXED BY journal_pending_schedule
+    SET state = 'skipped', reason = 'dropped', next_attempt_at = NULL, fifo_group = NULL, topic = NULL, place = NULL
+    {_TO_DROP}
 """
 
 # The policy is that of the older fire's revision.

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cronally.domain.durations import parse_duration
-from cronally.domain.model import Fire, Pause
+from cronally.domain.model import Fire, Kind, Pause
 from cronally.domain.spec import canonical_document, from_canonical
 from cronally.engine.records import (
     AuditPage,
@@ -236,9 +236,9 @@ class SqliteStore(SqliteJournal):
                     (id_, revision_id, change.at, change.by, change.action, detail),
                 )
             await _update(writer, change, id_)
-            await _settle_change(writer, change, id_, revision_id)
+            dropped = await _settle_change(writer, change, id_, revision_id)
             [[pending]] = await writer.rows(schedule_sql.COUNT_PENDING, (id_,))
-        return Revised(id_, number, revision_id, pending)
+        return Revised(id_, number, revision_id, pending, dropped)
 
     async def audit(self, wanted: AuditFilter) -> AuditPage:
         lister = self._database.lister
@@ -437,16 +437,22 @@ async def _update(writer: Connection, change: ScheduleChange, id_: int) -> None:
     await writer.rows(schedule_sql.UPDATE, (change.effective_from, change.at, change.owner, *paused, id_))
 
 
-async def _settle_change(writer: Connection, change: ScheduleChange, id_: int, revision_id: int) -> None:
+async def _settle_change(
+    writer: Connection, change: ScheduleChange, id_: int, revision_id: int
+) -> tuple[tuple[Kind, int], ...]:
+    """Write the rows of *change*; return how many pending ones of each kind it has dropped."""
     await amend_entries(writer, change.closed)
     opened = [
         entry._replace(schedule_id=entry.schedule_id or id_, revision_id=entry.revision_id or revision_id)
         for entry in change.opened
     ]
     await write_entries(writer, [*change.unsettled, *opened])
-    if change.drop_pending:
-        kept = json.dumps([(fire_time, str(kind)) for fire_time, kind in change.kept])
-        await writer.rows(journal_sql.DROP_PENDING, (id_, kept))
+    if not change.drop_pending:
+        return ()
+    kept = json.dumps([(fire_time, str(kind)) for fire_time, kind in change.kept])
+    dropped = await writer.rows(journal_sql.COUNT_TO_DROP, (id_, kept))
+    await writer.rows(journal_sql.DROP_PENDING, (id_, kept))
+    return tuple((Kind(kind), count) for kind, count in dropped)
 
 
 def _audit_row(row: list[Any], specs: Mapping[int, ScheduleSpec]) -> AuditRow:

@@ -62,9 +62,10 @@ class SqliteJournal:
         errors: Iterable[tuple[int, str | None]] = (),
         newer: Sequence[Newer] = (),
         kept: Iterable[FireKey] = (),
-    ) -> None:
+    ) -> int:
         said = [(id_, error and journal_sql.storable(error)) for id_, error in dict(errors).items()]
         statements: list[tuple[str, Sequence[object]]] = [*journal_sql.upserts(entries)]
+        superseding = len(statements)
         if newer:
             marked = [key[:2] for key in kept if key.kind is Kind.SCHEDULED]
             statements.append((journal_sql.SUPERSEDE, (json.dumps(newer), json.dumps(marked))))
@@ -72,7 +73,8 @@ class SqliteJournal:
             statements.append((schedule_sql.SET_ERRORS, (json.dumps(said),)))
         if watermark is not None:
             statements.append((ADVANCE, (WATERMARK, watermark)))
-        await self._database.write(statements)
+        changed = await self._database.write(statements)
+        return changed[superseding] if newer else 0
 
     async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         return await self._settled(journal_sql.SETTLED, after, through)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -10,7 +11,7 @@ from cronally.domain.model import Kind, SkipReason, State
 from cronally.engine.histogram import Histogram
 from cronally.engine.lag_watch import LagWatch
 from cronally.engine.measures import FateKey, Measures
-from cronally.instants import parse_rfc3339
+from cronally.instants import UtcMs, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
 from support.memory_store import MemoryStore
@@ -25,6 +26,7 @@ from support.recording_publisher import (
 )
 from support.rig import TOPIC, assembled, running_engine
 
+OTHER = "arn:aws:sns:us-east-1:123456789012:other"
 NINE = parse_rfc3339("2026-11-23T09:00:00Z")
 
 
@@ -78,6 +80,40 @@ async def test_fires_are_counted_by_reason_and_kind():
         fates = (await rig.reporting.figures()).fates
     assert fates[FateKey(State.PUBLISHED, None, Kind.MANUAL)] == 1
     assert fates[FateKey(State.SKIPPED, SkipReason.CATCH_UP, Kind.SCHEDULED)] >= 5
+
+
+async def test_what_is_counted_is_what_the_journal_says():
+    """Also of what a pause, a command and newer slots have skipped."""
+    async with running_engine(
+        script=lambda entry, _: TOPIC_GONE if entry.topic == TOPIC else PUBLISHED
+    ) as rig:
+        await rig.add("gone", "* * * * *", catch_up="all")
+        await rig.add("newest", "* * * * *")
+        await rig.add("brief", "* * * * *", deadline="90s")
+        for name in ("resting", "until", "again"):
+            await rig.add(name, "* * * * *", topic=OTHER)
+        await rig.clock.advance_to(NINE)
+        await rig.service.pause("resting", by="test")
+        await rig.service.pause("again", by="test")
+        await rig.service.pause("until", by="test", until=UtcMs(NINE + 200_000))
+        await rig.service.run("gone", by="test")
+        await rig.clock.advance(190)
+        await rig.service.resume("again", by="test")
+        await rig.service.pause("again", by="test")
+        await rig.clock.advance(190)
+        await rig.service.remove("gone", by="test", drop_pending=True)
+        await rig.service.remove("again", by="test")
+        await rig.clock.advance(1)
+        fates = (await rig.reporting.figures()).fates
+        journal = Counter()
+        for entry in (await rig.journal()).values():
+            if entry.state is not State.PENDING and not entry.is_open:
+                journal[FateKey(entry.state, entry.reason, entry.kind)] += entry.count
+    assert fates == journal
+    assert journal[FateKey(State.SKIPPED, SkipReason.DROPPED, Kind.SCHEDULED)] >= 5
+    assert journal[FateKey(State.SKIPPED, SkipReason.DROPPED, Kind.MANUAL)] == 1
+    assert journal[FateKey(State.SKIPPED, SkipReason.SUPERSEDED, Kind.SCHEDULED)] >= 3
+    assert journal[FateKey(State.SKIPPED, SkipReason.PAUSED, Kind.SCHEDULED)] == 3 + 3 + 3
 
 
 async def test_what_waits_and_for_whom_is_told():
