@@ -61,6 +61,7 @@ def test_a_backup_taken_under_load_replaces_a_damaged_store_and_recovery_decides
     assert restored["kept"].startswith(str(store))
     installation.start()
     messages += queue.receive(COUNT)  # some of them from before: moto's server is slow
+    installation.wait_until_decided(max(message.fire_id.partition("@")[2] for message in messages))
     fires = installation.json("history", "--limit", "100000")["fires"]
     assert installation.stop() == 0
     queue.close()

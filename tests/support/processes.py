@@ -196,6 +196,14 @@ class Installation:
                 assert time.monotonic() < give_up, "something is still to be published"
                 time.sleep(0.01)
 
+    def wait_until_decided(self, instant: str) -> None:
+        """Return once every slot that was due at or before *instant* is in the journal: by asking again and again."""
+        give_up = time.monotonic() + _START_TIMEOUT_S
+        with self.client() as client:
+            while (client.status().watermark or "") < instant:
+                assert time.monotonic() < give_up, f"not all that was due by {instant} is in the journal"
+                time.sleep(0.05)
+
     def client(self) -> Client:
         return Client(str(self.socket))
 
