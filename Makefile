@@ -46,10 +46,11 @@ demo: setup ## Run the main job for FOR seconds: daemon, local SNS and SQS, thre
 	@$(BIN)/cronally demo --for $(FOR)
 
 test: setup ## Run the tests, two at a time; those of whole processes that take long are test-long's
-	@$(BIN)/pytest -q --numprocesses 2 -m "not long" tests
+	@$(BIN)/pytest -q --numprocesses 2 --dist worksteal -m "not long" tests
 
+# Four at a time: they wait more than they work.
 test-long: setup ## Run the tests that kill, freeze, fill and attack a daemon, and set its clock
-	@$(BIN)/pytest -q --numprocesses 2 -m long tests
+	@$(BIN)/pytest -q --numprocesses 4 --dist worksteal -m long tests
 
 test-all: test test-long simulate-short ## All of that, and two hundred simulated days
 

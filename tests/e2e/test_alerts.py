@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from support.fake_subscriptions import SubscribedSns
 
 TASKS = "arn:aws:sns:us-east-1:123456789012:tasks"
 ON_CALL = "arn:aws:sns:us-east-1:123456789012:on-call"
 
 
+@pytest.mark.long
 async def test_a_schedule_whose_messages_sns_rejects_is_told_of(installation):
     async with SubscribedSns() as sns:
         sns.topics[ON_CALL] = {}

@@ -7,6 +7,8 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from support.processes import stand_ins
 from support.queues import TOPIC_PREFIX, Queue
 
@@ -45,6 +47,7 @@ def test_a_message_arrives_with_its_body_and_attributes_and_never_before_its_tim
     assert installation.stop() == 0
 
 
+@pytest.mark.long
 def test_after_kill_9_the_slots_in_between_are_caught_up_by_policy(installation):
     installation.start()
     for policy in ("all", "latest", "skip"):
@@ -114,6 +117,7 @@ def covered_seconds(fires):
     return sorted(seconds)
 
 
+@pytest.mark.long
 def test_a_thousand_schedules_due_at_the_same_second_all_arrive_once(installation):
     installation.start()
     at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=6)

@@ -109,6 +109,7 @@ def test_it_runs_where_no_memory_may_be_written_and_executed(daemon):
     assert installation.stop() == 0
 
 
+@pytest.mark.long
 def test_a_daemon_that_does_not_turn_is_not_called_alive(daemon):
     installation, _ = daemon
     with service_manager(installation.home / "notify") as heard:

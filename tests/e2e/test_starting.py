@@ -128,6 +128,7 @@ def test_signals_during_a_stop_do_not_spoil_it(installation):
     assert "ready" in installation.log[said]  # not a word of recovery
 
 
+@pytest.mark.long
 def test_the_demo_shows_what_arrived_and_leaves_nothing_behind(installation):
     done = subprocess.run(
         [COMMAND, "demo", "--for", "5"],

@@ -40,6 +40,7 @@ def change_and_fire(installation, receiver):
     receiver.wait_for_messages(seen + 2)
 
 
+@pytest.mark.long
 def test_a_full_pipe_holds_nothing_up_and_what_waited_is_written_once_there_is_room(installation, receiver):
     reader, writer = full_pipe()
     installation.begin(stderr=writer)
@@ -55,6 +56,7 @@ def test_a_full_pipe_holds_nothing_up_and_what_waited_is_written_once_there_is_r
     assert '"action": "admin.change"' in said
 
 
+@pytest.mark.long
 def test_a_pipe_whose_reader_has_gone_is_no_reason_to_end(installation, receiver):
     reader, writer = os.pipe()
     installation.begin(stderr=writer)
@@ -65,6 +67,7 @@ def test_a_pipe_whose_reader_has_gone_is_no_reason_to_end(installation, receiver
     assert installation.stop() == 0
 
 
+@pytest.mark.long
 def test_without_standard_streams_no_file_takes_their_place(installation, receiver):
     installation.begin(stderr=2, before=lambda: os.closerange(0, 3))
     installation.wait_until_ready()

@@ -18,6 +18,7 @@ from benchmarks._harness import Receiver
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_a_small_burst_is_counted_and_drawn(tmp_path):
     done = subprocess.run(
         [
@@ -52,6 +53,7 @@ def test_a_small_burst_is_counted_and_drawn(tmp_path):
     assert "1,000 messages" in drawn.findtext("{http://www.w3.org/2000/svg}desc", "")
 
 
+@pytest.mark.long
 def test_a_small_outage_is_counted():
     sizes = ["--schedules", "90", "--minutes", "3", "--quota", "100", "--idle-s", "1", "--downtime", "20"]
     done = subprocess.run(

@@ -184,6 +184,7 @@ def test_bad_settings_are_bad_input(alone):
     assert "at most 107" in alone.bad("doctor", "--socket", "/" + "x" * 120)
 
 
+@pytest.mark.long
 def test_it_ends_whatever_does_not_answer(alone, tmp_path):
     """A daemon that is stuck, a server that says nothing, and a name server that never answers."""
     quiet = socket.socket()
