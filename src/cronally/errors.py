@@ -206,6 +206,18 @@ class SchemaMismatch(StoreError):  # noqa: N818 - says the state
         )
 
 
+class LeaseLost(StoreError):  # noqa: N818 - says the state
+    """Another machine has taken over, or the table did not answer for a whole lease: this incarnation is over."""
+
+    is_retryable = True
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"this machine's lease is lost: {reason}; it joins anew as soon as the table answers"
+        )
+
+
 class BackupFailed(CronallyError):  # noqa: N818 - says the state
     """A backup was not written; nothing is left of it. Attributes: path, reason."""
 

@@ -39,7 +39,6 @@ from cronally.store.base import (
     SingleSlot,
     as_stored,
     change_detail,
-    fifo_group,
     owner_detail,
     single_slot,
     staged_slot,
@@ -789,7 +788,7 @@ class MemoryStore:
         assert entry.next_attempt_at is not None
         self._pending[entry.key] = entry
         spec = self._revisions[entry.revision_id].spec
-        group = fifo_group(spec)
+        group = spec.fifo_group
         if group is None or entry.is_in_line:
             insort(self._waiting, (entry.next_attempt_at, entry.key))
         if group is not None:
@@ -801,7 +800,7 @@ class MemoryStore:
         assert entry.next_attempt_at is not None
         del self._pending[entry.key]
         spec = self._revisions[entry.revision_id].spec
-        group = fifo_group(spec)
+        group = spec.fifo_group
         if group is None or entry.is_in_line:
             del self._waiting[bisect_left(self._waiting, (entry.next_attempt_at, entry.key))]
         if group is not None:

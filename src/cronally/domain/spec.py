@@ -102,6 +102,11 @@ class ScheduleSpec(NamedTuple):
         """The MessageGroupId: the user's; on a FIFO topic, by default, the schedule's name."""
         return self.group or (self.name if self.is_fifo else None)
 
+    @property
+    def fifo_group(self) -> tuple[str, str] | None:
+        """The (topic, group) whose order its fires keep; None for a standard topic."""
+        return (self.topic, self.group or self.name) if self.is_fifo else None
+
     def name_shares(self) -> tuple[tuple[int, int], ...]:
         """Return what its name decides of when it is due, by ``H`` or spread, as (shift, divisor).
 

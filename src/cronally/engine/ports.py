@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         JournalRow,
         Label,
         LinePlace,
+        Machine,
         Newer,
         Opened,
         Order,
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
         Reopened,
         Revised,
         ScheduleChange,
+        Shard,
         StagedChange,
         StagedRow,
         StoreCounts,
         StoredSchedule,
+        TakenIn,
         TimetableRow,
         TopicUse,
         ZoneRecord,
@@ -459,4 +462,70 @@ class Store(Protocol):
         removed: ids of schedules that end at *at*, none of them at rest. *unsettled* as in ScheduleChange. Staged lines of paused schedules are not among them: the service changes those
         one by one with ``change``, because their open range rows close with an exact count.
         """
+        ...
+
+
+class SharedStore(Store, Protocol):
+    """A store that several machines work on at once; each reads and writes the shards that it has taken (design §12).
+
+    1. What ``Store`` promises, it promises for the shards that were taken in: the engine sees their schedules and entries, and no
+       others. ``everything`` is for those who read about all of them.
+    2. Each write is a *commit*: it is durable, numbered, and refused once this machine was retired. A commit also renews the
+       lease. Any method may then raise LeaseLost: this incarnation is over, nothing of it may be sent or written any more.
+    3. Any method may raise StoreError while the table does not answer; unlike ``Store``, a write is then tried again by the
+       store itself until the lease ends.
+
+    Attributes: machine: the id of this incarnation, from ``open`` on. lease_ms. everything: schedules and entries of all
+        shards, as far as the other machines' commits have been followed; only its methods that read may be called.
+    """
+
+    machine: str
+    lease_ms: int
+
+    @property
+    def everything(self) -> Store: ...
+
+    @property
+    def trusted_until(self) -> float:
+        """Until when on ``Clock.boot`` this machine may send: start of the last renewal that succeeded + lease - 1 s."""
+        ...
+
+    async def renew(self) -> None:
+        """Renew the lease, if no commit has since *lease / 3*. Errors: LeaseLost; StoreError if the table does not answer."""
+        ...
+
+    async def machines(self) -> list[Machine]:
+        """Return the heartbeats there are, of this machine and of retired ones that shards still name, too."""
+        ...
+
+    async def shards(self) -> list[Shard]:
+        """Return all shards, in the order of their numbers, as they are now (a strongly consistent read)."""
+        ...
+
+    async def retire(self, machine: Machine) -> Machine | None:
+        """Retire *machine* if its heartbeat is still of that version; return it frozen, or None if it is not."""
+        ...
+
+    async def take(self, shard: Shard, owner: Machine | None) -> TakenIn | None:
+        """Take *shard*, with the next epoch, from *owner*, which is retired, or from nobody; None if it is not as *shard* says any more.
+
+        What the machines before have committed of it is read, and becomes what the engine reads. Until ``recovered`` its
+        watermark is kept apart from that of this machine.
+        """
+        ...
+
+    async def recovered(self, number: int) -> None:
+        """The slots of a taken shard are brought in line: from the next commit on its watermark is this machine's."""
+        ...
+
+    async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
+        """Give up a shard of this machine's, whose slots are settled up to *watermark*; False if it is not its any more."""
+        ...
+
+    async def leave(self) -> None:
+        """Retire this machine in order, after it has given its shards."""
+        ...
+
+    async def follow(self) -> None:
+        """Read what the other machines have committed since, into ``everything``."""
         ...

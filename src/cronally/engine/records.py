@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cronally.domain.model import Fire, JournalEntry, Kind, Pause, SkipReason, State
     from cronally.domain.spec import ScheduleSpec
@@ -339,3 +339,70 @@ class TopicUse(NamedTuple):
     failing: int
     pending: int
     error: str | None
+
+
+# --- several machines over one store ------------------------------------------------------------------------------
+
+
+class LogPlace(NamedTuple):
+    """A place in what the machines have committed: *sequence* is the last commit of *machine* up to there."""
+
+    machine: str
+    sequence: int
+
+
+class Machine(NamedTuple):
+    """A machine's heartbeat, as the shared store has it.
+
+    Fields: id: of one incarnation, a start of a daemon; never used again. host: what people call the machine. version: another
+        one with each renewal. sequence: of its last commit. watermark: of its shards but those in *behind*, None before the
+        first commit that says one. behind: the watermarks of shards that it has taken and not brought in line yet.
+        lease_ms: how long it may be silent. hand_overs: how many shards it has given or taken; a reader that sees another
+        number reads the shards again. is_retired: it will never commit again; sequence and watermark are frozen.
+        has_left: it is retired because it stopped in order.
+    """
+
+    id: str
+    host: str
+    version: int
+    sequence: int
+    watermark: UtcMs | None
+    behind: Mapping[int, UtcMs | None]
+    lease_ms: int
+    hand_overs: int
+    started_at: UtcMs
+    is_retired: bool = False
+    has_left: bool = False
+
+    def watermark_of(self, shard: int) -> UtcMs | None:
+        """Return the watermark of one of its shards."""
+        return self.behind.get(shard, self.watermark)
+
+
+class Shard(NamedTuple):
+    """Who drives a shard, as the shared store has it; it changes only at a hand-over.
+
+    Fields: owner: a machine's id, None if nobody drives it. epoch: 0 for one that was never driven, then + 1 with each
+        take-over. watermark: as it was when it was handed over last; None in a new store. was_clean: it was given in order, so
+        that all that was sent of it is on record.
+    """
+
+    number: int
+    owner: str | None
+    epoch: int
+    watermark: UtcMs | None
+    was_clean: bool = True
+
+
+class TakenIn(NamedTuple):
+    """A shard whose records are now among those that this machine's engine reads.
+
+    Fields: rows: its schedules. watermark: every slot of theirs due at or before it has an entry; None: none was ever committed.
+        was_clean: see ``Shard``. failing: ids of its schedules that have an error.
+    """
+
+    number: int
+    rows: Sequence[TimetableRow]
+    watermark: UtcMs | None
+    was_clean: bool
+    failing: frozenset[int] = frozenset()

@@ -39,11 +39,6 @@ def staged_slot(row: StagedRow) -> SingleSlot | None:
     return SingleSlot(UtcMs(row.at_due - offset_ms), row.at_due)
 
 
-def fifo_group(spec: ScheduleSpec) -> tuple[str, str] | None:
-    """Return the (topic, group) whose order the schedule's fires keep; None for a standard topic."""
-    return (spec.topic, spec.group_id or spec.name) if spec.is_fifo else None
-
-
 def as_stored(entry: JournalEntry) -> JournalEntry:
     """Return *entry* as a store keeps it: a next attempt if, and only if, it is pending (at its due time by default)."""
     if entry.state is not State.PENDING:

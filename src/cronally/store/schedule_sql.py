@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cronally.domain.model import Pause
 from cronally.domain.spec import MESSAGE_KEYS, from_canonical
 from cronally.engine.records import OWN_NAME, StoredSchedule
-from cronally.store.base import fifo_group, staged_slot
+from cronally.store.base import staged_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -282,7 +282,7 @@ TOPICS: Final = """
 
 def group_text(spec: ScheduleSpec) -> str | None:
     """Return the FIFO topic and group of *spec* as one text (neither holds a blank), None for a standard topic."""
-    group = fifo_group(spec)
+    group = spec.fifo_group
     return None if group is None else " ".join(group)
 
 
