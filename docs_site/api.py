@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args, get_origin
 from cronally import errors
 from cronally.admin import requests, wire
 from cronally.admin.boundary import Boundary, _status_of
+from cronally.admin.changing import Changes
+from cronally.admin.reading import Readings
 from cronally.admin.paths import SYSTEM_SOCKET, read_only_socket
 from cronally.admin.server import AdminServer
 from cronally.cli.main import EXIT_CODES
@@ -129,7 +131,7 @@ def _form(called: str, constants: list[Any], named: Mapping[str, Any]) -> str:
 
 
 def _calls(handler: Callable[..., Any]) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
-    """Yield the calls in a function, and in those of the server and of ``requests`` that it calls: what is called, and what with.
+    """Yield the calls in a function, and in those of its class and of ``requests`` that it calls: what is called, and what with.
 
     Of the arguments only those are there that are known without a request.
     """
@@ -144,11 +146,11 @@ def _calls(handler: Callable[..., Any]) -> Iterator[tuple[str, list[Any], dict[s
         values = [_value(one, function.__globals__) for one in node.args]
         named = {one.arg: _value(one.value, function.__globals__) for one in node.keywords if one.arg}
         yield name, [one for one in values if one is not None], named
-        inner = (
-            getattr(AdminServer, name, None)
-            if isinstance(node.func, ast.Attribute)
-            else getattr(requests, name, None)
-        )
+        if isinstance(node.func, ast.Attribute):
+            is_own = ast.unparse(node.func.value) == "self"
+            inner = is_own and (getattr(Changes, name, None) or getattr(Readings, name, None))
+        else:
+            inner = getattr(requests, name, None)
         if inspect.isfunction(inner) and name not in (
             "query_of",
             "refuse_unknown",

@@ -9,8 +9,9 @@ import threading
 
 import pytest
 
-from cronally.admin import server
+from cronally.admin import changing
 from cronally.admin.client import Client
+from cronally.admin.unix_socket import Peer
 from cronally.cli.main import main
 from cronally.errors import BackupFailed, Conflict, FieldError, StoreCorrupt, UsageError
 from cronally.store import copying
@@ -287,12 +288,12 @@ def test_a_request_that_makes_no_sense_is_refused(daemon, body, words):
 def test_another_user_cannot_have_a_file_made_whose_name_means_something_to_a_program(
     daemon, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(server, "peer_uid", lambda _sock: os.geteuid() + 1000)
+    monkeypatch.setattr(changing, "peer_of", lambda _sock: Peer(os.geteuid() + 1000, 1))
     with Client(daemon.socket) as client:
         with pytest.raises(FieldError, match=r"must end in \.db"):
             client.backup(f"{tmp_path}/authorized_keys")
         assert client.backup(f"{tmp_path}/b.db").schedules == 1
-        monkeypatch.setattr(server, "peer_uid", lambda _sock: 0)
+        monkeypatch.setattr(changing, "peer_of", lambda _sock: Peer(0, 1))
         assert client.backup(f"{tmp_path}/of-root").schedules == 1
     assert names_in(tmp_path) == ["b.db", "cronally.sock", "of-root", "state"]
 

@@ -102,7 +102,7 @@ def test_every_setting_and_every_key_of_a_schedule_is_there():
 
 @pytest.mark.parametrize("route", api.routes(), ids=lambda route: route.title)
 def test_the_docstring_of_a_handler_says_what_it_takes(route):
-    help_ = "give its handler a docstring with Headers:, Query:, Body: and Answer:, as the others in admin/server.py have"
+    help_ = "give its handler a docstring with Headers:, Query:, Body: and Answer:, as the others in admin/reading.py and changing.py have"
     assert route.summary, help_
     assert route.sections.get("Answer"), help_
     for section in ("Headers", "Query", "Body"):

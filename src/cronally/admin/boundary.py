@@ -25,6 +25,7 @@ from cronally.admin.limits import (
     MAX_APPLY_BYTES,
     READS_AT_ONCE,
 )
+from cronally.admin.parcels import FORWARDED_BY
 from cronally.admin.requests import BODY
 from cronally.errors import (
     Conflict,
@@ -62,11 +63,16 @@ async def reading_alone(request: web.Request) -> None:
 
 
 class Turns:
-    """The turns of those who share them."""
+    """The turns of those who share them.
+
+    Attributes: forwarded: of changes that other machines pass on. Each machine might wait for the other if these stood in line with
+        those that wait for another machine.
+    """
 
     def __init__(self) -> None:
         self.reads = asyncio.Semaphore(READS_AT_ONCE)
         self.changes = asyncio.Semaphore(CHANGES_AT_ONCE)
+        self.forwarded = asyncio.Semaphore(CHANGES_AT_ONCE)
 
 
 class Boundary:
@@ -150,6 +156,8 @@ class Boundary:
             if request.can_read_body and not is_reading:
                 request[BODY] = await self._body(request)
             turns = self._turns.reads if is_reading else self._turns.changes
+            if FORWARDED_BY in request.headers:
+                turns = self._turns.forwarded
             with self._connections.work(connection):
                 async with self._connections.turn(connection, turns):
                     return await handler(request)

@@ -19,7 +19,7 @@ from cronally.admin.limits import (
     READ_AHEAD_BYTES,
 )
 from cronally.domain.documents import load_json
-from cronally.domain.instant_text import read_absolute
+from cronally.domain.instant_text import read_absolute, read_instant
 from cronally.domain.model import Kind
 from cronally.errors import FieldError, UsageError
 from cronally.instants import UtcMs
@@ -27,7 +27,11 @@ from cronally.instants import UtcMs
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
+    from cronally.domain.zones import Zone
     from cronally.engine.records import AuditPlace
+
+AN_INSTANT: Final = "2026-12-24T18:00:00Z, or 2026-12-24T18:00 for the local time in the schedule's zone"
+"""The form of an instant, for who has written something else."""
 
 BODY: Final = web.RequestKey("body", bytes)
 """Where a request has its body, once it has been read whole."""
@@ -271,3 +275,11 @@ def instant(key: str, text: str, *, now: UtcMs) -> UtcMs:
             f"{text[:50]!r} is neither an instant such as 2026-12-24T18:00:00Z nor a duration such as 90s, 2h or 1d",
         )
     return at
+
+
+def to_come(key: str, given: str, zone: Zone, *, now: UtcMs) -> UtcMs:
+    """Return the instant, or the time from *now*, that is *given*, local in *zone* unless it has an offset. Errors: FieldError."""
+    try:
+        return read_instant(given, zone, now=now, direction=1).at
+    except UsageError as exc:
+        raise FieldError(key, str(exc)) from None

@@ -12,7 +12,7 @@ import stat
 import struct
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cronally.admin.paths import check_path
 from cronally.errors import CronallyError, UsageError
@@ -68,16 +68,23 @@ def inode_of(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def peer_uid(sock: socket.socket | TransportSocket) -> int | None:
-    """Return the user id at the other end, as the kernel knows it, or None where it cannot say."""
+class Peer(NamedTuple):
+    """Who is at the other end of a socket: user and process id."""
+
+    uid: int
+    pid: int
+
+
+def peer_of(sock: socket.socket | TransportSocket) -> Peer | None:
+    """Return who is at the other end, as the kernel knows it, or None where it cannot say."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     try:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     except OSError:
         return None
-    uid: int = _UCRED.unpack(credentials)[1]
-    return uid
+    pid, uid, _ = _UCRED.unpack(credentials)
+    return Peer(uid, pid)
 
 
 def user_name(uid: int) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cronally.domain.model import Fire, FireKey, JournalEntry, Kind
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.records import (
+        Asked,
         AuditFilter,
         AuditPage,
         JournalFilter,
@@ -528,4 +529,20 @@ class SharedStore(Store, Protocol):
 
     async def follow(self) -> None:
         """Read what the other machines have committed since, into ``everything``."""
+        ...
+
+
+class Inbox(Protocol):
+    """Takes what one machine asks of another by way of what they share. Errors: StoreError."""
+
+    async def ask(self, machine: str, request: bytes, *, timeout_s: float) -> bytes:
+        """Return what *machine* answers to *request*. Errors: NotReady if it does not answer; whether it did it is not known then."""
+        ...
+
+    async def asked(self) -> list[Asked]:
+        """Return what this machine is asked and has not answered, the oldest first."""
+        ...
+
+    async def answer(self, asked: Asked, reply: bytes) -> None:
+        """Answer what was asked; it is asked no more."""
         ...

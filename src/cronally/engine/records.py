@@ -288,6 +288,7 @@ class AuditPage(NamedTuple):
 
 def is_by(who: str, by: str) -> bool:
     """Whether *by*, as it was recorded, is *who*: the same text, or the id or name of a user: ``1000`` and ``anna`` are ``uid 1000 (anna)``."""
+    by, _, _ = by.partition(" on ")  # the machine that was asked
     who = who.removeprefix("uid ")
     user = f"uid {who}"
     is_named = by.startswith("uid ") and by.endswith(f" ({who})")
@@ -406,3 +407,10 @@ class TakenIn(NamedTuple):
     watermark: UtcMs | None
     was_clean: bool
     failing: frozenset[int] = frozenset()
+
+
+class Asked(NamedTuple):
+    """What another machine asks. id: of the request, for its answer."""
+
+    id: str
+    request: bytes

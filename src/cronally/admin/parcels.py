@@ -1,0 +1,70 @@
+"""Requests of the admin socket and their answers as bytes, for another machine to carry out (docs/adr/0014-shared-store.md)."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORWARDED_BY: Final = "Cronally-Forwarded-By"
+"""The header in which a daemon tells itself who has asked, at which other machine."""
+
+ELSEWHERE: Final = "Cronally-Elsewhere"
+"""The header of an answer that says: the shard is not this machine's any more, and nothing was done."""
+
+CARRIED: Final = ("If-Match", "If-None-Match", "Idempotency-Key")
+"""The headers of a request that mean something to a change."""
+
+
+class Parcel(NamedTuple):
+    """A request. target: path and query. by: who asks, as the audit log has it."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    by: str
+
+    def pack(self) -> bytes:
+        head = {"method": self.method, "target": self.target, "headers": self.headers, "by": self.by}
+        return _pack(head, self.body)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Parcel:
+        """Errors: ValueError if another version has written it."""
+        head, body = _unpack(data)
+        return cls(body=body, **head)  # type: ignore[arg-type]  # what pack wrote
+
+
+class Reply(NamedTuple):
+    """An answer. etag: of the schedule, if it has one. is_elsewhere: nothing was done, for the shard is another machine's."""
+
+    status: int
+    etag: str | None
+    body: bytes
+    is_elsewhere: bool = False
+
+    def pack(self) -> bytes:
+        head = {"status": self.status, "etag": self.etag, "is_elsewhere": self.is_elsewhere}
+        return _pack(head, self.body)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Reply:
+        """Errors: ValueError if another version has written it."""
+        head, body = _unpack(data)
+        return cls(body=body, **head)  # type: ignore[arg-type]  # what pack wrote
+
+
+def _pack(head: Mapping[str, object], body: bytes) -> bytes:
+    return zlib.compress(json.dumps(head).encode() + b"\n" + body)
+
+
+def _unpack(data: bytes) -> tuple[dict[str, object], bytes]:
+    try:
+        head, _, body = zlib.decompress(data).partition(b"\n")
+        return json.loads(head), body
+    except (zlib.error, ValueError, TypeError) as exc:
+        raise ValueError("another machine has written it in a way that this version does not know") from exc
