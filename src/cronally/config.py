@@ -17,9 +17,10 @@ from cronally.admin.paths import check_path, default_socket, state_directory
 from cronally.domain.allowed import MOST_PATTERNS, parse_topic_pattern
 from cronally.domain.durations import HOUR_MS, format_duration, parse_duration
 from cronally.domain.sizes import format_size, parse_size
+from cronally.domain.store_name import StoreName, parse_store_name
 from cronally.domain.topic import parse_topic_arn
 from cronally.engine.retention import DEFAULT_KEEP_MS, DEFAULT_MAX_BYTES, Keep
-from cronally.errors import ConfigError
+from cronally.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ _LEAST_KEEP_MS = HOUR_MS  # what is missed, retried or looked into is within tha
 _LEAST_SIZE_BYTES = 16 << 20  # less would hold hardly more than the schedules
 LOG_FORMATS = ("auto", "text", "json")
 _OFF = "off"
+DEFAULT_LEASE = "8s"  # design §12: with it, what a machine drove fires again within 10 s of a crash
+_LEAST_LEASE = "3s"  # renewed three times in that, each with a second to spare
 DEFAULT_DRAIN = "10s"  # longer than an attempt usually takes; systemd waits 90 s before it kills
 
 
@@ -41,7 +44,8 @@ DEFAULT_DRAIN = "10s"  # longer than an attempt usually takes; systemd waits 90 
 class Config:
     """What a daemon is started with.
 
-    Fields: store_path: SQLite file. socket: admin socket. read_only_group: whose members may read, and no more; None for
+    Fields: store. lease_ms: how long a machine of several may be silent before another one takes over. state_directory: of files
+        beside the store. socket: admin socket. read_only_group: whose members may read, and no more; None for
         nobody. is_local: publish to the local stand-in. local_port: where it is
         started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
         absent for what AWS publishes. sns_topics: patterns of the topics that may be published to, None for all. journal: how much of it is kept. metrics_listen: where metrics are served over TCP,
@@ -50,7 +54,9 @@ class Config:
         the keys of the settings. sources: for each key where its value came from. file: of the settings, None without one.
     """
 
-    store_path: str
+    store: StoreName
+    lease_ms: int
+    state_directory: str
     socket: str
     read_only_group: str | None
     is_local: bool
@@ -68,9 +74,13 @@ class Config:
     file: str | None
 
     @property
-    def state_directory(self) -> str:
-        """The directory of the store, where the stand-in's log goes too."""
-        return str(Path(self.store_path).absolute().parent)
+    def store_path(self) -> str:
+        """The file of the store. Errors: UsageError if it is no file."""
+        if self.store.kind != "sqlite":
+            raise UsageError(
+                f"{self.store} is a table, and this is for a store in a file; 'cronally store copy' copies one to the other"
+            )
+        return self.store.place
 
 
 def load_config(
@@ -82,6 +92,7 @@ def load_config(
     """
     values: dict[str, tuple[object, str]] = {
         "store": (f"sqlite:{state_directory(environ)}/cronally.db", "default"),
+        "lease": (DEFAULT_LEASE, "default"),
         "socket": (
             default_socket(environ),
             "CRONALLY_SOCKET" if environ.get("CRONALLY_SOCKET") else "default",
@@ -113,12 +124,18 @@ def load_config(
         {key: _READERS[key](key, *values[key]) for key in _READERS},
         {key: source for key, (_, source) in values.items()},
         file or None,
+        state_directory(environ),
     )
 
 
-def _config(read: Mapping[str, Any], sources: Mapping[str, str], file: str | None) -> Config:
+def _config(
+    read: Mapping[str, Any], sources: Mapping[str, str], file: str | None, shared_state: str
+) -> Config:
+    store: StoreName = read["store"]
     return Config(
-        store_path=read["store"],
+        store=store,
+        lease_ms=read["lease"],
+        state_directory=str(Path(store.place).absolute().parent) if store.kind == "sqlite" else shared_state,
         socket=read["socket"],
         read_only_group=read["read_only_group"],
         is_local=read["local"],
@@ -201,7 +218,7 @@ def reloaded(running: Config, read: Config) -> Reloaded:
     for key in WHILE_RUNNING:
         values[key], sources[key] = read.values[key], read.sources[key]
     return Reloaded(
-        _config(values, sources, read.file),
+        _config(values, sources, read.file, running.state_directory),
         tuple(told[key] for key in differing if key in WHILE_RUNNING),
         tuple(told[key] for key in differing if key not in WHILE_RUNNING),
     )
@@ -254,11 +271,16 @@ def _text(key: str, value: object, source: str) -> str:
     return value
 
 
-def _store(key: str, value: object, source: str) -> str:
-    kind, _, place = _text(key, value, source).partition(":")
-    if kind != "sqlite" or not place:
-        raise ConfigError(key, source, f"{value!r} is no store this version has; write it as sqlite:PATH")
-    return str(Path(place).expanduser())
+def _store(key: str, value: object, source: str) -> StoreName:
+    try:
+        name = parse_store_name(_text(key, value, source))
+    except ValueError as exc:
+        raise ConfigError(key, source, str(exc)) from None
+    return name._replace(place=str(Path(name.place).expanduser())) if name.kind == "sqlite" else name
+
+
+def _lease(key: str, value: object, source: str) -> int:
+    return _at_least(_LEAST_LEASE, parse_duration, key, value, source)
 
 
 def _socket(key: str, value: object, source: str) -> str:
@@ -396,6 +418,7 @@ def _topics(key: str, value: object, source: str) -> tuple[str, ...] | None:
 
 _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "store": _store,
+    "lease": _lease,
     "socket": _socket,
     "read_only_group": _group,
     "local": _flag,
@@ -416,7 +439,8 @@ WHILE_RUNNING: Final = ("sns_quota", "sns_topics", "journal_keep", "journal_max_
 
 
 _WRITERS: dict[str, Callable[[Any], object]] = {
-    "store": lambda path: f"sqlite:{path}",
+    "store": str,
+    "lease": format_duration,
     "sns_quota": dict,
     "sns_topics": lambda topics: None if topics is None else list(topics),
     "journal_keep": format_duration,
@@ -429,7 +453,10 @@ _WITHOUT: Final = {"sns.topics": "all"}
 """What it comes to that a setting has no value."""
 
 MEANINGS: dict[str, str] = {
-    "store": "Where schedules and journal are kept, as sqlite:PATH. [default: in the state directory]",
+    "store": "Where schedules and journal are kept: sqlite:PATH, or dynamodb:TABLE for several machines. "
+    "[default: a file in the state directory]",
+    "lease": "How long one of several machines may be silent before another one takes over what it drives, 3s or more; the same on each. "
+    f"[default: {DEFAULT_LEASE}]",
     "socket": "Where the daemon answers commands, and the other commands look for it. "
     "[default: in the runtime directory, or in the state directory if there is none]",
     "read_only_group": "A group whose members have a socket of their own, cronally-ro.sock beside the other, on which nothing can be "

@@ -110,7 +110,7 @@ class Term:
                 journalist,
                 engine.loop.circuits,
                 version=__version__,
-                store_name=f"sqlite:{config.store_path}",
+                store_name=str(config.store),
                 store_warning=store_warning,
                 stand_in=None if stand_in is None else stand_in.url,
                 zone_watch=zone_watch,
@@ -277,7 +277,7 @@ class Term:
         await asyncio.gather(draining, hurried, return_exceptions=True)
 
     def _announce(self, stand_in: StandIn | None) -> None:
-        store, socket = self._daemon.config.store_path, self._daemon.config.socket
+        store, socket = str(self._daemon.config.store), self._daemon.config.socket
         _log.info(
             "ready: store %s, socket %s",
             store,

@@ -12,6 +12,7 @@ EXAMPLES: Final = {
         cronally serve
         cronally serve --local
         cronally serve --store sqlite:/var/lib/cronally/cronally.db --socket /run/cronally/cronally.sock
+        cronally serve --store dynamodb:cronally
         """,
     "demo": """
         cronally demo
@@ -25,8 +26,8 @@ def serve_command(
         str | None,
         typer.Option(
             "--store",
-            metavar="sqlite:PATH",
-            help="Where schedules and journal are kept. [default: in the state directory]",
+            metavar="sqlite:PATH|dynamodb:TABLE",
+            help="Where schedules and journal are kept: in a file, or in a table that several machines share. [default: a file in the state directory]",
         ),
     ] = None,
     socket: Annotated[
