@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cronally.domain.instant_text import read_instant
@@ -13,6 +13,7 @@ from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
 from cronally.engine.forecast import Forecast, forecast_of
 from cronally.engine.live import Listener
+from cronally.engine.member import Member, member_of
 from cronally.engine.orders import MOST_BACKFILLED, Backfilled
 from cronally.engine.records import JournalFilter, JournalRow, StoredSchedule
 from cronally.engine.views import (
@@ -74,10 +75,18 @@ class Service:
         topic_maker: TopicMaker | None = None,
         backup_maker: BackupMaker | None = None,
         quota_per_s: Callable[[str, bool], float] = lambda _region, _is_fifo: 0.0,
+        everything: Store | None = None,
+        watermark_of: Callable[[int], UtcMs] | None = None,
     ) -> None:
-        """quota_per_s: messages a second that a region takes, for FIFO topics or the others; 0 for no limit."""
+        """quota_per_s: messages a second that a region takes, for FIFO topics or the others; 0 for no limit.
+
+        everything: where *store* has the schedules of this machine alone, one to read about all of them. watermark_of: then says
+        how far the one with this id is settled.
+        """
         self._core = core
         self._store = store
+        self._everything = everything or store
+        self._watermark_of = watermark_of or (lambda _: core.watermark(clock.wall()))
         self._edits = edits
         self._orders = orders
         self._reporting = reporting
@@ -94,7 +103,7 @@ class Service:
         self, *, after: str | None = None, limit: int = 1000
     ) -> tuple[Sequence[ScheduleView], str | None]:
         """Return a page of schedules by name, and the name to pass as *after* for the next page (None: no more)."""
-        page = await self._store.schedules(after=after, limit=limit)
+        page = await self._everything.schedules(after=after, limit=limit)
         views = []
         for start in range(0, len(page), _SLICE):
             views += [self._view(stored, fires=1) for stored in page[start : start + _SLICE]]
@@ -102,15 +111,15 @@ class Service:
         return views, page[-1].spec.name if len(page) == limit else None
 
     async def get(self, name: str, *, fires: int = 3) -> ScheduleView:
-        return self._view(await self._stored(name), fires=fires)
+        return self._view(await self._seen(name), fires=fires)
 
     async def zone(self, name: str) -> Zone:
         """Return the zone that a schedule goes by. Errors: also UsageError if its rule cannot be read any more."""
-        return (await self._stored(name)).spec.recurrence().zone
+        return (await self._seen(name)).spec.recurrence().zone
 
     async def next(self, name: str, *, after: UtcMs | None = None, count: int = 10) -> Sequence[UtcMs]:
         """Return the next slots of a schedule's rule later than *after* (None: now); a pause is not regarded."""
-        stored = await self._stored(name)
+        stored = await self._seen(name)
         start = self._clock.wall() if after is None else after
         slots: list[UtcMs] = []
         while len(slots) < count:
@@ -125,20 +134,23 @@ class Service:
 
     async def history(self, wanted: JournalFilter) -> Sequence[JournalRow]:
         """Return journal entries, newest first. Errors: ScheduleNotFound if a schedule is named that never was."""
-        rows = await self._store.history(wanted)
+        rows = await self._everything.history(wanted)
         is_known = rows or wanted.schedule is None or wanted.before is not None
         if not is_known and wanted.schedule is not None:
             everything = JournalFilter(schedule=wanted.schedule, limit=1)
-            if not await self._store.history(everything):
-                await self._stored(wanted.schedule)
-        now = self._clock.wall()
-        return [self._measured(row, now) if row.entry.is_open else row for row in rows]
+            if not await self._everything.history(everything):
+                await self._seen(wanted.schedule)
+        return await self._with_open_measured(rows)
 
     async def audit(self, wanted: AuditFilter) -> AuditPage:
         """Return what was done to schedules, newest first. Errors: ScheduleNotFound if a schedule is named that never was."""
-        page = await self._store.audit(wanted)
-        if wanted.schedule is not None and not page.rows and not await self._store.bearers(wanted.schedule):
-            await self._stored(wanted.schedule)
+        page = await self._everything.audit(wanted)
+        if (
+            wanted.schedule is not None
+            and not page.rows
+            and not await self._everything.bearers(wanted.schedule)
+        ):
+            await self._seen(wanted.schedule)
         return page
 
     async def why(self, name: str, at: str) -> Why:
@@ -146,13 +158,13 @@ class Service:
 
         Errors: ScheduleNotFound; UsageError if *at* is no instant, or the rule cannot be read any more.
         """
-        stored = await self._stored(name)
+        stored = await self._seen(name)
         now = self._clock.wall()
         asked = read_instant(at, stored.spec.recurrence().zone, now=now, direction=-1)
-        rows = await self._store.covering(stored.id, asked.at)
-        watermark = self._core.watermark(now)
-        specs = await self._store.specs([row.entry.revision_id for row in rows])
-        measured = [self._measured(row, now) if row.entry.is_open else row for row in rows]
+        rows = await self._everything.covering(stored.id, asked.at)
+        watermark = self._watermark_of(stored.id)
+        specs = await self._everything.specs([row.entry.revision_id for row in rows])
+        measured = await self._with_open_measured(rows)
         return why(
             stored,
             asked,
@@ -181,7 +193,7 @@ class Service:
     def listening(self, wanted: JournalFilter) -> Iterator[Listener]:
         """For the block, hear of what *wanted* has (schedule, states, reasons). Errors: NotReady if too many listen."""
         with self._live.listening() as feed:
-            yield Listener(feed, wanted, self._store, self._clock)
+            yield Listener(feed, wanted, self._everything, self._clock)
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
@@ -257,7 +269,7 @@ class Service:
             stored = await self._stored(name)
             document = to_document(stored.spec)
             spec = from_document(new_name, document)
-            if await self._store.schedule(spec.name) is not None:
+            if await self._everything.schedule(spec.name) is not None:
                 raise Conflict(f"there is a schedule named {spec.name!r} already; choose another name")
             before = self._view(stored, fires=3)
             await self._edits.replace(stored, Wanted(spec, stored.pause), by=by, action="mv")
@@ -294,7 +306,7 @@ class Service:
         """Fire now; return the fire id once the fire is durable."""
         async with self._changing():
             if idempotency_key is not None:
-                done = await self._store.remembered_run(idempotency_key)
+                done = await self._everything.remembered_run(idempotency_key)
                 if done is not None:
                     return done
             stored = await self._stored(name)
@@ -327,7 +339,7 @@ class Service:
         async with self._changing():
             stored = await self._stored(name)
             key = None if idempotency_key is None or is_dry_run else f"backfill\n{idempotency_key}"
-            done = None if key is None else await self._store.remembered_run(key)
+            done = None if key is None else await self._everything.remembered_run(key)
             if done is not None:
                 return stored, Backfilled.read(done)
             zone, now = stored.spec.recurrence().zone, self._clock.wall()
@@ -351,7 +363,7 @@ class Service:
         is_pruning: what an earlier apply of the same owner made, and no line names, is removed.
         """
         async with self._changing():
-            applying = self._applying(by=by, owner=owner)
+            applying = self._applying(by=by, owner=owner, store=self._store)
             result = await applying.run(lines, owner=owner, by=by, is_pruning=is_pruning)
             await self._make_topics(applying.topics)
             return result
@@ -361,10 +373,10 @@ class Service:
     ) -> ApplyResult:
         """Say what ``apply`` would do, with the first *most* differences by name, and do nothing."""
         async with self._changing():
-            applying = self._applying(by="", owner=owner)
+            applying = self._applying(by="", owner=owner, store=self._everything)
             return await applying.preview(lines, owner=owner, is_pruning=is_pruning, most=most)
 
-    def _applying(self, *, by: str, owner: str) -> Applying:
+    def _applying(self, *, by: str, owner: str, store: Store) -> Applying:
         async def put(name: str, document: Mapping[str, object]) -> str:
             await self._edits.finish_pauses()
             return (await self._put(name, document, by=by, owner=owner)).outcome
@@ -372,7 +384,7 @@ class Service:
         async def remove(name: str) -> None:
             await self._edits.remove(await self._stored(name), by=by, drop_pending=False, owner=owner)
 
-        return Applying(self._store, self._edits, self._core, self._clock, self._allowed, put, remove)
+        return Applying(store, self._edits, self._core, self._clock, self._allowed, put, remove)
 
     @asynccontextmanager
     async def _changing(self) -> AsyncIterator[None]:
@@ -399,7 +411,15 @@ class Service:
     async def _stored(self, name: str) -> StoredSchedule:
         stored = await self._store.schedule(name)
         if stored is None:
-            raise ScheduleNotFound(name[:100], suggestion=await self._store.nearest_name(name[:100]))
+            suggestion = await self._everything.nearest_name(name[:100])
+            raise ScheduleNotFound(name[:100], suggestion=suggestion)
+        return stored
+
+    async def _seen(self, name: str) -> StoredSchedule:
+        """Return a schedule, whoever drives it, to be looked at."""
+        stored = await self._everything.schedule(name)
+        if stored is None:
+            raise ScheduleNotFound(name[:100], suggestion=await self._everything.nearest_name(name[:100]))
         return stored
 
     def _view(self, stored: StoredSchedule, *, fires: int) -> ScheduleView:
@@ -407,18 +427,37 @@ class Service:
         to_come = fires_to_come(stored.spec, stored.pause, after, fires)
         return ScheduleView(stored, to_come, warnings_of(stored.spec))
 
-    def _measured(self, row: JournalRow, now: UtcMs) -> JournalRow:
-        """An open row with its last slot and count as of now."""
-        entry = row.entry
-        member = self._core.member(entry.schedule_id)
-        if member is None:
-            return row
-        through = now if member.paused_until is None else UtcMs(min(now, member.paused_until - 1))
-        window = clip(member.window, after=UtcMs(entry.fire_time - 1), through=through)
-        so_far = range_in(member.recurrence, window)
-        if so_far is None:
-            return row
-        return row._replace(entry=entry._replace(last_fire_time=so_far.last, count=so_far.slots))
+    async def _with_open_measured(self, rows: Iterable[JournalRow]) -> Sequence[JournalRow]:
+        """Return *rows*, open ones with their last slot and count as of now."""
+        now = self._clock.wall()
+        measured = []
+        for row in rows:
+            if row.entry.is_open:
+                member = self._core.member(row.entry.schedule_id) or await self._member_elsewhere(row)
+                measured.append(row if member is None else _measured(row, member, now))
+            else:
+                measured.append(row)
+        return measured
+
+    async def _member_elsewhere(self, row: JournalRow) -> Member | None:
+        """Return the schedule of an open row that another machine drives; None if its rule cannot be read."""
+        stored = await self._everything.schedule(row.name)
+        if stored is None or stored.id != row.entry.schedule_id:
+            return None
+        with suppress(UsageError):
+            return member_of(stored.id, stored.revision_id, stored.spec, stored.effective_from, stored.pause)
+        return None
+
+
+def _measured(row: JournalRow, member: Member, now: UtcMs) -> JournalRow:
+    """An open row with its last slot and count as of now."""
+    entry = row.entry
+    through = now if member.paused_until is None else UtcMs(min(now, member.paused_until - 1))
+    window = clip(member.window, after=UtcMs(entry.fire_time - 1), through=through)
+    so_far = range_in(member.recurrence, window)
+    if so_far is None:
+        return row
+    return row._replace(entry=entry._replace(last_fire_time=so_far.last, count=so_far.slots))
 
 
 def _check_revision(name: str, stored: StoredSchedule | None, expected: int) -> None:
