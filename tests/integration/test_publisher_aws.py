@@ -402,6 +402,24 @@ async def test_what_waited_for_a_connection_until_after_its_deadline_does_not_go
     assert sns.requests == 2
 
 
+async def test_what_waited_for_a_connection_until_nothing_may_be_sent_any_more_does_not_go(sns, make):
+    may_send = True
+    publisher = make(sns.url, max_connections=1, may_send=lambda: may_send)
+    sns.gate.clear()
+    settled = await release(publisher, *(batch(2, first=2 * number) for number in range(3)))
+    await sns.wait_for_requests(1)
+    may_send = False
+    sns.gate.set()
+    outcomes = await settled.wait_for(6)
+    assert {o.fire.schedule_id: (o.outcome, o.is_unknown) for o in outcomes} == {
+        number: (PUBLISHED, KNOWN) if number < 2 else (RETRY, KNOWN) for number in range(6)
+    }
+    assert all("lease" in o.error for o in outcomes if o.outcome is RETRY)
+    assert sns.requests == 1
+    may_send = True
+    assert [o.outcome for o in await publish(publisher, batch(1))] == [PUBLISHED]
+
+
 async def test_cancelling_an_arm_leaves_the_endpoint_to_others(sns, make, monkeypatch):
     publisher = make(sns.url)
     begun, go_on = asyncio.Event(), asyncio.Event()

@@ -488,7 +488,7 @@ class SharedStore(Store, Protocol):
 
     @property
     def trusted_until(self) -> float:
-        """Until when on ``Clock.boot`` this machine may send: start of the last renewal that succeeded + lease - 1 s."""
+        """Until when on ``Clock.boot`` this machine may send, by ``leases.trusted_until`` of the last renewal or commit that succeeded; once retired: not any more."""
         ...
 
     async def renew(self) -> None:
@@ -511,7 +511,8 @@ class SharedStore(Store, Protocol):
         """Take *shard*, with the next epoch, from *owner*, which is retired, or from nobody; None if it is not as *shard* says any more.
 
         What the machines before have committed of it is read, and becomes what the engine reads. Until ``recovered`` its
-        watermark is kept apart from that of this machine.
+        watermark is kept apart from that of this machine. *owner* may also be this machine itself: the shard is its already, and a
+        ``take`` before has failed on the way; then the epoch stays, and all is read again.
         """
         ...
 
@@ -523,8 +524,15 @@ class SharedStore(Store, Protocol):
         """Give up a shard of this machine's, whose slots are settled up to *watermark*; False if it is not its any more."""
         ...
 
+    async def begin_leave(self) -> None:
+        """Say in the heartbeat that this machine gives its shards from now on and takes no more; others need not count on it."""
+        ...
+
     async def leave(self) -> None:
-        """Retire this machine in order, after it has given its shards."""
+        """Retire this machine in order, after it has given its shards; from then on it may send nothing, ``trusted_until`` says so.
+
+        What it has not given is taken from it as from any retired machine, but at once.
+        """
         ...
 
     async def follow(self) -> None:

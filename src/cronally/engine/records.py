@@ -360,7 +360,7 @@ class Machine(NamedTuple):
         first commit that says one. behind: the watermarks of shards that it has taken and not brought in line yet.
         lease_ms: how long it may be silent. hand_overs: how many shards it has given or taken; a reader that sees another
         number reads the shards again. is_retired: it will never commit again; sequence and watermark are frozen.
-        has_left: it is retired because it stopped in order.
+        has_left: it is retired because it stopped in order. is_leaving: it is about to, gives its shards and takes no more.
     """
 
     id: str
@@ -374,6 +374,7 @@ class Machine(NamedTuple):
     started_at: UtcMs
     is_retired: bool = False
     has_left: bool = False
+    is_leaving: bool = False
 
     def watermark_of(self, shard: int) -> UtcMs | None:
         """Return the watermark of one of its shards."""

@@ -50,8 +50,16 @@ _LEAST_WAIT_S = 0.001  # for quota: a timer takes about as long
 
 _log = logging.getLogger(__name__)
 
+
+def _always() -> bool:
+    return True
+
+
 _CLOSED = Verdict(OutcomeClass.RETRY, "the publisher was closed before this was sent")
 _TOO_LATE = Verdict(OutcomeClass.RETRY, "its deadline passed before a connection was free for it")
+_NOT_TRUSTED = Verdict(
+    OutcomeClass.RETRY, "the lease of this machine had ended before a connection was free for it"
+)
 _NO_KEY = Verdict(
     OutcomeClass.RETRY,
     "no AWS credentials to sign with; see 'aws sts get-caller-identity' for what the AWS tools find",
@@ -167,6 +175,9 @@ class _Call:
                 return None
             self.sign(key, date_s)
             now_us = owner.clock.wall_us()
+        if not owner.may_send():
+            owner.conclude(self, _NOT_TRUSTED)
+            return None
         self.released_us = now_us
         return self.data
 
@@ -180,7 +191,7 @@ class _Call:
 class SnsPublisher:
     """A ``Publisher`` for real SNS topics, or for whatever ``AWS_ENDPOINT_URL_SNS`` names.
 
-    Attributes: credentials, clock: its own, for its calls.
+    Attributes: credentials, clock, may_send: its own, for its calls.
     """
 
     def __init__(
@@ -190,6 +201,7 @@ class SnsPublisher:
         *,
         endpoint_url: str | None = None,
         pacing: Pacing | None = None,
+        may_send: Callable[[], bool] = _always,
         max_connections: int = MAX_CONNECTIONS,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
@@ -197,10 +209,12 @@ class SnsPublisher:
     ) -> None:
         """endpoint_url: overrides what the environment and profile say. pacing: None for no quota.
 
+        may_send: asked each time a request is about to be written; while it says no, none is, and the outcome is RETRY.
         max_connections: to one endpoint; also the most requests without an answer.
         """
         self.credentials = credentials
         self.clock = clock
+        self.may_send = may_send
         self.on_room: Callable[[], None] = _nobody
         self._pacing = pacing
         self._make_lane = partial(
