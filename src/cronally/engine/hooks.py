@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason
     from cronally.engine.clock_watch import Jump
     from cronally.engine.ports import Outcome
+    from cronally.engine.records import Machine
     from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
     from cronally.instants import UtcMs
@@ -69,3 +70,26 @@ class Hooks:
 
     def loop_lagged(self, lag_s: float) -> None:
         """The event loop was looked at: it woke so much later than it was to."""
+
+    # several machines over one store
+
+    def machine_joined(self, machine: Machine) -> None:
+        """A machine, this one too, works on the store from now on, or was found to."""
+
+    def machine_gone(self, machine: Machine) -> None:
+        """A machine is retired: it has left, or was silent for its whole lease."""
+
+    def shards_taken(self, numbers: Sequence[int], owner: Machine | None) -> None:
+        """This machine drives shards from now on, which *owner* had, or nobody."""
+
+    def shard_given(self, number: int) -> None:
+        """This machine does not drive a shard any more; whoever takes it does."""
+
+    def lease_lost(self, reason: str) -> None:
+        """Nothing of this incarnation is sent or written any more."""
+
+    def table_failed(self, error: StoreError) -> None:
+        """The shared store does not answer, or refuses; it is tried again."""
+
+    def table_answers(self, failed_s: float) -> None:
+        """The shared store does again what it is asked, after so long."""

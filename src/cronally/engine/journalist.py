@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cronally.domain.model import JournalEntry
     from cronally.engine.alerts import Alerts
     from cronally.engine.clock_watch import Jump
+    from cronally.engine.records import Machine
     from cronally.engine.retention import Keep
     from cronally.engine.zone_watch import ZoneChange
     from cronally.errors import StoreError
@@ -179,4 +180,66 @@ class Journalist(Measures, Live):
             "the clock is not believed: %s; nothing fires until it is set right (--trust-clock believes it)",
             doubt,
             extra=about("clock.doubted", doubt=doubt),
+        )
+
+    # several machines over one store
+
+    def machine_joined(self, machine: Machine) -> None:
+        _log.info(
+            "the machine %s has joined (%s)",
+            machine.host,
+            machine.id,
+            extra=about("machine.joined", machine=machine.id, host=machine.host),
+        )
+
+    def machine_gone(self, machine: Machine) -> None:
+        if machine.has_left:
+            _log.info(
+                "the machine %s has left (%s)",
+                machine.host,
+                machine.id,
+                extra=about("machine.left", machine=machine.id, host=machine.host),
+            )
+            return
+        _log.warning(
+            "the machine %s was silent for %s, its whole lease, and is retired (%s): the others take its shards",
+            machine.host,
+            format_duration(machine.lease_ms),
+            machine.id,
+            extra=about("machine.retired", machine=machine.id, host=machine.host),
+        )
+
+    def shards_taken(self, numbers: Sequence[int], owner: Machine | None) -> None:
+        _log.info(
+            "this machine drives %s %s from now on%s",
+            "shard" if len(numbers) == 1 else "shards",
+            ", ".join(map(str, numbers)),
+            "" if owner is None else f"; {owner.host} had them",
+            extra=about("shard.taken", shards=list(numbers), of=None if owner is None else owner.host),
+        )
+
+    def shard_given(self, number: int) -> None:
+        _log.info(
+            "this machine lets another one have shard %d", number, extra=about("shard.given", shard=number)
+        )
+
+    def lease_lost(self, reason: str) -> None:
+        _log.error(
+            "this machine's lease is lost: %s; it sends nothing, and joins anew as soon as the table answers",
+            reason,
+            extra=about("lease.lost", reason=reason),
+        )
+
+    def table_failed(self, error: StoreError) -> None:
+        _log.warning(
+            "the shared table does not do what it is asked: %s; trying again, and firing to the end of the lease",
+            error,
+            extra=about("table.unreachable", error=str(error)),
+        )
+
+    def table_answers(self, failed_s: float) -> None:
+        _log.warning(
+            "the shared table answers again, after %.1f s",
+            failed_s,
+            extra=about("table.answers", failed_s=round(failed_s, 1)),
         )

@@ -36,6 +36,11 @@ def trusted_until(renewal_began_at: float, lease_ms: int) -> float:
     return renewal_began_at + lease_ms / 1000 - TRUST_MARGIN_S
 
 
+def renewal_due(trusted_until: float, lease_ms: int) -> float:
+    """Return when, on ``Clock.boot``, a lease that is trusted until then is to be renewed: a third of it after the last time."""
+    return trusted_until + TRUST_MARGIN_S - lease_ms / 1000 * (1 - 1 / RENEWALS_PER_LEASE)
+
+
 class Retire(NamedTuple):
     """A machine has been silent for its whole lease."""
 
@@ -146,7 +151,8 @@ class Leases:
         mine = [shard for shard in shards if shard.owner == self._me and shard.number not in busy]
         if own.is_leaving:
             return Actions(retire, give=tuple(Give(shard) for shard in mine if shard.number in hands.driven))
-        free = [shard for shard in shards if shard.number not in hands.taking and _is_free(shard, by_id)]
+        held = {*hands.driven, *hands.taking}  # what was read may be older
+        free = [shard for shard in shards if shard.number not in held and _is_free(shard, by_id)]
         owned = self._owned(by_id, shards, hands, now)
         takers = expected_takers(free, owned)
         self._expect({*takers.values()}, by_id, now)
@@ -187,7 +193,7 @@ class Leases:
         owned = {id_: 0 for id_, machine in by_id.items() if self._takes_part(machine, now)}
         for shard in shards:
             is_taking = shard.number in hands.taking and _is_free(shard, by_id)
-            owner = self._me if is_taking else shard.owner
+            owner = self._me if is_taking or shard.number in hands.driven else shard.owner
             if owner in owned:
                 owned[owner] += 1
         return owned
