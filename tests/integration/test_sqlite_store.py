@@ -450,7 +450,7 @@ async def test_writers_take_turns(store):
     ("statement", "index"),
     [
         (schedule_sql.TIMETABLE, "schedule USING INTEGER PRIMARY KEY"),
-        (schedule_sql.FLIPPED, "revision USING INTEGER PRIMARY KEY (rowid>?)"),
+        (schedule_sql.FLIPPED, "schedule USING INDEX schedule_living (name=?)"),
         (schedule_sql.SPECS, "revision USING INTEGER PRIMARY KEY (rowid=?)"),
         (schedule_sql.SINGLE_BETWEEN, "INDEX schedule_single (slot_due>? AND slot_due<?)"),
         (schedule_sql.NEXT_SINGLE, "INDEX schedule_single (slot_due>?)"),

@@ -126,7 +126,7 @@ async def test_a_log_that_cannot_be_made_anew_is_tried_again_at_the_next_commit(
     await store.commit([published(T)], watermark=T)
     path.with_name(f"{path.name}-wal").unlink()
 
-    async def refuse(_path):
+    async def refuse(_path, **_keys):
         raise StoreError("not now")
 
     with monkeypatch.context() as patch:

@@ -80,6 +80,10 @@ class MortalStore:
         self._inner = inner
         self._life = life
 
+    @property
+    def commit_interval_s(self) -> float:
+        return self._inner.commit_interval_s
+
     async def timetable(self) -> AsyncIterator[Sequence[TimetableRow]]:
         async for rows in self._inner.timetable():
             await self._pulse()

@@ -36,6 +36,10 @@ class FaultyStore:
         """Let the methods *names* fail, and no others; without names, none."""
         self.fails = lambda name: name in names
 
+    @property
+    def commit_interval_s(self) -> float:
+        return self.inner.commit_interval_s
+
     def timetable(self) -> AsyncIterator[Sequence[TimetableRow]]:
         return self.inner.timetable()
 

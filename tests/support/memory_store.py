@@ -79,6 +79,8 @@ class _Revision:
 class MemoryStore:
     """The durable memory of a test."""
 
+    commit_interval_s = 0.05
+
     def __init__(self) -> None:
         """Start empty."""
         self._schedules: dict[int, StoredSchedule] = {}

@@ -145,7 +145,12 @@ class Store(Protocol):
     """The durable memory. One writer; every method is atomic, and durable when it returns.
 
     Any method may raise StoreError (StoreBusy and StoreFull are retryable); then nothing of it has happened.
+
+    Attributes: commit_interval_s: for so long outcomes of fires that were published wait for others, to be committed together.
     """
+
+    @property
+    def commit_interval_s(self) -> float: ...
 
     async def open(self) -> Opened:
         """Open or create the store, migrate it, take its lock, and forget the mark of a clean stop.

@@ -1,6 +1,7 @@
 """Outcomes become journal rows, and the watermark follows, in one transaction at a time.
 
-Commits are grouped: the first outcome waits up to 50 ms for others. What could not be committed stays, in order, and is
+Commits are grouped: the first outcome waits up to 50 ms for others, and as long as a store of several machines wants if all of
+them were published. What could not be committed stays, in order, and is
 tried again; a fire counts as settled only when its row is durable.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from cronally.clock import WaitResult
 from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
 from cronally.domain.policy import HOLD_MS, backoff_ms
 from cronally.engine.ports import Outcome, OutcomeClass
@@ -138,6 +140,8 @@ class Settler:
         self.committing = asyncio.Lock()
         """Held during a commit, and by whoever must not see half of one: the rows, and not yet what follows from them."""
         self._arrived = asyncio.Event()
+        self._pressing = asyncio.Event()
+        """Set when something waits that is to be on record soon: not published, or a great many."""
         self._oldest_uncommitted: float | None = None
         self.last_error: StoreError | None = None
 
@@ -147,7 +151,11 @@ class Settler:
         for entry in entries:
             if failing or entry.state is not _PUBLISHED:
                 self._note_error(entry)
+                if entry.state is not _PUBLISHED:
+                    self._pressing.set()
         self._queue.extend(entries)
+        if len(self._queue) >= _MOST_TOGETHER:
+            self._pressing.set()
         self._hooks.settled(entries)
         if self._queue and self._oldest_uncommitted is None:
             self._oldest_uncommitted = self._clock.mono()
@@ -169,13 +177,23 @@ class Settler:
         """Commit what arrives, for ever."""
         while True:
             await self._arrived.wait()
-            await self._clock.sleep(GROUP_COMMIT_S)
+            await self._others()
             self._arrived.clear()
             while self._queue:
                 try:
                     await self.flush()
                 except StoreError:
                     await self._clock.sleep(RETRY_COMMIT_S)
+
+    async def _others(self) -> None:
+        """Wait for what shall be committed together with what waits already."""
+        await self._clock.sleep(GROUP_COMMIT_S)
+        until_s = self._clock.mono() + self._store.commit_interval_s - GROUP_COMMIT_S
+        while not self._pressing.is_set() and (left_s := until_s - self._clock.mono()) > 0.001:
+            until = UtcMs(self._clock.wall() + round(left_s * 1000))
+            if await self._clock.wait(until, self._pressing) is WaitResult.WOKEN:
+                await self._clock.sleep(GROUP_COMMIT_S)
+                return
 
     async def flush(self) -> None:
         """Commit all that has been added. Errors: StoreError; then it stays queued, as it does when cancelled.
@@ -186,6 +204,7 @@ class Settler:
         async with self.committing:
             if not self._queue:
                 return
+            self._pressing.clear()
             entries, self._queue = self._queue, []
             errors, self._errors = self._errors, {}
             newer, self._newer = self._newer, []

@@ -57,10 +57,18 @@ class Database:
     """
 
     def __init__(
-        self, path: str, lock: Lock, connections: list[_Connection], *, was_clean: bool, kept: str | None
+        self,
+        path: str,
+        lock: Lock,
+        connections: list[_Connection],
+        *,
+        was_clean: bool,
+        kept: str | None,
+        is_durable: bool,
     ) -> None:
         """Take what ``open`` has opened."""
         self.path = path
+        self._is_durable = is_durable
         self.was_clean = was_clean
         self.kept = kept
         self._lock = lock
@@ -68,8 +76,10 @@ class Database:
         self._take(connections)
 
     @classmethod
-    async def open(cls, path: str) -> Database:
+    async def open(cls, path: str, *, is_durable: bool = True) -> Database:
         """Open or create the file, take its lock, check it if need be, and bring its schema up to date.
+
+        is_durable: what was written is on the disk when it is committed; else a machine that stops may lose the file.
 
         Errors: StoreLocked, StoreCorrupt, SchemaMismatch, StoreError.
         """
@@ -78,21 +88,25 @@ class Database:
         try:
             kept = finish_restore(path)
             _create(path)
-            connections, was_clean = await _connect(path)
+            connections, was_clean = await _connect(path, is_durable=is_durable)
         except BaseException:
             lock.release()
             raise
-        return cls(path, lock, connections, was_clean=was_clean, kept=kept)
+        return cls(path, lock, connections, was_clean=was_clean, kept=kept, is_durable=is_durable)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, beside: str | None = None) -> AsyncIterator[Connection]:
         """Give the writer to the caller; commit at the end, or take everything back if anything is raised.
+
+        beside: another store's file, whose tables are then those of the schema ``beside``.
 
         If the task is cancelled in here, the statement that runs goes on to its end in its thread; the rollback stands
         in line behind it, and before whatever the next transaction does.
         """
         async with self._turn:
             await self._mend()
+            if beside is not None:
+                await self._writer.rows("ATTACH ? AS beside", (beside,))
             try:
                 await self._writer.rows("BEGIN IMMEDIATE")
                 yield self._writer
@@ -100,6 +114,20 @@ class Database:
             except BaseException:
                 await self._writer.rollback()
                 raise
+            finally:
+                if beside is not None:
+                    await self._writer.rows("DETACH beside")
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[Connection]:
+        """Give the caller a connection of its own, for which the store stays as it is now; others go on writing."""
+        connection = await _Connection.open(self.path)
+        try:
+            await connection.rows("BEGIN")
+            await connection.rows("SELECT count(*) FROM meta")  # the first read decides what all of them see
+            yield connection
+        finally:
+            await connection.close()
 
     async def write(self, statements: Sequence[tuple[str, Parameters]]) -> list[int]:
         """Run *statements* in one transaction and in one trip to the writer's thread: all of them or none. Return how many rows each has changed.
@@ -144,7 +172,7 @@ class Database:
                 "and restore a backup"
             )
         await _close(self._connections)
-        connections, _ = await _connect(self.path)
+        connections, _ = await _connect(self.path, is_durable=self._is_durable)
         self._take(connections)
 
 
@@ -209,14 +237,14 @@ class _Connection:
             await self._connection.close()
 
 
-async def _connect(path: str) -> tuple[list[_Connection], bool]:
+async def _connect(path: str, *, is_durable: bool) -> tuple[list[_Connection], bool]:
     """Return the three connections to the file, which is admitted, and whether it was closed in order."""
     connections: list[_Connection] = []
     try:
         for _ in range(3):
             connections.append(await _Connection.open(path))  # noqa: PERF401 - those that are open get closed
         writer, *readers = connections
-        was_clean = await _admit(path, writer)
+        was_clean = await _admit(path, writer, is_durable=is_durable)
         for reader in readers:
             await reader.rows("PRAGMA query_only = ON")
             await reader.rows("SELECT count(*) FROM meta")  # opens the log, which is there from then on
@@ -244,7 +272,7 @@ def _files(path: str) -> list[tuple[int, int] | None]:
     return found
 
 
-async def _admit(path: str, writer: _Connection) -> bool:
+async def _admit(path: str, writer: _Connection, *, is_durable: bool) -> bool:
     """Make sure that the file is ours and sound, and bring it up to date. Return whether it was closed in order."""
     [[application_id]] = await writer.rows("PRAGMA application_id")
     [[version]] = await writer.rows("PRAGMA user_version")
@@ -262,7 +290,7 @@ async def _admit(path: str, writer: _Connection) -> bool:
             f"{path} cannot have a write-ahead log (SQLite stays in mode {mode!r}); "
             "put the store on a local disk, not on a network share"
         )
-    await writer.rows("PRAGMA synchronous = FULL")
+    await writer.rows(f"PRAGMA synchronous = {'FULL' if is_durable else 'OFF'}")
     await writer.rows(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     await writer.rows(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     await writer.rows(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")

@@ -41,7 +41,7 @@ _DOCUMENT: Final = "(SELECT document FROM revision WHERE revision.id = revision_
 # --- schedules --------------------------------------------------------------------------------------------------
 
 _NO_MESSAGE: Final = ", ".join(f"'$.{key}'" for key in MESSAGE_KEYS)
-_RULE: Final = f"json_remove(document, {_NO_MESSAGE})"
+_RULE: Final = f"json_remove(revision.document, {_NO_MESSAGE})"
 
 
 def _timetable(source: str, order: str) -> str:
@@ -75,11 +75,20 @@ TIMETABLE: Final = _timetable(
 
 FLIPPED: Final = _timetable(
     """
-    revision CROSS JOIN schedule ON schedule.id = schedule_id AND schedule.revision_id = revision.id
-    WHERE revision.id > ?
+    staging CROSS JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL
+    CROSS JOIN revision ON revision.id = schedule.revision_id WHERE staging.name > ?
     """,
-    "revision.id",
+    "staging.name",
 )
+
+TIMETABLE_OF: Final = _timetable(
+    """
+    schedule CROSS JOIN revision ON revision.id = schedule.revision_id
+    WHERE removed_at IS NULL AND schedule.id > ? AND schedule.id % 64 IN (SELECT value FROM json_each(?))
+    """,
+    "schedule.id",
+)
+"""Of some shards of a shared store; their numbers are the second value, as JSON."""
 
 # Of up to some hundred revisions; what they hold has neither tabs nor line ends (JSON escapes them). As text to be split
 # this takes a third of the time of JSON in JSON.
@@ -220,13 +229,13 @@ CURRENT: Final = """
 HOLDER: Final = "SELECT id FROM schedule WHERE name = ? AND removed_at IS NULL"
 
 INSERT_SCHEDULE: Final = """
-    INSERT INTO schedule (name, revision_id, effective_from, created_at, changed_at, owner)
-    VALUES (?1, 0, ?2, ?2, ?2, '') RETURNING id
+    INSERT INTO schedule (id, name, revision_id, effective_from, created_at, changed_at, owner)
+    VALUES (?1, ?2, 0, ?3, ?3, ?3, '') RETURNING id
 """
 
 INSERT_REVISION: Final = """
-    INSERT INTO revision (schedule_id, number, name, fifo_group, made_at, made_by, action, size, document, detail)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id
+    INSERT INTO revision (id, schedule_id, number, name, fifo_group, made_at, made_by, action, size, document, detail)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id
 """
 
 INSERT_ORDERS: Final = """
@@ -336,14 +345,20 @@ def staged_slices(rows: Sequence[StagedRow]) -> Iterator[tuple[int, str]]:
 STAGED_CHANGES: Final = _slice(
     "name, id, revision_id, (SELECT document FROM staging WHERE staging.name = part.name)",
     """
-    SELECT staging.name AS name, schedule.id AS id, revision_id, staging.size
+    SELECT staging.name AS name, schedule.id AS id, schedule.revision_id AS revision_id, staging.size
     FROM staging
     LEFT JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL
-    LEFT JOIN revision ON revision.id = revision_id
+    LEFT JOIN revision ON revision.id = schedule.revision_id
     WHERE staging.name > ? AND (revision.size IS NOT staging.size OR revision.document <> staging.document)
     """,
     "name",
 )
+
+CHOOSE_IDS: Final = """
+    UPDATE staging SET schedule_id = chosen.value ->> 1, revision_id = chosen.value ->> 2
+    FROM json_each(?) AS chosen WHERE name = chosen.value ->> 0
+"""
+"""Note the ids that staged lines shall get: of (name, id of a schedule, id of a revision)."""
 
 UNSTAGE: Final = "DELETE FROM staging WHERE name IN (SELECT value FROM json_each(?))"
 
@@ -381,13 +396,11 @@ REMOVE_MANY: Final = (
     f"UPDATE schedule SET removed_at = :at, effective_from = :at, changed_at = :at WHERE id IN {_IDS}",
 )
 
-LAST_REVISION: Final = "SELECT coalesce(max(id), 0) FROM revision"
-
 _TAKEN_OVER: Final = """
-    SELECT schedule.id AS id, revision_id, owner
+    SELECT schedule.id AS id, schedule.revision_id AS revision_id, schedule.name AS name, owner
     FROM staging
     JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL AND owner <> :owner
-    JOIN revision ON revision.id = revision_id AND revision.size = staging.size AND revision.document = staging.document
+    JOIN revision ON revision.id = schedule.revision_id AND revision.size = staging.size AND revision.document = staging.document
 """
 
 FLIP: Final = (
@@ -399,31 +412,30 @@ FLIP: Final = (
     f"UPDATE schedule SET owner = :owner WHERE id IN (SELECT id FROM ({_TAKEN_OVER}))",
     """
     DELETE FROM staging WHERE EXISTS (
-        SELECT 1 FROM schedule JOIN revision ON revision.id = revision_id
+        SELECT 1 FROM schedule JOIN revision ON revision.id = schedule.revision_id
         WHERE schedule.name = staging.name AND removed_at IS NULL
         AND revision.size = staging.size AND revision.document = staging.document
     )
     """,
     """
-    INSERT INTO schedule (name, revision_id, effective_from, created_at, changed_at, owner)
-    SELECT name, 0, :at, :at, :at, :owner FROM staging
+    INSERT INTO schedule (id, name, revision_id, effective_from, created_at, changed_at, owner)
+    SELECT schedule_id, name, 0, :at, :at, :at, :owner FROM staging
     WHERE NOT EXISTS (SELECT 1 FROM schedule WHERE schedule.name = staging.name AND removed_at IS NULL)
     ORDER BY name
     """,
     f"""
-    INSERT INTO revision (schedule_id, number, name, fifo_group, made_at, made_by, action, size, document, detail)
-    SELECT schedule.id, coalesce(old.number, 0) + 1, staging.name, staging.fifo_group, :at, :by, 'apply',
+    INSERT INTO revision (id, schedule_id, number, name, fifo_group, made_at, made_by, action, size, document, detail)
+    SELECT staging.revision_id, schedule.id, coalesce(old.number, 0) + 1, staging.name, staging.fifo_group, :at, :by, 'apply',
         staging.size, staging.document, CASE owner WHEN :owner THEN json_object('owner', :owner) ELSE {_OWNERS} END
     FROM staging JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL
     LEFT JOIN revision AS old ON old.id = schedule.revision_id
     ORDER BY staging.name
     """,
     """
-    UPDATE schedule SET revision_id = new.id, effective_from = :at, changed_at = :at, owner = :owner,
+    UPDATE schedule SET
+        revision_id = (SELECT id FROM revision WHERE schedule_id = schedule.id ORDER BY number DESC LIMIT 1), effective_from = :at, changed_at = :at, owner = :owner,
         slot_time = staging.slot_time, slot_due = staging.slot_due
-    FROM revision AS new JOIN staging ON staging.name = new.name
-    WHERE new.id > :last_revision AND schedule.id = new.schedule_id
+    FROM staging WHERE schedule.name = staging.name AND removed_at IS NULL
     """,
-    CLEAR_STAGING,
 )
-"""The statements that make the staging area the truth, in order."""
+"""The statements that make the staging area the truth, in order; what is left in it has changed."""

@@ -196,5 +196,19 @@ _SIXTH = (
     "CREATE INDEX action_schedule ON action (schedule_id, done_at)",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH)
+_SEVENTH = (
+    # The ids that a shared store has chosen for a staged line's schedule and revision; NULL where SQLite chooses them.
+    "ALTER TABLE staging ADD COLUMN schedule_id INTEGER",
+    "ALTER TABLE staging ADD COLUMN revision_id INTEGER",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    _FIRST,
+    _SECOND,
+    _THIRD,
+    _FOURTH,
+    _FIFTH,
+    _SIXTH,
+    _SEVENTH,
+)
 """The statements of each version, from 1. The version of the schema is how many there are."""

@@ -53,9 +53,21 @@ if TYPE_CHECKING:
     )
     from cronally.store.database import Connection
 
+GROUP_COMMIT_S: Final = 0.05  # what outcomes wait for others: a commit takes the disk some milliseconds
+
 _MOST_ROWS = schedule_sql.MOST_ROWS
 _MOST_SPECS = 500  # one takes 2 µs to build
 _MOST_AUDIT_SCANS: Final = 10  # statements that one page of the audit log takes
+
+
+class ChosenIds(NamedTuple):
+    """The ids that a change gives. None: SQLite counts."""
+
+    schedule_id: int | None = None
+    revision_id: int | None = None
+
+
+CHOSEN_BY_SQLITE: Final = ChosenIds()
 
 
 class SqliteStore(SqliteJournal):
@@ -64,14 +76,17 @@ class SqliteStore(SqliteJournal):
     One daemon at a time: ``PATH.lock`` is held while the store is open. Removed schedules keep their journal.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the file; ``open`` creates it."""
+    commit_interval_s = GROUP_COMMIT_S
+
+    def __init__(self, path: str | os.PathLike[str], *, is_durable: bool = True) -> None:
+        """Name the file; ``open`` creates it. is_durable: a commit returns when it is on the disk."""
         super().__init__(os.fspath(path))
+        self._is_durable = is_durable
         self._is_backing_up = False
         self._backup_stop = threading.Event()
 
     async def open(self) -> Opened:
-        database = await Database.open(self._path)
+        database = await Database.open(self._path, is_durable=self._is_durable)
         try:
             async with database.transaction() as writer:
                 meta = dict(await writer.rows("SELECT key, value FROM meta"))
@@ -212,24 +227,30 @@ class SqliteStore(SqliteJournal):
                 found[revision_id] = from_canonical(name, document)
             after = rows[-1][0]
 
-    async def change(self, change: ScheduleChange) -> Revised:
+    async def change(self, change: ScheduleChange, *, ids: ChosenIds = CHOSEN_BY_SQLITE) -> Revised:
+        """Make *change*, as ``engine.ports.Store`` promises it. ids: those that a new schedule and a new revision get."""
         async with self._database.transaction() as writer:
             if change.id is None:
                 assert change.new_spec is not None
-                await _refuse_taken(writer, change.new_spec.name, None)
-                [[id_]] = await writer.rows(schedule_sql.INSERT_SCHEDULE, (change.new_spec.name, change.at))
+                name = change.new_spec.name
+                await self._refuse_taken(writer, name, None)
+                [[id_]] = await writer.rows(schedule_sql.INSERT_SCHEDULE, (ids.schedule_id, name, change.at))
                 old = _Current(change.new_spec.name, 0, 0, None, None)
             else:
                 id_ = change.id
                 old = await _current(writer, change)
             number, revision_id = old.number, old.revision_id
             detail = schedule_sql.detail_text(change_detail(change, old.pause, old.owner))
+            spec = change.new_spec
+            if spec is not None and spec.name != old.name and not change.is_removal:
+                await self._refuse_taken(writer, spec.name, id_)
+                await writer.rows(schedule_sql.REMEMBER_NAME, (old.name, id_))
             if change.is_removal:
                 await writer.rows(schedule_sql.REMOVE, (change.at, id_))
                 await writer.rows(schedule_sql.REMEMBER_NAME, (old.name, id_))
             elif change.new_spec is not None:
                 number += 1
-                revision_id = await _revise(writer, change, id_, number, old_name=old.name, detail=detail)
+                revision_id = await _revise(writer, change, id_, number, ids.revision_id, detail=detail)
             if change.is_removal or change.new_spec is None:
                 await writer.rows(
                     schedule_sql.INSERT_ACTION,
@@ -239,6 +260,11 @@ class SqliteStore(SqliteJournal):
             dropped = await _settle_change(writer, change, id_, revision_id)
             [[pending]] = await writer.rows(schedule_sql.COUNT_PENDING, (id_,))
         return Revised(id_, number, revision_id, pending, dropped)
+
+    async def _refuse_taken(self, writer: Connection, name: str, own_id: int | None) -> None:
+        holder = await writer.rows(schedule_sql.HOLDER, (name,))
+        if holder and holder != [(own_id,)]:
+            raise Conflict(f"there is a schedule named {name!r} already")
 
     async def audit(self, wanted: AuditFilter) -> AuditPage:
         lister = self._database.lister
@@ -360,10 +386,14 @@ class SqliteStore(SqliteJournal):
         owner: str,
         unsettled: Sequence[JournalEntry],
         removed: Sequence[int] = (),
+        ids: Mapping[str, ChosenIds] | None = None,
     ) -> list[TimetableRow]:
+        """Make the staged changes, as ``engine.ports.Store`` promises it. ids: those that new schedules and new revisions get, by name."""
         async with self._database.transaction() as writer:
-            [[last]] = await writer.rows(schedule_sql.LAST_REVISION)
-            values = {"at": at, "by": by, "owner": owner, "last_revision": last}
+            if ids is not None:
+                chosen = json.dumps([(name, *of_name) for name, of_name in ids.items()])
+                await writer.rows(schedule_sql.CHOOSE_IDS, (chosen,))
+            values = {"at": at, "by": by, "owner": owner}
             for statement in schedule_sql.FLIP:
                 await writer.rows(statement, values)
             for statement in schedule_sql.REMOVE_MANY if removed else ():
@@ -372,19 +402,15 @@ class SqliteStore(SqliteJournal):
                 )
             await write_entries(writer, unsettled)
             found: list[TimetableRow] = []
-            while rows := await writer.json(schedule_sql.FLIPPED, (last, _MOST_ROWS)):
+            while rows := await writer.json(
+                schedule_sql.FLIPPED, (found[-1].name if found else "", _MOST_ROWS)
+            ):
                 found += [TimetableRow(*row) for row in rows]
-                last = found[-1].revision_id
+            await writer.rows(schedule_sql.CLEAR_STAGING)
         return found
 
 
 # --- parts of a transaction -------------------------------------------------------------------------------------
-
-
-async def _refuse_taken(writer: Connection, name: str, own_id: int | None) -> None:
-    holder = await writer.rows(schedule_sql.HOLDER, (name,))
-    if holder and holder != [(own_id,)]:
-        raise Conflict(f"there is a schedule named {name!r} already")
 
 
 class _Current(NamedTuple):
@@ -411,20 +437,23 @@ async def _current(writer: Connection, change: ScheduleChange) -> _Current:
 
 
 async def _revise(
-    writer: Connection, change: ScheduleChange, id_: int, number: int, *, old_name: str, detail: str | None
+    writer: Connection,
+    change: ScheduleChange,
+    id_: int,
+    number: int,
+    revision_id: int | None,
+    *,
+    detail: str | None,
 ) -> int:
-    """Give the schedule a new revision; return its id."""
+    """Give the schedule a new revision, with *revision_id* if it is chosen; return its id."""
     spec = change.new_spec
     assert spec is not None
-    if spec.name != old_name:
-        await _refuse_taken(writer, spec.name, id_)
-        await writer.rows(schedule_sql.REMEMBER_NAME, (old_name, id_))
     document = canonical_document(spec)
     group = schedule_sql.group_text(spec)
     made = (change.at, change.by, change.action)
     [[revision_id]] = await writer.rows(
         schedule_sql.INSERT_REVISION,
-        (id_, number, spec.name, group, *made, len(document.encode()), document, detail),
+        (revision_id, id_, number, spec.name, group, *made, len(document.encode()), document, detail),
     )
     slot = single_slot(spec) or (None, None)
     await writer.rows(schedule_sql.REVISE, (spec.name, revision_id, *slot, id_))

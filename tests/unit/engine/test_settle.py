@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from cronally.domain.model import Fire, State
@@ -124,3 +126,58 @@ def test_a_published_row_says_when_it_left_and_how_late():
     assert published_entry(again) == entry._replace(asked_at=DUE + 9)
     early = Outcome(fire, OutcomeClass.PUBLISHED, DUE * 1000 - 5, DUE)
     assert published_entry(early).lateness_us == 0
+
+
+class Patient(Store):
+    """A store of several machines: each commit costs."""
+
+    commit_interval_s = 2.5
+
+
+@pytest.fixture
+async def patient(clock):
+    """Return a settler that runs, and its store."""
+    store = Patient()
+    settler = Settler(Core(), store, clock, Hooks(), on_committed=lambda: None)
+    running = asyncio.create_task(settler.run())
+    yield settler, store
+    running.cancel()
+
+
+def sent(number, state=State.PUBLISHED):
+    fire = Fire(number, number, DUE, DUE)
+    entry = published_entry(Outcome(fire, OutcomeClass.PUBLISHED, DUE * 1000, DUE))
+    return entry._replace(state=state)
+
+
+async def test_what_was_published_waits_for_the_interval_of_its_store(clock, patient):
+    settler, store = patient
+    settler.add([sent(1)])
+    await clock.advance(2.4)
+    settler.add([sent(2)])
+    assert store.commits == []
+    await clock.advance(0.2)
+    [(entries, _, _)] = store.commits
+    assert [entry.schedule_id for entry in entries] == [1, 2]
+    settler.add([sent(3)])
+    await clock.advance(2.4)
+    assert len(store.commits) == 1
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.REJECTED, State.SKIPPED, State.EXPIRED])
+async def test_anything_else_takes_what_waits_with_it_at_once(clock, patient, state):
+    settler, store = patient
+    settler.add([sent(1)])
+    await clock.advance(1)
+    settler.add([sent(2, state)])
+    await clock.advance(0.06)
+    [(entries, _, _)] = store.commits
+    assert [entry.schedule_id for entry in entries] == [1, 2]
+
+
+async def test_a_great_many_do_not_wait(clock, patient):
+    settler, store = patient
+    for number in range(1, 5_001):
+        settler.add([sent(number)])
+    await clock.advance(0.11)
+    assert [len(entries) for entries, _, _ in store.commits] == [5_000]
