@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cronally.engine.applying import ApplyResult, Difference, ScheduleState
     from cronally.engine.copies import Contents
     from cronally.engine.forecast import Forecast
+    from cronally.engine.membership import MachineState, Sharing
     from cronally.engine.orders import Backfilled, Retried
     from cronally.engine.records import AuditRow, JournalRow, StoredSchedule, TopicUse
     from cronally.engine.views import Overview, Refusing, ScheduleView, Status
@@ -181,7 +182,31 @@ def status_answer(status: Status) -> wire.Status:
         store_warning=status.store_warning,
         refusing=[_refusing(one) for one in status.refusing],
         refusing_count=status.refusing_count,
+        **({} if status.sharing is None else _sharing(status.sharing)),
     )
+
+
+def _sharing(sharing: Sharing) -> dict[str, Any]:
+    return {
+        "machines": [_machine(one) for one in sharing.machines],
+        "free_shards": sharing.free,
+        "trusted_for_ms": round(sharing.trusted_for_s * 1000),
+        "table_error": sharing.error,
+    }
+
+
+def _machine(machine: MachineState) -> dict[str, Any]:
+    return {
+        "id": machine.id,
+        "host": machine.host,
+        "is_self": machine.is_self,
+        "state": "gone" if machine.is_retired else "leaving" if machine.is_leaving else "alive",
+        "shards": len(machine.shards),
+        "heartbeat_age_ms": round(machine.heartbeat_age_s * 1000),
+        "lease_ms": machine.lease_ms,
+        "lag_ms": machine.lag_ms,
+        "started_at": format_utc(machine.started_at),
+    }
 
 
 def overview_answer(overview: Overview) -> wire.Overview:

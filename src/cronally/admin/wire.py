@@ -355,6 +355,10 @@ class Status:
     place where the store lies, or None.
     refusing: ``{"topic", "since", "error", "pending", "next_probe"}`` for each topic for which SNS refuses everything, the
     longest first, the first 20 of refusing_count.
+    machines: of a store that several machines share, ``{"id", "host", "is_self", "state", "shards", "heartbeat_age_ms", "lease_ms",
+    "lag_ms", "started_at"}`` for each; state is ``alive``, ``leaving`` or ``gone``, shards how many it drives, lag_ms how far the oldest
+    watermark of those is behind. free_shards: how many nobody drives now. trusted_for_ms: for how long this machine may send if it
+    cannot renew its lease. All null for a store of one machine, as is table_error, what the table says while it does not answer.
     """
 
     version: str
@@ -383,6 +387,10 @@ class Status:
     store_warning: str | None = None
     refusing: list[dict[str, Any]] = field(default_factory=list)
     refusing_count: int = 0
+    machines: list[dict[str, Any]] | None = None
+    free_shards: int | None = None
+    trusted_for_ms: int | None = None
+    table_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

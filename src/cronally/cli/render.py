@@ -275,6 +275,8 @@ def status_text(status: Status) -> str:
     ]
     if status.store_warning:
         lines.append(("", f"WARNING: {printable(status.store_warning)}"))
+    if status.machines is not None:
+        lines += _machine_lines(status)
     if status.stand_in:
         lines.append(("stand-in", f"local SNS and SQS at {status.stand_in}"))
     lines.append(("schedules", counted(status.schedules, paused=status.paused, failing=status.failing)))
@@ -300,6 +302,25 @@ def status_text(status: Status) -> str:
         moved = f"of {change['count']:,} by tzdata {change['new']} (before: {change['old']}): {names}"
         lines.append(("moved fires", printable(moved)))
     return "\n".join(f"{key:<15}{text}".rstrip() for key, text in lines)
+
+
+def _machine_lines(status: Status) -> list[tuple[str, str]]:
+    """Return what is said of the machines that share a store."""
+    assert status.machines is not None
+    lines = []
+    for number, machine in enumerate(status.machines):
+        lag = "" if machine["lag_ms"] is None else f", settled to {span_text(machine['lag_ms'] / 1000)} ago"
+        age = f"heard of {span_text(machine['heartbeat_age_ms'] / 1000)} ago"
+        state = "" if machine["state"] == "alive" else f", {machine['state'].upper()}"
+        own = " (this one)" if machine["is_self"] else ""
+        text = f"{printable(machine['host'])}{own}: {machine['shards']} shards, {age}{lag}{state}"
+        lines.append(("" if number else "machines", text))
+    if status.free_shards:
+        lines.append(("", f"{status.free_shards} shards are driven by NOBODY"))
+    if status.table_error:
+        left = span_text(max(0, status.trusted_for_ms or 0) / 1000)
+        lines.append(("", f"WARNING: {printable(status.table_error)}; it goes on firing for {left}"))
+    return lines
 
 
 def counted(schedules: int, **of_them: int) -> str:

@@ -70,7 +70,7 @@ class MachineState(NamedTuple):
     is_retired: bool
 
 
-class Overview(NamedTuple):
+class Sharing(NamedTuple):
     """What this machine knows of the machines and shards.
 
     Fields: machines: by host and id. free: shards that nobody drives now. driven: those that this machine fires. trusted_for_s: for how
@@ -153,7 +153,7 @@ class Membership:
         await self._store.leave()
         self._has_left.set()
 
-    def overview(self) -> Overview:
+    def sharing(self) -> Sharing:
         """Return what is known now."""
         now, wall = self._clock.boot(), self._clock.wall()
         owned: dict[str, list[int]] = {machine.id: [] for machine in self._machines}
@@ -179,13 +179,27 @@ class Membership:
                 )
             )
         living = {machine.id for machine in self._machines if not machine.is_retired}
-        return Overview(
+        return Sharing(
             tuple(states),
             sum(shard.owner not in living for shard in self._shards),
             tuple(sorted(self._driven)),
             self._store.trusted_until - now,
             next((str(error) for error in self._failing.values()), None),
         )
+
+    def owner_of(self, number: int) -> str | None:
+        """Return the machine that drives a shard now; None if nobody is known to, or it is about to change hands."""
+        if number in self._driven:
+            return None if number in self._giving else self._store.machine
+        owner = self._shards[number].owner if self._shards else None
+        living = {machine.id for machine in self._machines if not machine.is_retired}
+        return owner if owner in living and owner != self._store.machine else None
+
+    def watermark_of(self, number: int) -> UtcMs | None:
+        """Return how far a shard is settled, as far as its owner's heartbeat says."""
+        owner = self._shards[number].owner if self._shards else None
+        found = [machine.watermark_of(number) for machine in self._machines if machine.id == owner]
+        return found[0] if found else None
 
     # --- the lease --------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cronally.engine.figures import CredentialsState, QuotaUse
     from cronally.engine.halt import Halt
     from cronally.engine.measures import Measures
+    from cronally.engine.membership import Sharing
     from cronally.engine.ports import Store
     from cronally.engine.records import StoreCounts, TopicUse
     from cronally.engine.zone_watch import ZoneWatch
@@ -51,8 +52,9 @@ class Reporting:
         keep: Keep | None = None,
         quotas: Callable[[], Sequence[QuotaUse]] = tuple,
         credentials: Callable[[], CredentialsState | None] = lambda: None,
+        sharing: Callable[[], Sharing | None] = lambda: None,
     ) -> None:
-        """quotas, credentials: how these are now; without them, there are none."""
+        """quotas, credentials, sharing: how these are now; without them, there are none."""
         self.keep = keep or Keep()
         self._core = core
         self._store = store
@@ -67,6 +69,7 @@ class Reporting:
         self._zone_watch = zone_watch
         self._quotas = quotas
         self._credentials = credentials
+        self._sharing = sharing
         self._started_at = clock.wall()
         self._not_ready_because: str | None = "it is starting"
 
@@ -114,6 +117,7 @@ class Reporting:
             store_warning=self._store_warning,
             refusing=await self._refusing(now),
             refusing_count=len(self._circuits.open),
+            sharing=self._sharing(),
         )
 
     async def overview(self, most: int) -> Overview:

@@ -14,6 +14,7 @@ from cronally.instants import MIN_UTC_MS, UtcMs
 if TYPE_CHECKING:
     from cronally.domain.model import State
     from cronally.domain.spec import PauseWish, ScheduleSpec
+    from cronally.engine.membership import Sharing
     from cronally.engine.records import Label, StoredSchedule
     from cronally.engine.zone_watch import ZoneChange
 
@@ -52,7 +53,7 @@ class Status:
         another version of tzdata moved when the daemon started, or None. pruned_through: entries of slots due at or before
         it may be gone; None if none were pruned. size_bytes: what the store uses. keep: how much of the journal is kept.
         store_warning: what is wrong with the place where the store lies, or None. refusing: the topics for which SNS refuses
-        everything, the first 20 of refusing_count.
+        everything, the first 20 of refusing_count. sharing: the machines that share the store; None if there is only this one.
     """
 
     version: str
@@ -79,6 +80,7 @@ class Status:
     store_warning: str | None = None
     refusing: tuple[Refusing, ...] = ()
     refusing_count: int = 0
+    sharing: Sharing | None = None
 
 
 class Coming(NamedTuple):
