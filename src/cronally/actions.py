@@ -23,6 +23,7 @@ ACTIONS: Final = {
     "daemon.reload_refused": "The settings cannot be read again, and stay as they were. Fields: error.",
     "daemon.reloaded": "The settings have been read again. Fields: changed.",
     "daemon.stand_in": "Messages go to a local stand-in. Fields: url.",
+    "inbox.failed": "What another machine asked for could not be carried out or answered; it is told that nobody answers. Fields: error.",
     "journal.pruned": "Entries of the journal went before their time, because the store is as large as it may be; once an hour. "
     "Fields: entries, through.",
     "lease.lost": "This machine sends nothing any more: others may have taken over, or have. It joins anew when the table answers. Fields: reason.",

@@ -43,15 +43,14 @@ class Errands:
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as tasks:
             while True:
                 try:
-                    asked = await self._inbox.asked()
+                    asked = await self._inbox.asked(but=self._begun)
                 except StoreError:  # who keeps the lease says so
                     await self._clock.sleep(_AWAY_S)
                     continue
                 now_s = self._clock.mono()
                 for one in asked:
-                    if one.id not in self._begun:
-                        self._begun[one.id] = now_s
-                        tasks.create_task(self._answer(one, session))
+                    self._begun[one.id] = now_s
+                    tasks.create_task(self._answer(one, session))
                 for id_ in [id_ for id_, begun_s in self._begun.items() if now_s - begun_s > _SEEN_AGAIN_S]:
                     del self._begun[id_]
                 await self._clock.sleep(_LOOK_EVERY_S)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+_T = TypeVar("_T")
 
 FORWARDED_BY: Final = "Cronally-Forwarded-By"
 """The header in which a daemon tells itself who has asked, at which other machine."""
@@ -35,8 +37,7 @@ class Parcel(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> Parcel:
         """Errors: ValueError if another version has written it."""
-        head, body = _unpack(data)
-        return cls(body=body, **head)  # type: ignore[arg-type]  # what pack wrote
+        return _unpack(cls, data)
 
 
 class Reply(NamedTuple):
@@ -54,17 +55,16 @@ class Reply(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> Reply:
         """Errors: ValueError if another version has written it."""
-        head, body = _unpack(data)
-        return cls(body=body, **head)  # type: ignore[arg-type]  # what pack wrote
+        return _unpack(cls, data)
 
 
 def _pack(head: Mapping[str, object], body: bytes) -> bytes:
     return zlib.compress(json.dumps(head).encode() + b"\n" + body)
 
 
-def _unpack(data: bytes) -> tuple[dict[str, object], bytes]:
+def _unpack(kind: Callable[..., _T], data: bytes) -> _T:
     try:
         head, _, body = zlib.decompress(data).partition(b"\n")
-        return json.loads(head), body
+        return kind(body=body, **json.loads(head))
     except (zlib.error, ValueError, TypeError) as exc:
         raise ValueError("another machine has written it in a way that this version does not know") from exc

@@ -37,10 +37,13 @@ _APPLIED_WITHIN_S: Final = 300.0  # a hundred thousand lines
 
 
 class Owners(Protocol):
-    """Who drives what, as far as this machine knows. machine: its own id."""
+    """Who drives what, as far as this machine knows. machine: its own id. host: what people call it."""
 
     @property
     def machine(self) -> str: ...
+
+    @property
+    def host(self) -> str: ...
 
     def owner_of(self, shard: int) -> str | None:
         """Return the machine that drives a shard; None while nobody is known to."""
@@ -140,6 +143,7 @@ class Routing:
     async def _ask(self, owner: str, parcel: Parcel) -> Reply | None:
         """Return the answer of *owner*; None if it does not drive the shard any more and has done nothing."""
         timeout_s = _APPLIED_WITHIN_S if parcel.target.startswith("/v1/apply") else _ANSWERED_WITHIN_S
+        parcel = parcel._replace(by=f"{parcel.by} on {self._owners.host}")
         reply = Reply.unpack(await self._inbox.ask(owner, parcel.pack(), timeout_s=timeout_s))
         if reply.is_elsewhere:
             return None

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
 
     from cronally.domain.batching import Batch
     from cronally.domain.model import Fire, FireKey, JournalEntry, Kind
@@ -552,8 +552,8 @@ class Inbox(Protocol):
         """Return what *machine* answers to *request*. Errors: NotReady if it does not answer; whether it did it is not known then."""
         ...
 
-    async def asked(self) -> list[Asked]:
-        """Return what this machine is asked and has not answered, the oldest first."""
+    async def asked(self, but: Container[str] = ()) -> list[Asked]:
+        """Return what this machine is asked and has not answered, the oldest first; not those with the ids *but*."""
         ...
 
     async def answer(self, asked: Asked, reply: bytes) -> None:

@@ -411,7 +411,8 @@ class TakenIn(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What another machine asks. id: of the request, for its answer."""
+    """What another machine asks. id: of the request, for its answer. parts: of how many its record consists; the inbox knows."""
 
     id: str
     request: bytes
+    parts: int = 0

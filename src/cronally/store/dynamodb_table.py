@@ -1,0 +1,403 @@
+"""One DynamoDB table: its calls, and what AWS's errors about them mean.
+
+1. The only file of the store that knows aiobotocore. What leaves it is plain values and StoreErrors.
+2. An item is a dict; ``pk`` and ``sk`` are its key. A call is tried once; whoever calls knows what a lost answer means for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+
+from cronally.errors import StoreBusy, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+
+    from cronally.clock import Clock
+
+T = TypeVar("T")
+Item = dict[str, Any]
+Key = tuple[str, str]
+
+MOST_ITEM_BYTES: Final = 390_000  # of one value; DynamoDB takes items of 400 KB, names and keys included
+CALL_TIMEOUT_S: Final = 2.0  # a call takes some milliseconds; in a lease of 8 s three may be lost
+_MOST_BATCH: Final = 25  # BatchWriteItem
+_READ_ATTEMPTS: Final = 4
+_PAUSE_S: Final = 0.05
+_CREATE_TIMEOUT_S: Final = 120.0
+
+_BUSY: Final = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "ThrottlingException",
+        "Throttling",
+        "RequestLimitExceeded",
+        "InternalServerError",
+        "InternalFailure",
+        "ServiceUnavailable",
+        "TransactionConflictException",
+        "LimitExceededException",
+        "ResourceInUseException",
+    }
+)
+_DENIED: Final = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation"})
+_UNSIGNED: Final = frozenset(
+    {
+        "UnrecognizedClientException",
+        "ExpiredTokenException",
+        "ExpiredToken",
+        "InvalidSignatureException",
+        "IncompleteSignatureException",
+        "MissingAuthenticationTokenException",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+    }
+)
+
+
+class Units:
+    """What the calls have consumed. write: units of 1 KB. read: units of 4 KB, half of one if eventually consistent."""
+
+    def __init__(self) -> None:
+        self.write = 0.0
+        self.read = 0.0
+
+
+class DynamodbTable:
+    """The table *name*, called with the client that *client* gives.
+
+    Attributes: name. units: what its calls have consumed so far.
+    """
+
+    def __init__(self, name: str, client: Callable[[], Awaitable[Any]], clock: Clock) -> None:
+        """client: called for each call, so that it may keep one and make it anew."""
+        self.name = name
+        self.units = Units()
+        self._client = client
+        self._clock = clock
+
+    async def create(self) -> bool:
+        """Create the table, paid by request, whose items expire; return whether it is new. Returns when it can be used.
+
+        Errors: StoreError.
+        """
+        try:
+            await self._call(
+                "CreateTable",
+                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+                KeySchema=[
+                    {"AttributeName": "pk", "KeyType": "HASH"},
+                    {"AttributeName": "sk", "KeyType": "RANGE"},
+                ],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        except _AlreadyThere:
+            is_new = False
+        else:
+            is_new = True
+        until_s = self._clock.mono() + _CREATE_TIMEOUT_S
+        while await self._status() != "ACTIVE":
+            if self._clock.mono() > until_s:
+                raise StoreBusy(
+                    f"the DynamoDB table {self.name!r} is not active yet after {_CREATE_TIMEOUT_S:g} s; run it again later"
+                )
+            await self._clock.sleep(_PAUSE_S)
+        if is_new:
+            await self._call(
+                "UpdateTimeToLive", TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"}
+            )
+        return is_new
+
+    async def check(self) -> None:
+        """Make sure that the table is there and is one of ours. Errors: StoreError."""
+        described = await self._described()
+        keys = {key["KeyType"]: key["AttributeName"] for key in described["KeySchema"]}
+        if keys != {"HASH": "pk", "RANGE": "sk"}:
+            raise StoreError(
+                f"the DynamoDB table {self.name!r} is not one of cronally's (its key is {', '.join(keys.values())}); "
+                "name another with --store"
+            )
+
+    async def _status(self) -> str:
+        return str((await self._described())["TableStatus"])
+
+    async def _described(self) -> dict[str, Any]:
+        reply = await self._read("DescribeTable")
+        table: dict[str, Any] = reply["Table"]
+        return table
+
+    async def put(
+        self,
+        item: Mapping[str, Any],
+        *,
+        condition: str | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Write *item* if *condition* holds, and return whether it does. In it ``#name`` is an attribute and ``:name`` one of *values*.
+
+        Errors: StoreBusy: perhaps it was written; StoreError.
+        """
+        return await self._write(
+            "PutItem", condition, values, {"Item": {name: _encoded(value) for name, value in item.items()}}
+        )
+
+    async def update(
+        self,
+        key: Key,
+        changed: Mapping[str, Any],
+        *,
+        removed: Sequence[str] = (),
+        condition: str,
+        values: Mapping[str, Any],
+    ) -> bool:
+        """Set attributes of an item, and take others away, if *condition* holds, as in ``put``."""
+        sets = ", ".join(f"#{name} = :new_{name}" for name in changed)
+        expression = f"SET {sets}" + (
+            f" REMOVE {', '.join(f'#{name}' for name in removed)}" if removed else ""
+        )
+        return await self._write(
+            "UpdateItem",
+            condition,
+            {**values, **{f"new_{name}": value for name, value in changed.items()}},
+            {"Key": _key(key), "UpdateExpression": expression},
+        )
+
+    async def delete(self, key: Key, *, condition: str, values: Mapping[str, Any]) -> bool:
+        """Delete an item if *condition* holds, as in ``put``."""
+        return await self._write("DeleteItem", condition, values, {"Key": _key(key)})
+
+    async def get(self, key: Key) -> Item | None:
+        """Return an item as it is now, or None. Errors: StoreError."""
+        reply = await self._read("GetItem", Key=_key(key), ConsistentRead=True)
+        return _item(reply["Item"]) if "Item" in reply else None
+
+    async def query(
+        self,
+        pk: str,
+        *,
+        first: str = " ",
+        last: str = "~",
+        is_consistent: bool = True,
+        is_reversed: bool = False,
+    ) -> AsyncIterator[list[Item]]:
+        """Yield the items of *pk* with first <= sk <= last, in the order of sk, a megabyte at a time. Errors: StoreError."""
+        more: dict[str, Any] = {}
+        while True:
+            reply = await self._read(
+                "Query",
+                KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
+                ExpressionAttributeValues={
+                    name: _encoded(value) for name, value in ((":pk", pk), (":first", first), (":last", last))
+                },
+                ConsistentRead=is_consistent,
+                ScanIndexForward=not is_reversed,
+                **more,
+            )
+            yield [_item(found) for found in reply["Items"]]
+            if "LastEvaluatedKey" not in reply:
+                return
+            more = {"ExclusiveStartKey": reply["LastEvaluatedKey"]}
+
+    async def all_of(self, pk: str, *, is_consistent: bool = True) -> list[Item]:
+        """Return the items of *pk*, which are few."""
+        return [item async for page in self.query(pk, is_consistent=is_consistent) for item in page]
+
+    async def write_all(self, puts: Sequence[Mapping[str, Any]], *, deletes: Sequence[Key] = ()) -> None:
+        """Write items and delete others, without conditions and in any order. Errors: StoreError, perhaps with some of it done."""
+        asked: list[dict[str, Any]] = [
+            {"PutRequest": {"Item": {name: _encoded(value) for name, value in item.items()}}} for item in puts
+        ]
+        asked += [{"DeleteRequest": {"Key": _key(key)}} for key in deletes]
+        attempts = 0
+        while asked:
+            reply = await self._call("BatchWriteItem", RequestItems={self.name: asked[:_MOST_BATCH]})
+            left = reply.get("UnprocessedItems", {}).get(self.name, [])
+            attempts = attempts + 1 if left else 0
+            if attempts == _READ_ATTEMPTS:
+                raise self._busy("BatchWriteItem", "it takes no more at the moment")
+            asked = left + asked[_MOST_BATCH:]
+            if left:
+                await self._clock.sleep(_PAUSE_S * 2**attempts)
+
+    async def _write(
+        self,
+        operation: str,
+        condition: str | None,
+        values: Mapping[str, Any] | None,
+        parameters: dict[str, Any],
+    ) -> bool:
+        if condition is not None:
+            parameters["ConditionExpression"] = condition
+        texts = f"{condition or ''} {parameters.get('UpdateExpression', '')}"
+        if names := set(re.findall(r"#(\w+)", texts)):
+            parameters["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
+        if values:
+            parameters["ExpressionAttributeValues"] = {
+                f":{name}": _encoded(value) for name, value in values.items()
+            }
+        try:
+            await self._call(operation, **parameters)
+        except _ConditionFailed:
+            return False
+        return True
+
+    async def _read(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """Make a call that changes nothing, a few times if need be."""
+        for attempt in range(_READ_ATTEMPTS - 1):
+            try:
+                return await self._call(operation, **parameters)
+            except StoreBusy:
+                await self._clock.sleep(_PAUSE_S * 2**attempt)
+        return await self._call(operation, **parameters)
+
+    async def _call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        if operation != "BatchWriteItem":
+            parameters["TableName"] = self.name
+        if "Table" not in operation and "TimeToLive" not in operation:
+            parameters["ReturnConsumedCapacity"] = "TOTAL"
+        try:
+            reply = await within(self._clock, CALL_TIMEOUT_S, self._answer(operation, parameters))
+        except ClientError as exc:
+            error = exc.response.get("Error", {})
+            raise self._refusal(operation, str(error.get("Code", "")), str(error.get("Message", ""))) from exc
+        except (NoCredentialsError, NoRegionError) as exc:
+            raise StoreError(f"the DynamoDB table {self.name!r} cannot be used: {_fix(exc)}") from exc
+        except TimeoutError as exc:
+            raise self._busy(operation, f"no answer within {CALL_TIMEOUT_S:g} s") from exc
+        except (BotoCoreError, OSError, ValueError, LookupError, AttributeError, RuntimeError) as exc:
+            # Those after OSError are what botocore makes of an answer that is none of DynamoDB.
+            raise self._busy(operation, " ".join(str(exc).split())[:300] or type(exc).__name__) from exc
+        self._count(operation, reply)
+        return reply
+
+    async def _answer(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        client = await self._client()
+        reply: dict[str, Any] = await getattr(client, _METHODS[operation])(**parameters)
+        return reply
+
+    def _count(self, operation: str, reply: Mapping[str, Any]) -> None:
+        consumed = reply.get("ConsumedCapacity", ())
+        for one in consumed if isinstance(consumed, list) else [consumed] if consumed else []:
+            units = float(one.get("CapacityUnits", 0))
+            if operation in ("Query", "GetItem"):
+                self.units.read += units
+            else:
+                self.units.write += units
+
+    def _busy(self, operation: str, reason: str) -> StoreBusy:
+        return StoreBusy(f"the DynamoDB table {self.name!r} does not answer {operation}: {reason}")
+
+    def _refusal(self, operation: str, code: str, message: str) -> StoreError:
+        said = f"{code}: {message}" if message else code
+        if code == "ConditionalCheckFailedException":
+            return _ConditionFailed(said)
+        if operation == "CreateTable" and code == "ResourceInUseException":
+            return _AlreadyThere(said)
+        if code == "ResourceNotFoundException":
+            return StoreError(
+                f"there is no DynamoDB table {self.name!r} in this account and region; create it with "
+                f"'cronally store create dynamodb:{self.name}', or look at AWS_REGION and AWS_PROFILE"
+            )
+        if code in _DENIED:
+            return StoreError(
+                f"AWS does not allow dynamodb:{operation} on the table {self.name!r} ({message}); "
+                "'cronally doctor' prints the policy that is needed"
+            )
+        if code in _UNSIGNED:
+            return StoreError(
+                f"AWS does not accept the credentials for the DynamoDB table {self.name!r} ({said}); "
+                "'aws sts get-caller-identity' must work for the user that runs cronally"
+            )
+        if code in _BUSY or not code or code.isdigit():
+            return self._busy(operation, said or "it gave no reason")
+        return StoreError(f"the DynamoDB table {self.name!r} refuses {operation}: {said}")
+
+
+class _ConditionFailed(StoreError):  # noqa: N818 - says what was found
+    pass
+
+
+class _AlreadyThere(StoreError):  # noqa: N818 - says what was found
+    pass
+
+
+async def within(clock: Clock, duration_s: float, asked: Coroutine[Any, Any, T]) -> T:
+    """Return what *asked* gives, or cancel it after *duration_s* seconds. Errors: TimeoutError, and those of *asked*."""
+    task = asyncio.ensure_future(asked)
+    timer = asyncio.ensure_future(clock.sleep(duration_s))
+    try:
+        await asyncio.wait((task, timer), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+    finally:
+        timer.cancel()
+        task.cancel()
+
+
+_METHODS: Final = {
+    "BatchWriteItem": "batch_write_item",
+    "CreateTable": "create_table",
+    "DeleteItem": "delete_item",
+    "DescribeTable": "describe_table",
+    "GetItem": "get_item",
+    "PutItem": "put_item",
+    "Query": "query",
+    "UpdateItem": "update_item",
+    "UpdateTimeToLive": "update_time_to_live",
+}
+
+
+def _fix(exc: Exception) -> str:
+    if isinstance(exc, NoRegionError):
+        return "no AWS region is set; set AWS_REGION to the table's"
+    return (
+        "no AWS credentials were found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a "
+        "role whose policy 'cronally doctor' prints"
+    )
+
+
+def _key(key: Key) -> dict[str, Any]:
+    return {"pk": {"S": key[0]}, "sk": {"S": key[1]}}
+
+
+def _encoded(value: Any) -> dict[str, Any]:
+    """Return *value* as DynamoDB's protocol has it."""
+    match value:
+        case None:
+            return {"NULL": True}
+        case bool():
+            return {"BOOL": value}
+        case int():
+            return {"N": str(value)}
+        case str():
+            return {"S": value}
+        case bytes():
+            return {"B": value}
+        case list() | tuple():
+            return {"L": [_encoded(one) for one in value]}
+        case _:
+            raise TypeError(f"{value!r} cannot be in an item")
+
+
+def _item(found: Mapping[str, Any]) -> Item:
+    return {name: _decoded(value) for name, value in found.items()}
+
+
+def _decoded(value: Mapping[str, Any]) -> Any:
+    [(type_, held)] = value.items()
+    match type_:
+        case "NULL":
+            return None
+        case "N":
+            return int(held)
+        case "B":
+            return bytes(held)
+        case "L":
+            return [_decoded(one) for one in held]
+        case _:
+            return held
