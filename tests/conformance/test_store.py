@@ -9,6 +9,7 @@ import pytest
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import Fire, FireKey, Kind, Pause, SkipReason, State
+from cronally.domain.shards import SHARDS
 from cronally.domain.spec import canonical_document, from_document, rule_document
 from cronally.engine.records import (
     AuditFilter,
@@ -887,6 +888,18 @@ async def test_after_a_crash_every_pending_fire_may_be_published(store):
     await store.mark_unclean()
     assert await entries(store) == [entry(revised, T + 1), pending(revised, maybe_published=True)]
     assert [found.fire.maybe_published for found in await store.pending_due(T + DAY_MS)] == [True]
+
+
+async def test_after_a_crash_of_the_machine_that_drove_it_every_pending_fire_of_a_shard_may_be_published(
+    store,
+):
+    ids = [(await store.change(creation(spec(f"job-{number}")))) for number in range(3)]
+    await store.commit([pending(revised) for revised in ids], watermark=None)
+    await store.mark_unclean(ids[1].id % SHARDS)
+    doubted = {
+        found.fire.schedule_id: found.fire.maybe_published for found in await store.pending_due(T + DAY_MS)
+    }
+    assert doubted == {ids[0].id: False, ids[1].id: True, ids[2].id: False}
 
 
 # --- manual fires -----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.model import CatchUp, Fire, FireKey, Kind, SkipReason, State
+from cronally.domain.shards import SHARDS
 from cronally.domain.spec import canonical_document, from_canonical, rule_document
 from cronally.engine.records import (
     OWN_NAME,
@@ -417,9 +418,10 @@ class MemoryStore:
         )
         return [_pending_fire(entry) for entry in members[:limit]]
 
-    async def mark_unclean(self) -> None:
+    async def mark_unclean(self, shard: int | None = None) -> None:
         for entry in [*self._pending.values()]:
-            self._write(entry._replace(maybe_published=True))
+            if shard is None or entry.schedule_id % SHARDS == shard:
+                self._write(entry._replace(maybe_published=True))
 
     async def fire_times(self, schedule_id: int, kind: Kind, first: UtcMs, last: UtcMs) -> set[UtcMs]:
         times = self._times.get((schedule_id, kind), ())

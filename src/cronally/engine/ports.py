@@ -287,8 +287,8 @@ class Store(Protocol):
         """Return the first pending fires of a FIFO group by (due time, fire time, name)."""
         ...
 
-    async def mark_unclean(self) -> None:
-        """After a crash: every pending fire may have been published by the attempt that was open."""
+    async def mark_unclean(self, shard: int | None = None) -> None:
+        """After a crash: every pending fire (of a shard) may have been published by the attempt that was open."""
         ...
 
     async def fire_times(self, schedule_id: int, kind: Kind, first: UtcMs, last: UtcMs) -> set[UtcMs]:

@@ -9,6 +9,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason, State
+from cronally.domain.shards import SHARDS
 from cronally.domain.spec import ScheduleSpec
 from cronally.engine.records import JournalRow, PendingFire
 from cronally.store.base import as_stored
@@ -221,6 +222,8 @@ SUPERSEDE: Final = """
 
 
 MARK_UNCLEAN: Final = "UPDATE journal SET maybe_published = 1 WHERE state = 'pending' AND NOT maybe_published"
+
+MARK_SHARD_UNCLEAN: Final = f"{MARK_UNCLEAN} AND schedule_id % {SHARDS} = ?"
 
 
 # --- reading ----------------------------------------------------------------------------------------------------

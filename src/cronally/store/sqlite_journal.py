@@ -161,9 +161,12 @@ class SqliteJournal:
         rows = await self._database.reader.json(journal_sql.GROUP_PENDING, (f"{topic} {group}", limit))
         return [journal_sql.pending_fire(row) for row in rows]
 
-    async def mark_unclean(self) -> None:
+    async def mark_unclean(self, shard: int | None = None) -> None:
         async with self._database.transaction() as writer:
-            await writer.rows(journal_sql.MARK_UNCLEAN)
+            if shard is None:
+                await writer.rows(journal_sql.MARK_UNCLEAN)
+            else:
+                await writer.rows(journal_sql.MARK_SHARD_UNCLEAN, (shard,))
 
     async def fire_times(self, schedule_id: int, kind: Kind, first: UtcMs, last: UtcMs) -> set[UtcMs]:
         asked = (schedule_id, str(kind), first, last)
