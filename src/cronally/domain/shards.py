@@ -13,7 +13,12 @@ SHARDS: Final = 64
 """How many there are; part of the format of a shared store."""
 
 
+def shard_of_group(topic: str, group: str) -> int:
+    """Return the shard of all schedules of a FIFO topic's message group."""
+    return name_hash(f"{topic} {group}") % SHARDS
+
+
 def shard_of(spec: ScheduleSpec) -> int:
     """Return the shard of a schedule, 0 to 63: by its name's hash, or that of its FIFO topic and group, whose order one machine keeps."""
     group = spec.fifo_group
-    return name_hash(spec.name if group is None else " ".join(group)) % SHARDS
+    return name_hash(spec.name) % SHARDS if group is None else shard_of_group(*group)
