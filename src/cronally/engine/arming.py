@@ -139,7 +139,11 @@ class Arming:
         circuits = self._attempts.circuits
         barred: list[tuple[Entry, UtcMs]] = []
         for fire in fires:
-            entry = compose(specs[fire.revision_id], fire)
+            spec = specs.get(fire.revision_id)
+            if spec is None:  # its shard has left since it was planned, and with it the schedule
+                self._attempts.note_dropped(fire)
+                continue
+            entry = compose(spec, fire)
             due = fire.due_time
             instant = max(now, due)
             if circuits.open and self._is_barred(entry, is_planned=is_planned):

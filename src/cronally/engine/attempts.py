@@ -39,7 +39,7 @@ class Attempts:
     Attributes: circuits, backlog. ready: fires that may go now: the next of a FIFO group, manual ones. retrying: pending
         fires on their way. reopening: FIFO topics whose circuit has closed and whose groups are still shut.
         are_heads_unsent: heads of groups have been settled without having been sent, and that may not be durable.
-        wants_retry: set when there may be something to retry. idle: set when nothing is in flight any more, after ``stop``.
+        wants_retry: set when there may be something to retry. has_answer: set whenever an attempt has come to its end. idle: set when nothing is in flight any more, after ``stop``.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Attempts:
         self.reopening: set[str] = set()
         self.are_heads_unsent = False
         self.wants_retry = asyncio.Event()
+        self.has_answer = asyncio.Event()
         self.idle = asyncio.Event()
 
     def settle_for(self, topic: str, priority: int) -> Settle:
@@ -87,6 +88,7 @@ class Attempts:
             for outcome, row in zip(outcomes, rows, strict=True):
                 self._after(outcome.fire, row)
         self._settler.add(rows)
+        self.has_answer.set()
         self.note_idle()
 
     def _rows_of_failure(

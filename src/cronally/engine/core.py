@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cronally.domain.model import MISSED_AFTER_MS, Fire, FireKey, Kind
 from cronally.domain.policy import clip, next_slot, slot_window
+from cronally.domain.shards import SHARDS
 from cronally.engine.holding import Holding, Phase
 from cronally.engine.member import Member, awakened
 from cronally.engine.takings import Takings
@@ -45,6 +46,7 @@ class Core(Holding):
         self.failing: set[int] = set()
         self._ends: dict[int, UtcMs] = {}
         self._paused: dict[int, Member] = {}
+        self._paused_end = 0  # all ids that were ever paused are smaller
         self._pause_ends: list[tuple[UtcMs, int]] = []
         self._ending: set[int] = set()
         self._changing: dict[int, UtcMs] = {}
@@ -54,6 +56,7 @@ class Core(Holding):
         self._at_planned: set[FireKey] = set()
         self._at_read_after = UtcMs(0)
         self._at_read_for: UtcMs | None = None
+        self._at_settled: dict[int, UtcMs] = {}  # by shard: up to when what was read of it may be settled
 
     # --- membership ---------------------------------------------------------------------------------------------
 
@@ -122,6 +125,72 @@ class Core(Holding):
         fires = [fire for member in members for fire in self._join(member, at)]
         self.let_watermark(token)
         return fires
+
+    # --- shards that come and go --------------------------------------------------------------------------------------
+
+    def take_in(self, members: Iterable[Member], at: UtcMs) -> list[Fire]:
+        """Take in schedules of which every slot due at or before *at* is settled; return the fires to send at once.
+
+        Those of a shard are all taken in as of the same instant, at or before now.
+        """
+        fires = self.take(at)  # then none of them is among those that come yet
+        for member in members:
+            self._at_settled[member.id % SHARDS] = at
+            if self._at_touched is not None:
+                self._at_touched.add(member.id)
+            after = UtcMs(at - member.offset_ms)
+            if member.paused_until is not None and member.paused_until <= at:
+                fires += self._join_awake(member, after)
+            elif member.paused_since is not None or (member.recurrence.at_ms or MAX_UTC_MS) > after:
+                fires += self._join(member, after)
+        return fires
+
+    def _join_awake(self, member: Member, after: UtcMs) -> list[Fire]:
+        """Take in a schedule whose pause has ended, although its record does not say so yet."""
+        self._rest(member)
+        self._ending.add(member.id)
+        awake = awakened(member)
+        if awake.recurrence.at_ms is None:
+            self._seat(awake, taken_through=self.planned_through)
+        elif awake.recurrence.at_ms <= after:
+            return []
+        return self._plan_taken(awake, after)
+
+    def ids_of(self, shard: int) -> list[int]:
+        """Return the schedules of a shard that are in the timetable or at rest."""
+        end = max(self.timetable.end, self._paused_end)
+        return [id_ for id_ in range(shard, end, SHARDS) if id_ in self.timetable or id_ in self._paused]
+
+    def begin_leaving(self, ids: Iterable[int], at: UtcMs) -> list[Fire]:
+        """Withhold schedules whose shard leaves; return the fires of their slots due at or before *at* that nobody holds.
+
+        Until ``end_leaving``, or ``end_change`` if they stay. Of those that sleep no pause has ended.
+        """
+        unsettled: list[Fire] = []
+        for id_ in ids:
+            member = self.member(id_)
+            assert member is not None
+            first, through = self._first_untaken(member), UtcMs(at - member.offset_ms)
+            unsettled += self._untaken_slots(member, first, through)
+            self._changing[id_] = UtcMs(min(through, first - 1))
+        return unsettled
+
+    def end_leaving(self, ids: Iterable[int]) -> None:
+        """Forget schedules that were withheld: they are another machine's."""
+        for id_ in ids:
+            del self._changing[id_]
+            self._forget(id_)
+
+    @property
+    def at_read_through(self) -> UtcMs:
+        """The slots of ``@at`` schedules due up to here were read; later ones are about to be, or will be."""
+        return self._at_read_after if self.is_reading_at else self.at_through
+
+    def is_at_settled(self, fire: Fire) -> bool:
+        """Whether the slot of an ``@at`` schedule was settled before its shard was taken in."""
+        return fire.due_time <= self._at_settled.get(fire.schedule_id % SHARDS, MIN_UTC_MS)
+
+    # --- what changes have in common ----------------------------------------------------------------------------------
 
     def _join(self, member: Member, after: UtcMs) -> list[Fire]:
         """Take in a schedule; return its fires with *after* < slot that are already taken."""
@@ -210,8 +279,7 @@ class Core(Holding):
             entry = self.timetable.entry(member.id)
             return self.takings.first_slot(entry, member.id) or entry.next_fire or MAX_UTC_MS
         if member.recurrence.at_ms is not None:
-            taken_through = self._at_read_after if self.is_reading_at else self.at_through
-            return UtcMs(taken_through - member.offset_ms + 1)
+            return UtcMs(self.at_read_through - member.offset_ms + 1)
         return MAX_UTC_MS
 
     def _untaken_slots(self, member: Member, first: UtcMs, through: UtcMs) -> list[Fire]:
@@ -228,6 +296,7 @@ class Core(Holding):
 
     def _rest(self, member: Member) -> None:
         self._paused[member.id] = member
+        self._paused_end = max(self._paused_end, member.id + 1)
         if member.paused_until is not None:
             heapq.heappush(self._pause_ends, (member.paused_until, member.id))
 
@@ -279,7 +348,7 @@ class Core(Holding):
             for id_ in self._ending
             if self._paused[id_].recurrence.at_ms is not None
             for fire in self._untaken_slots(awakened(self._paused[id_]), MIN_UTC_MS, MAX_UTC_MS)
-            if after < fire.due_time <= through
+            if after < fire.due_time <= through and not self.is_at_settled(fire)
         ]
 
     # --- single instants --------------------------------------------------------------------------------------------
@@ -316,6 +385,7 @@ class Core(Holding):
             for fire in [*read, *self.awake_single_instants(self._at_read_after, self.at_through)]
             if fire.schedule_id not in touched
             and fire.schedule_id not in self._changing
+            and not self.is_at_settled(fire)
             and fire.key not in planned
             and self.hold(fire)
         ]
@@ -413,6 +483,7 @@ class Core(Holding):
         self.relived.restart(taken_through, self.timetable.longest_offset_ms())
         self.planned_through = self.at_through = taken_through
         self.next_at = None
+        self._at_settled.clear()
         return self.timetable.restart_in_slices(taken_through, since)
 
     def coming(self, most: int) -> list[Fire]:

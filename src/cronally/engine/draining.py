@@ -133,13 +133,25 @@ class Draining:
             later = [(last[0], last[1]), *((priority, None) for _, priority in lines if priority < last[0])]
             starts = [*later, *starts]
         for priority, after in starts:
-            async with self._settler.committing:
-                page = await self._store.in_line(circuit.topic, priority, after=after, limit=_MOST_TRIED)
-                for pending in page:
-                    if pending.fire.due_time <= now and self._core.hold(pending.fire, has_row=True):
-                        circuit.probed = (priority, line_place(pending.fire))
-                        return pending.fire
+            found = await self._first_that_may_go(circuit.topic, priority, after, now)
+            if found is not None:
+                circuit.probed = (priority, line_place(found))
+                return found
         return None
+
+    async def _first_that_may_go(
+        self, topic: str, priority: int, after: LinePlace | None, now: UtcMs
+    ) -> Fire | None:
+        while True:
+            async with self._settler.committing:
+                page = await self._store.in_line(topic, priority, after=after, limit=_MOST_TRIED)
+                here = [p.fire for p in page if self._core.here.has(p.fire.schedule_id)]
+                for fire in here:
+                    if fire.due_time <= now and self._core.hold(fire, has_row=True):
+                        return fire
+            if len(page) < _MOST_TRIED or here:
+                return None
+            after = line_place(page[-1].fire)
 
     async def _first_of_group(self, circuit: Circuit) -> Fire | None:
         """Let the group in that comes after the last one; hold and return its head."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.model import JournalEntry, Pause, SkipReason, State
+from cronally.domain.spec import from_canonical
 from cronally.engine import pause_rows
 from cronally.engine.member import Member, member_of, member_of_row
-from cronally.engine.records import OWN_NAME, ScheduleChange
+from cronally.engine.records import OWN_NAME, ScheduleChange, StagedChange
 from cronally.engine.settle import unsent_entry
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import StoreError, UsageError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from cronally.engine.hooks import Hooks
     from cronally.engine.loop import Loop
     from cronally.engine.ports import Store
-    from cronally.engine.records import Owned, Revised, StagedChange, StoredSchedule
+    from cronally.engine.records import Owned, Revised, StoredSchedule
     from cronally.engine.set_back import SetBack
 
 _SLICE = 200  # schedules taken in between two yields to the event loop
@@ -81,6 +82,7 @@ class Edits:
 
     async def _create(self, wanted: Wanted, *, by: str, owner: str | None) -> None:
         async with self._loop.steady():
+            self._core.here.check_new(wanted.spec)
             at = self._clock.wall()
             pause = wanted.pause and Pause(since=at, until=wanted.pause.until, note=wanted.pause.note, by=by)
             token = self._core.hold_watermark(at)
@@ -155,10 +157,13 @@ class Edits:
     async def finish_pauses(self) -> None:
         """Put on record every pause that has ended by now. The caller holds ``lock``. Errors: StoreError."""
         async with self._loop.recovering:
-            await to_its_end(self._end_pauses())
+            await to_its_end(self.end_pauses())
 
-    async def _end_pauses(self) -> UtcMs:
-        """Put on record every pause that has ended; return the instant by which all of them are."""
+    async def end_pauses(self) -> UtcMs:
+        """Put on record every pause that has ended; return the instant by which all of them are.
+
+        The caller holds ``lock``, and recovery waits. Errors: StoreError.
+        """
         while True:
             now = self._clock.wall()
             self._loop.replan(self._core.end_pauses(now))
@@ -201,7 +206,21 @@ class Edits:
         self, changes: Sequence[StagedChange], removed: Sequence[Owned], *, by: str, owner: str
     ) -> None:
         async with self._loop.steady():
+            await self._check_here([*changes, *removed])
             await self._flip_ahead(changes, removed, by=by, owner=owner)
+
+    async def _check_here(self, changes: Sequence[StagedChange | Owned]) -> None:
+        """Errors: NotReady if the shard of one of *changes* is not here."""
+        here = self._core.here
+        if not here.absent:
+            return
+        for number, change in enumerate(changes, start=1):
+            if change.id is not None:
+                here.check(change.id)
+            elif isinstance(change, StagedChange):
+                here.check_new(from_canonical(change.name, change.document))
+            if number % _SLICE == 0:
+                await self._clock.sleep(0)
 
     async def _flip_ahead(
         self, changes: Sequence[StagedChange], removed: Sequence[Owned], *, by: str, owner: str
@@ -321,7 +340,8 @@ class Edits:
                 self._clock.wall() < self._core.relived.through
             ):  # the clock may have been set back since it was read
                 stored = await self._store.schedule(stored.spec.name) or stored
-            at = await self._end_pauses()
+            self._core.here.check(stored.id)
+            at = await self.end_pauses()
             if stored.pause is not None and _is_over(stored.pause, at):  # since it was read
                 stored = replace(stored, pause=None, effective_from=_awake_from(stored))
             return await self._change_at(at, stored, change)

@@ -7,11 +7,13 @@ import random
 from typing import TYPE_CHECKING
 
 from cronally.domain.allowed import AllowedTopics
+from cronally.domain.shards import SHARDS
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES
 from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.core import Core
 from cronally.engine.edits import Edits
 from cronally.engine.gate import Gate
+from cronally.engine.handover import HandOver
 from cronally.engine.hooks import Hooks
 from cronally.engine.loop import Loop
 from cronally.engine.orders import Orders
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Fires what the store holds, through the publisher, by the clock. Attributes: allowed: the topics it may publish to."""
+    """Fires what the store holds, through the publisher, by the clock.
+
+    Attributes: allowed: the topics it may publish to. hand_over: for one of several machines.
+    """
 
     def __init__(
         self,
@@ -43,8 +48,12 @@ class Engine:
         jitter: Callable[[], float] = random.random,
         armed_budget_bytes: int = DEFAULT_BUDGET_BYTES,
         topics: Sequence[str] | None = None,
+        is_one_of_several: bool = False,
     ) -> None:
-        """watch: says whether the clock can be believed; by default it can. topics: patterns of those allowed; None: all."""
+        """watch: says whether the clock can be believed; by default it can. topics: patterns of those allowed; None: all.
+
+        is_one_of_several: it has no shard at first, and takes in one by one.
+        """
         hooks = hooks or Hooks()
         self._store = store
         self.allowed = AllowedTopics(topics)
@@ -70,6 +79,9 @@ class Engine:
         )
         self.edits = Edits(self.core, store, self.loop, self.set_back, clock, hooks)
         self.orders = Orders(store, self.loop, clock, self.allowed)
+        self.hand_over = HandOver(self.core, store, self.loop, self.edits, self.settler, self.recovery, clock)
+        if is_one_of_several:
+            self.core.here.absent.update(range(SHARDS))
 
     async def recover(self, opened: Opened) -> Sequence[Fire]:
         """Load the timetable of an opened store and decide what was due meanwhile; return the fires to ``run`` with."""

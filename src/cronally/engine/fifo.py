@@ -203,6 +203,23 @@ class FifoGroups:
             if any(place.fire.schedule_id == schedule_id for place in group.waiting):
                 self.mark_busy(group_key)
 
+    def keys(self) -> list[GroupKey]:
+        """Return the groups of which anything is known."""
+        came_up = (key for keys in self._shut.values() for key in keys or ())
+        return list({*self._groups, *(key for _, key in self._opening), *came_up})
+
+    def drop(self, keys: set[GroupKey]) -> None:
+        """Forget some groups, with all that stands in them: they are another machine's."""
+        for key in keys:
+            group = self._groups.pop(key, None)
+            if group is not None and group.head is not None:
+                del self._heads[group.head.fire.key]
+        self._opening = [(at, key) for at, key in self._opening if key not in keys]
+        heapq.heapify(self._opening)
+        for came_up in self._shut.values():
+            if came_up is not None:
+                came_up.difference_update(keys)
+
     # --- topics that refuse everything ------------------------------------------------------------------------------
 
     def shut(self, topic: str) -> list[Fire]:

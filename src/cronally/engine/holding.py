@@ -10,7 +10,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from cronally.domain.model import Fire, FireKey, JournalEntry, Kind, State
+from cronally.domain.shards import SHARDS
 from cronally.engine.fifo import FifoGroups
+from cronally.engine.here import Here
 from cronally.engine.relived import Relived
 from cronally.instants import MIN_UTC_MS
 
@@ -37,7 +39,7 @@ _Key = tuple[int, "UtcMs", Kind]
 """A ``FireKey`` in the form that is made fastest."""
 
 
-class _Held:
+class Held:
     """A fire and where it is. A burst has a hundred thousand of them."""
 
     __slots__ = ("fire", "has_row", "phase")
@@ -51,17 +53,18 @@ class _Held:
 class Holding:
     """Held fires by key, with their place on the way out, and the FIFO groups they stand in.
 
-    Attributes: groups. next_pending: when the earliest pending row may be tried, None if none is expected.
+    Attributes: here. groups. next_pending: when the earliest pending row may be tried, None if none is expected.
         relived: what is settled of the time to come, after the clock was set back. pruned_through: slots due at or before it
         are settled, although their rows may be gone; raised once that is durable.
     """
 
     def __init__(self) -> None:
+        self.here = Here()
         self.groups = FifoGroups()
         self.relived = Relived()
         self.pruned_through = MIN_UTC_MS
         self.next_pending: UtcMs | None = None
-        self._held: dict[_Key, _Held] = {}
+        self._held: dict[_Key, Held] = {}
         self._in_flight_count = 0
         self._unsettled_dues: dict[UtcMs, int] = {}
         self._due_heap: list[UtcMs] = []
@@ -74,15 +77,17 @@ class Holding:
     def hold(self, fire: Fire, *, has_row: bool = False) -> bool:
         """Hold a fire that is about to be sent. has_row: its slot has a pending row.
 
-        False if it is held already, if its slot was settled before the clock was set back, or if it is pending and its
-        schedule's pending fires are being dropped.
+        False if it is held already, if its slot was settled before the clock was set back, if it is pending and its
+        schedule's pending fires are being dropped, or if its shard is not here.
         """
         key = (fire.schedule_id, fire.fire_time, fire.kind)
+        if not self.here.has(fire.schedule_id):
+            return False
         if key in self._held or (has_row and fire.schedule_id in self._dropping):
             return False
         if not has_row and self._is_relived(fire):
             return False
-        self._held[key] = _Held(fire, Phase.PLANNED, has_row)
+        self._held[key] = Held(fire, Phase.PLANNED, has_row)
         if has_row:
             self._resending.add(key)
         elif fire.kind is _SCHEDULED:
@@ -103,7 +108,7 @@ class Holding:
         for fire in fires:
             key = (fire.schedule_id, fire.fire_time, fire.kind)
             if key not in held:
-                held[key] = _Held(fire, planned, False)
+                held[key] = Held(fire, planned, False)
                 new.append(fire)
         if new:
             due = new[0].due_time
@@ -112,7 +117,7 @@ class Holding:
             self._unsettled_dues[due] = self._unsettled_dues.get(due, 0) + len(new)
         return new
 
-    def held_of(self, schedule_ids: Container[int]) -> list[_Held]:
+    def held_of(self, schedule_ids: Container[int]) -> list[Held]:
         """Return what is held of some schedules."""
         return [held for key, held in self._held.items() if key[0] in schedule_ids]
 
@@ -121,14 +126,19 @@ class Holding:
         held = self._held.get((fire.schedule_id, fire.fire_time, fire.kind))
         if held is None or held.phase is not Phase.PLANNED or held.fire.revision_id != fire.revision_id:
             return False
+        if self.here.is_leaving(fire.schedule_id):
+            return False
         return not held.has_row or _is_same_attempt(held.fire, fire)
 
     def launch(self, entries: Iterable[Entry], now: UtcMs) -> bool:
         """Mark the fires of *entries* in flight if all of them may go *now*; else change nothing and return False."""
         launched = []
         get, planned = self._held.get, Phase.PLANNED
+        is_any_leaving = bool(self.here.leaving)
         for entry in entries:
             fire = entry.fire
+            if is_any_leaving and self.here.is_leaving(fire.schedule_id):
+                return False
             held = get((fire.schedule_id, fire.fire_time, fire.kind))
             if held is None or held.phase is not planned or held.fire.revision_id != fire.revision_id:
                 return False
@@ -293,6 +303,34 @@ class Holding:
                 held.phase = Phase.PLANNED
         return [] if is_done else [held.fire for held in withheld]
 
+    # --- shards that leave --------------------------------------------------------------------------------------------
+
+    def keys(self) -> list[_Key]:
+        """Return the keys of all that is held, to look through in slices."""
+        return list(self._held)
+
+    def held_at(self, keys: Iterable[_Key]) -> list[Held]:
+        """Return what is held at some keys."""
+        return [held for key in keys if (held := self._held.get(key)) is not None]
+
+    def let_go_unsent(self, keys: Iterable[_Key]) -> list[Fire]:
+        """Let go of what is held at *keys* and not on its way; return it."""
+        sent = (Phase.IN_FLIGHT, Phase.SETTLED)
+        fires = [held.fire for held in self.held_at(keys) if held.phase not in sent]
+        for fire in fires:
+            self._release_hold(fire)
+        return fires
+
+    def resume_shard(self, number: int) -> tuple[list[Fire], list[Fire]]:
+        """A shard stays: return its planned fires that were not sent meanwhile; and those pending, now let go: the store has them."""
+        keys = [key for key in self._held if key[0] % SHARDS == number]
+        planned = [held for held in self.held_at(keys) if held.phase is Phase.PLANNED]
+        pending = [held.fire for held in planned if held.has_row]
+        for fire in pending:
+            self._release_hold(fire)
+            self.groups.give_up_head(fire)
+        return [held.fire for held in planned if not held.has_row], pending
+
     def held_slots(self) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         """Return per schedule the scheduled slots the core still answers for, sorted, as (slot, slot)."""
         slots: dict[int, list[tuple[UtcMs, UtcMs]]] = {}
@@ -333,7 +371,7 @@ class Holding:
         self._count_settled(self._held.pop(fire.key))
         self._resending.discard(fire.key)
 
-    def _count_settled(self, held: _Held) -> None:
+    def _count_settled(self, held: Held) -> None:
         if held.has_row or held.fire.kind is not Kind.SCHEDULED:
             return
         held.has_row = True

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from cronally.domain.shards import SHARDS
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES, SLICE, Arming
 from cronally.engine.attempts import Attempts
 from cronally.engine.backlog import Backlog
@@ -150,6 +151,16 @@ class Loop:
     async def steady(self) -> AsyncIterator[None]:
         """For a change, from when it withholds schedules until they are planned anew: recovery waits, or has been.
 
+        Errors: as ``calm``.
+        """
+        # During a change what it finds unsettled is not settled behind its back.
+        async with self.calm(), self._settler.committing:
+            yield
+
+    @asynccontextmanager
+    async def calm(self) -> AsyncIterator[None]:
+        """For what must not meet recovery halfway: it waits, or has been.
+
         Errors: NotReady if recovery has begun and the store does not let it finish: whose slots are whose is not known.
         """
         async with self._recovered():
@@ -157,9 +168,11 @@ class Loop:
                 raise NotReady(
                     "the daemon cannot read its store to decide on missed fires; try again in a moment"
                 )
-            # What a change finds unsettled is not settled behind its back.
-            async with self._settler.committing:
-                yield
+            yield
+
+    def check_here(self, schedule_id: int) -> None:
+        """Before an order for a schedule. Errors: NotReady if its shard is not here."""
+        self._core.here.check(schedule_id)
 
     @asynccontextmanager
     async def _recovered(self) -> AsyncIterator[None]:
@@ -195,6 +208,20 @@ class Loop:
         self.replan(self._core.end_drop(schedule_id, is_done=is_done))
         if not is_done:
             self.retrying.look_for_lines()
+
+    async def answered(self) -> None:
+        """Return when the next attempt has come to its end."""
+        self._attempts.has_answer.clear()
+        await self._attempts.has_answer.wait()
+
+    def let_go(self, fires: Iterable[Fire]) -> None:
+        """*fires* are not sent by this engine after all."""
+        for fire in fires:
+            self._attempts.note_dropped(fire)
+
+    def forget_ready(self, shard: int) -> None:
+        """Nothing of a shard that has left may go any more."""
+        self._attempts.ready = [fire for fire in self._attempts.ready if fire.schedule_id % SHARDS != shard]
 
     def note_committed(self) -> None:
         """Rows became durable: some may be pending."""
@@ -255,7 +282,8 @@ class Loop:
             fires = sooner + core.take(UtcMs(now + HORIZON_MS))
             fires += self._plan_some(now)
             fires += await self._read_single_instants(UtcMs(now + HORIZON_MS))
-            if sooner:  # a fire that was withheld and let go twice may be among them twice
+            # A fire that was withheld and let go twice may be among them twice; one whose shard is leaving does not go.
+            if sooner or core.here.leaving:
                 fires = list({fire.key: fire for fire in fires if core.may_release(fire)}.values())
             if fires:
                 self._hooks.planned(fires)

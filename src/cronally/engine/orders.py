@@ -95,6 +95,7 @@ class Orders:
         return await to_its_end(self._run_now(stored, by=by, idempotency_key=idempotency_key))
 
     async def _run_now(self, stored: StoredSchedule, *, by: str, idempotency_key: str | None) -> str:
+        self._loop.check_here(stored.id)
         now = self._clock.wall()
         taken = await self._store.fire_times(stored.id, Kind.MANUAL, now, MAX_UTC_MS)
         at = now
@@ -287,6 +288,7 @@ class Orders:
         retrying, topics = self._loop.retrying, set()
         async with self._loop.steady():
             for fire, spec in fires:
+                self._loop.check_here(fire.schedule_id)
                 topics.add(spec.topic)
                 if spec.is_fifo:  # before the row is there, so that no later one slips in
                     retrying.expect_in_group((fire,), spec)

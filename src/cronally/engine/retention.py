@@ -102,6 +102,8 @@ class Retention:
         try:
             while not is_end and (most_bytes is None or await self._is_over(most_bytes)):
                 await self._moment()
+                # Of a shard that is being taken in the last rows say what is settled.
+                bound = min(bound, self._core.watermark(self._clock.wall()))
                 step = await self._store.prune(bound, after=self._after, limit=_STEP_ROWS)
                 self._after, is_end = step.after, step.is_end
                 rows += step.rows

@@ -140,6 +140,12 @@ class Retrying:
         self._core.expect_pending(self._clock.wall())
         self._attempts.wants_retry.set()
 
+    def look_for_taken(self) -> None:
+        """Records came into the store: find their pending fires. Their groups are marked busy already."""
+        self._wants_lines = True
+        self._core.expect_pending(self._clock.wall())
+        self._attempts.wants_retry.set()
+
     def look_for_lines(self) -> None:
         """Fires in line were let go of: find those that nobody holds."""
         self._wants_lines = True
@@ -265,6 +271,9 @@ class Retrying:
         async with self._settler.committing:
             page = await self._store.group_pending(key.topic, key.group, limit=_PAGE)
             specs = await self._store.specs([pending.fire.revision_id for pending in page])
+            page = [
+                p for p in page if p.fire.revision_id in specs
+            ]  # less a shard that has just left the store
             # What has entered meanwhile was due, and all that is due before it has been planned.
             through = max(now, groups.latest_waiting(key) or now)
             due = [pending for pending in page if pending.fire.due_time <= through]

@@ -85,7 +85,8 @@ class SetBack:
         name = ""
         while changed := await self._store.changed_beyond(now, after=name, limit=_SLICE):
             for stored, is_rested in changed:
-                await self._bring_forward(stored, now, is_rested=is_rested)
+                if self._core.here.has(stored.id):
+                    await self._bring_forward(stored, now, is_rested=is_rested)
             name = changed[-1][0].spec.name
             await self._clock.sleep(0)
         self._core.relived.begin(reached)
@@ -135,7 +136,7 @@ class SetBack:
         while page := await self._store.decided_beyond(now, after=place, limit=_SLICE):
             last = page[-1]
             place = (last.last_due_time, last.schedule_id, last.fire_time)
-            yield page
+            yield [entry for entry in page if self._core.here.has(entry.schedule_id)]
             await self._clock.sleep(0)
 
     async def _bring_forward(self, stored: StoredSchedule, now: UtcMs, *, is_rested: bool) -> None:

@@ -117,6 +117,11 @@ class Timetable:
         """Return how many schedules are in the timetable."""
         return self._size
 
+    @property
+    def end(self) -> int:
+        """All ids are smaller."""
+        return len(self._entry_of)
+
     def __contains__(self, schedule_id: int) -> bool:
         return schedule_id < len(self._entry_of) and self._entry_of[schedule_id] != _NONE
 

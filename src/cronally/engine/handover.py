@@ -1,0 +1,268 @@
+"""A running engine takes in the schedules of a shard, or lets go of them, while all others go on (design §12).
+
+1. What is taken in is decided up to an instant and on record before anything of it is planned; what is planned is later than that.
+2. What is given up leaves no trace but records: each slot due at or before the instant returned has a row, and no later one has
+   been sent.
+3. One shard at a time, and neither meets a change of a schedule or a recovery halfway: the lock of the edits, then that of recovery.
+   While answers are awaited neither is held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from cronally.domain.model import State
+from cronally.domain.shards import SHARDS, shard_of_group
+from cronally.engine.holding import Phase
+from cronally.engine.settle import unsent_entry
+from cronally.engine.unbroken import to_its_end
+from cronally.errors import InternalError
+from cronally.instants import MIN_UTC_MS, UtcMs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.model import Fire
+    from cronally.engine.core import Core
+    from cronally.engine.edits import Edits
+    from cronally.engine.holding import Held
+    from cronally.engine.loop import Loop
+    from cronally.engine.member import Member
+    from cronally.engine.ports import Store
+    from cronally.engine.records import TakenIn
+    from cronally.engine.recovery import Recovery
+    from cronally.engine.settle import Settler
+
+_SLICE = 200  # schedules taken in or let go between two yields to the event loop
+_KEYS = 10_000  # held fires, or groups, looked at between two yields: 1 to 2 ms
+_TOGETHER = 5_000  # rows of one commit
+
+_T = TypeVar("_T")
+
+
+class HandOver:
+    """Takes shards in and gives them up. Of one engine."""
+
+    def __init__(
+        self,
+        core: Core,
+        store: Store,
+        loop: Loop,
+        edits: Edits,
+        settler: Settler,
+        recovery: Recovery,
+        clock: Clock,
+    ) -> None:
+        self._core = core
+        self._store = store
+        self._loop = loop
+        self._edits = edits
+        self._settler = settler
+        self._recovery = recovery
+        self._clock = clock
+        self._one = asyncio.Lock()
+        self._given: dict[int, UtcMs] = {}
+
+    # --- taking in ----------------------------------------------------------------------------------------------------
+
+    async def take_in(self, taken: TakenIn) -> None:
+        """Bring a shard, whose records the store has, into the engine: what was due is decided by policy, what comes is planned.
+
+        Every slot due by now has a row afterwards, so that the watermark of the other shards holds for this one too.
+        Errors: StoreError, and NotReady while recovery cannot finish or the clock is not believed; then nothing of the shard is in,
+        and it is to be called again with the same *taken*.
+        """
+        async with self._one:
+            if taken.number not in self._core.here.absent:
+                raise InternalError(f"shard {taken.number} is here already")
+            async with self._edits.lock:
+                await to_its_end(self._take_in(taken))
+
+    async def _take_in(self, taken: TakenIn) -> None:
+        core, number = self._core, taken.number
+        async with self._loop.calm():
+            await self._settler.flush()  # what an earlier call has decided
+            watermark = _watermark(taken, self._clock.wall())
+            floor = core.hold_watermark(watermark)
+            try:
+                members = await self._recovery.members(taken.rows)
+                if not taken.was_clean:
+                    await self._store.mark_unclean(number)
+                now = self._clock.wall()
+                reached = await self._reached(watermark, now)
+                await self._recovery.decide(
+                    members,
+                    watermark,
+                    now,
+                    reason="hand-over" if taken.was_clean else "take-over",
+                    doubted_through=MIN_UTC_MS if taken.was_clean else reached,
+                )
+                await self._recovery.find_groups(number)
+                if reached > now:
+                    await self._mind_what_is_settled(members, now, reached)
+            except BaseException:
+                self._forget_marks(number)
+                raise
+            else:
+                if reached > now and not taken.was_clean:
+                    core.doubted_through = UtcMs(max(core.doubted_through, reached))
+                core.here.absent.discard(number)
+                core.failing.update(taken.failing)
+                self._given.pop(number, None)
+                async for some in self._slices(members):
+                    self._loop.replan(core.take_in(some, now))
+            finally:
+                core.let_watermark(floor)
+        self._loop.retrying.look_for_taken()
+
+    async def _reached(self, watermark: UtcMs, now: UtcMs) -> UtcMs:
+        """Return up to when slots may be settled: later than *now* if the clock of the machine before was ahead of this one's."""
+        newest = await self._store.newest_settled(now)
+        return UtcMs(max(now, watermark, newest or now))
+
+    async def _mind_what_is_settled(self, members: Sequence[Member], now: UtcMs, reached: UtcMs) -> None:
+        """Have the slots up to *reached* planned less those that have a row."""
+        relived = self._core.relived
+        if not relived.is_on:
+            spread_ms = max(
+                self._core.timetable.longest_offset_ms(), *(each.offset_ms for each in members), 0
+            )
+            relived.restart(now, spread_ms)
+        relived.begin(reached)
+        while (window := relived.wants(self._core.planned_through)) is not None:
+            settled = await self._store.settled_slots(*window)
+            relived.add(settled, window[1], self._clock.wall())
+
+    # --- giving up ----------------------------------------------------------------------------------------------------
+
+    async def give_up(self, number: int) -> UtcMs:
+        """Let go of a shard: from now on nothing of it is sent; return up to when every slot of it has a row.
+
+        Attempts that are open are awaited, and what becomes of them is on record. Asked again, it says the same until the shard is
+        taken in again; the store may then let go of its records. Errors: StoreError, and NotReady while recovery cannot finish or
+        the clock is not believed; then the shard stays.
+        """
+        here = self._core.here
+        async with self._one:
+            if number in self._given:
+                return self._given[number]
+            if number in here.absent:
+                raise InternalError(f"shard {number} is not here")
+            at = self._clock.wall()
+            here.leaving.add(number)
+            try:
+                await self._landed(number)
+                await self._settler.flush()
+                async with self._edits.lock:
+                    return await to_its_end(self._give_up(number, at))
+            finally:
+                if number in here.leaving:
+                    self._stay(number)
+
+    async def _landed(self, number: int) -> None:
+        """Return when nothing of the shard is on its way."""
+        flying = [held.fire async for held in self._held_of(number) if held.phase is Phase.IN_FLIGHT]
+        while flying := [fire for fire in flying if self._core.is_in_flight(fire)]:
+            await self._loop.answered()
+
+    async def _give_up(self, number: int, at: UtcMs) -> UtcMs:
+        core = self._core
+        async with self._loop.calm():
+            at = UtcMs(min(at, await self._edits.end_pauses()))  # the clock may have been set back meanwhile
+            ids = core.ids_of(number)
+            withheld: list[int] = []
+            try:
+                unsettled = await self._unread(number, at)
+                async for some in self._slices(ids):
+                    unsettled += core.begin_leaving(some, at)
+                    withheld += some
+                unsettled += [
+                    held.fire
+                    async for held in self._held_of(number)
+                    if held.phase is Phase.PLANNED and not held.has_row and held.fire.due_time <= at
+                ]
+                await self._put_on_record({fire.key: fire for fire in unsettled}.values())
+            except BaseException:
+                async for some in self._slices(withheld):
+                    for id_ in some:
+                        core.end_change(id_, core.member(id_))
+                raise
+            core.here.absent.add(number)
+            self._given[number] = at
+            async for some in self._slices(ids):
+                core.end_leaving(some)
+            await self._let_go(number)
+            core.here.leaving.discard(number)
+        return at
+
+    async def _unread(self, number: int, at: UtcMs) -> list[Fire]:
+        """Return the slots due by *at* of the shard's ``@at`` schedules that planning has not read yet."""
+        core = self._core
+        after = core.at_read_through
+        fires = await self._store.at_between(after, at) if after < at else []
+        return [
+            core.fire(fire.schedule_id, fire.revision_id, fire.fire_time, fire.due_time)
+            for fire in fires
+            if fire.schedule_id % SHARDS == number
+            and not core.is_at_settled(fire)
+            and not core.relived.has(fire.schedule_id, fire.fire_time)
+        ]
+
+    async def _put_on_record(self, unsettled: Iterable[Fire]) -> None:
+        """Leave *unsettled* to the next machine, as pending."""
+        fires = list(unsettled)
+        for start in range(0, len(fires), _TOGETHER):
+            some = fires[start : start + _TOGETHER]
+            rows = [unsent_entry(fire, State.PENDING, next_attempt_at=fire.due_time) for fire in some]
+            await self._store.commit(rows, watermark=None)
+            for fire in some:
+                self._core.note_row(fire)
+            await self._clock.sleep(0)
+
+    async def _let_go(self, number: int) -> None:
+        """Forget all that is held of a shard, or known of its groups."""
+        core = self._core
+        async for keys in self._slices(core.keys(), _KEYS):
+            self._loop.let_go(core.let_go_unsent([key for key in keys if key[0] % SHARDS == number]))
+        groups = set()
+        async for some in self._slices(core.groups.keys(), _KEYS // 10):
+            groups.update([key for key in some if shard_of_group(*key) == number])
+        core.groups.drop(groups)
+        self._loop.forget_ready(number)
+        self._forget_marks(number)
+
+    def _stay(self, number: int) -> None:
+        """The shard has not left: what was held up goes on."""
+        self._core.here.leaving.discard(number)
+        planned, pending = self._core.resume_shard(number)
+        self._loop.let_go(pending)
+        self._loop.replan(planned)
+        self._loop.retrying.look_for_lines()
+
+    # --- what both do -------------------------------------------------------------------------------------------------
+
+    def _forget_marks(self, number: int) -> None:
+        failing = self._core.failing
+        failing.difference_update([id_ for id_ in failing if id_ % SHARDS == number])
+        self._recovery.forget(number)
+
+    async def _held_of(self, number: int) -> AsyncIterator[Held]:
+        """Yield what is held of a shard, and was when it began."""
+        async for keys in self._slices(self._core.keys(), _KEYS):
+            for held in self._core.held_at([key for key in keys if key[0] % SHARDS == number]):
+                yield held
+
+    async def _slices(self, items: Sequence[_T], size: int = _SLICE) -> AsyncIterator[Sequence[_T]]:
+        """Yield *items* some at a time; after each the event loop gets a turn."""
+        for start in range(0, len(items), size):
+            yield items[start : start + size]
+            await self._clock.sleep(0)
+
+
+def _watermark(taken: TakenIn, now: UtcMs) -> UtcMs:
+    """Return from when the slots of a shard are to be decided: if nothing was ever committed, from when its schedules are in effect."""
+    if taken.watermark is not None:
+        return taken.watermark
+    return min((row.effective_from for row in taken.rows), default=now)
