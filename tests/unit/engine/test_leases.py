@@ -159,7 +159,6 @@ def test_one_that_takes_slowly_is_waited_for():
 
 
 def test_a_machine_that_took_nothing_is_given_something_again_after_a_minute_or_when_it_takes():
-    hands = Hands(driven=range(64))
     for takes_at, gives_from in ((None, 61), (10, 10)):
         leases = Leases("me")
         gives = []
@@ -168,7 +167,9 @@ def test_a_machine_that_took_nothing_is_given_something_again_after_a_minute_or_
             machines = [machine("me", second), machine("a", second, hand_overs=int(is_taking))]
             leases.hear(machines, float(second))
             is_free = second < 5
-            shards = shards_of(*["me"] * (40 if is_free else 64))
+            driven = range(40 if is_free else 64)
+            hands = Hands(driven=driven)
+            shards = shards_of(*["me"] * len(driven))
             if leases.next_actions(machines, shards, hands, float(second)).give and not is_free:
                 gives.append(second)
         assert abs(gives[0] - gives_from) <= 3
