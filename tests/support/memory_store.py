@@ -69,7 +69,7 @@ BYTES_PER_ROW = 100  # about what SQLite takes for one
 
 
 @dataclass(frozen=True, slots=True)
-class _Revision:
+class Revision:
     schedule_id: int
     number: int
     spec: ScheduleSpec
@@ -87,7 +87,7 @@ class MemoryStore:
         self._schedules: dict[int, StoredSchedule] = {}
         self._names: dict[str, int] = {}
         self._former: set[tuple[str, int]] = set()
-        self._revisions: dict[int, _Revision] = {}
+        self._revisions: dict[int, Revision] = {}
         self._journal: dict[FireKey, JournalEntry] = {}
         self._pending: dict[FireKey, JournalEntry] = {}  # those of the journal whose state is pending
         self._waiting: list[tuple[UtcMs, FireKey]] = []  # of standard topics, by next attempt, sorted
@@ -173,8 +173,7 @@ class MemoryStore:
         old = self._checked(change)
         if old is None:
             assert change.new_spec is not None
-            self._last_id += 1
-            id_, number = self._last_id, 0
+            id_, number = self._new_id(change.new_spec), 0
             created_at = effective_from = change.at
             owner = None
             error = None
@@ -704,8 +703,7 @@ class MemoryStore:
         for change in changes:
             spec = from_canonical(change.name, change.document)
             if change.id is None:
-                self._last_id += 1
-                id_, number, created_at, pause, error = self._last_id, 1, at, None, None
+                id_, number, created_at, pause, error = self._new_id(spec), 1, at, None, None
                 before, detail = None, owner_detail(owner, None, is_new=True)
             else:
                 old = self._schedules[change.id]
@@ -735,11 +733,18 @@ class MemoryStore:
 
     # what the methods share
 
+    def _new_id(self, _spec: ScheduleSpec) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _new_revision_id(self) -> int:
+        return len(self._revisions) + 1
+
     def _revise(
         self, id_: int, number: int, spec: ScheduleSpec, document: str, slot: SingleSlot | None
     ) -> int:
-        revision_id = len(self._revisions) + 1
-        self._revisions[revision_id] = _Revision(id_, number, spec, document, slot)
+        revision_id = self._new_revision_id()
+        self._revisions[revision_id] = Revision(id_, number, spec, document, slot)
         return revision_id
 
     def _seen(self, id_: int) -> StoredSchedule:

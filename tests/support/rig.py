@@ -104,6 +104,7 @@ def assembled(
     watch: ClockWatch | None = None,
     backup_maker: BackupMaker | None = None,
     topics: Sequence[str] | None = None,
+    is_one_of_several: bool = False,
 ) -> Rig:
     """Put an engine together. topics: patterns of those allowed. hooks: in the place of those that measure lateness."""
     observed = _Observed()
@@ -116,6 +117,7 @@ def assembled(
         jitter=jitter,
         armed_budget_bytes=armed_budget_bytes,
         topics=topics,
+        is_one_of_several=is_one_of_several,
     )
     reporting = Reporting(
         engine.core,
@@ -155,6 +157,7 @@ async def running_engine(
     watch: ClockWatch | None = None,
     backup_maker: BackupMaker | None = None,
     topics: Sequence[str] | None = None,
+    is_one_of_several: bool = False,
 ) -> AsyncIterator[Rig]:
     """Run an engine for the block. room, quota: the publisher's, see there. topics: patterns of those allowed. hooks: in the place of those that measure lateness. crash: leave without stopping it in order, as ``kill -9`` does."""
     clock = clock or FakeClock()
@@ -170,6 +173,7 @@ async def running_engine(
         watch=watch,
         backup_maker=backup_maker,
         topics=topics,
+        is_one_of_several=is_one_of_several,
     )
     engine = rig.engine
     first = await _while_time_passes(clock, engine.recover(await store.open()))

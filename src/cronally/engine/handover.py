@@ -124,16 +124,18 @@ class HandOver:
 
     async def _mind_what_is_settled(self, members: Sequence[Member], now: UtcMs, reached: UtcMs) -> None:
         """Have the slots up to *reached* planned less those that have a row."""
-        relived = self._core.relived
+        core, relived = self._core, self._core.relived
+        ids = {member.id for member in members}
+        spread_ms = max([core.timetable.longest_offset_ms(), *(member.offset_ms for member in members)])
         if not relived.is_on:
-            spread_ms = max(
-                self._core.timetable.longest_offset_ms(), *(each.offset_ms for each in members), 0
-            )
             relived.restart(now, spread_ms)
         relived.begin(reached)
-        while (window := relived.wants(self._core.planned_through)) is not None:
-            settled = await self._store.settled_slots(*window)
-            relived.add(settled, window[1], self._clock.wall())
+        read_through = MIN_UTC_MS
+        while read_through < (through := UtcMs(max(core.planned_through, relived.read_through))):
+            found = await self._store.settled_slots(UtcMs(now - spread_ms), through)
+            settled = {id_: spans for id_, spans in found.items() if id_ in ids}
+            relived.add(settled, UtcMs(max(through, relived.read_through)), self._clock.wall())
+            read_through = through
 
     # --- giving up ----------------------------------------------------------------------------------------------------
 

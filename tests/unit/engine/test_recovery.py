@@ -14,6 +14,7 @@ from cronally.engine.records import ScheduleChange
 from cronally.instants import format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
+from support.lost_zone import lose_zone
 from support.memory_store import MemoryStore
 from support.recording_publisher import (
     LOST_ACKNOWLEDGEMENT,
@@ -581,21 +582,6 @@ async def test_an_apply_mends_a_parked_schedule(monkeypatch):
         assert (result.changed, result.problems) == (1, ())
         await clock.advance(MINUTE)
         assert rig.sent == ["lost@2026-11-23T09:00:00Z"]
-
-
-def lose_zone(monkeypatch, name):
-    from cronally.domain import spec
-    from cronally.errors import ZoneError
-
-    parse = spec.Recurrence.parse
-
-    def without(when, *, tz, **keys):
-        if tz == name:
-            raise ZoneError(name)
-        return parse(when, tz=tz, **keys)
-
-    monkeypatch.setattr(spec.Recurrence, "parse", without)
-    spec._compile.cache_clear()
 
 
 async def test_a_pause_taken_over_from_the_store_ends():
