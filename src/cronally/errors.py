@@ -206,6 +206,16 @@ class SchemaMismatch(StoreError):  # noqa: N818 - says the state
         )
 
 
+class ShardElsewhere(StoreError):  # noqa: N818 - says the state
+    """What was to be written belongs to a shard that this machine has not taken. Attributes: shard: its number."""
+
+    is_retryable = True
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        super().__init__(f"shard {shard} of the store is not this machine's at the moment; try again")
+
+
 class LeaseLost(StoreError):  # noqa: N818 - says the state
     """Another machine has taken over, or the table did not answer for a whole lease: this incarnation is over."""
 

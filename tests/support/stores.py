@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cronally.clock import SystemClock
 from cronally.domain.model import JournalEntry, SkipReason, State
 from cronally.domain.spec import from_document
-from cronally.engine.records import JournalFilter, ScheduleChange
+from cronally.engine.records import JournalFilter, Opened, ScheduleChange
 from cronally.errors import StoreError
 from cronally.instants import UtcMs, parse_rfc3339
+from cronally.store.dynamodb import DynamodbStore
 from cronally.store.sqlite import SqliteStore
 from support.memory_store import MemoryStore
+from support.table_servers import TableClient, new_table_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.ports import Store
-    from cronally.engine.records import Opened, Revised
+    from cronally.engine.records import Revised
 
 T = parse_rfc3339("2026-11-23T09:00:00Z")
 MINUTE = 60_000
@@ -125,3 +129,64 @@ def pause_row(
         count=count,
         is_open=is_open,
     )
+
+
+class DynamodbHouse:
+    """A store of several machines of which there is one, with all shards, and what can happen to it."""
+
+    def __init__(self, directory: Path, url: str) -> None:
+        self._directory = directory
+        self._table = new_table_name()
+        self._client = TableClient(url)
+        self._stores: list[DynamodbStore] = []
+        self._is_created = False
+        self._new()
+
+    def _new(self) -> None:
+        directory = self._directory / str(len(self._stores))
+        directory.mkdir()
+        self.store = DynamodbStore(
+            self._table, self._client, SystemClock(), directory=str(directory), host="m", lease_ms=60_000
+        )
+        self._stores.append(self.store)
+
+    async def open(self) -> Opened:
+        if not self._is_created:
+            self._is_created = await self.store.table.create()
+        await self.store.open()
+        return await self._take_all()
+
+    async def crash(self) -> Opened:
+        self._new()
+        return await self.open()
+
+    async def _take_all(self) -> Opened:
+        """Retire whoever was there, without waiting for the end of a lease, and take every shard."""
+        store = self.store
+        owners = {}
+        for machine in await store.machines():
+            if machine.id != store.machine:
+                owners[machine.id] = machine if machine.is_retired else await store.retire(machine)
+        await store.follow()
+        shards = await store.shards()
+        taken = await asyncio.gather(
+            *(store.take(shard, None if shard.owner is None else owners[shard.owner]) for shard in shards)
+        )
+        for shard in shards:
+            await store.recovered(shard.number)
+        while not store.has_history:
+            await asyncio.sleep(0.005)
+        watermarks = [one.watermark for one in taken]
+        return Opened(
+            watermark=None if None in watermarks else min(watermarks),
+            was_clean=all(one.was_clean for one in taken),
+            pruned_through=max((one.pruned_through for one in taken if one.pruned_through), default=None),
+            reached=max((one.reached for one in taken if one.reached), default=None),
+            set_back_at=max((one.set_back_at for one in taken if one.set_back_at), default=None),
+            failing=frozenset().union(*(one.failing for one in taken)),
+        )
+
+    async def close(self) -> None:
+        for store in self._stores:
+            await store.close(watermark=None)
+        await self._client.close()

@@ -400,7 +400,8 @@ class TakenIn(NamedTuple):
     """A shard whose records are now among those that this machine's engine reads.
 
     Fields: rows: its schedules. watermark: every slot of theirs due at or before it has an entry; None: none was ever committed.
-        was_clean: see ``Shard``. failing: ids of its schedules that have an error.
+        was_clean: see ``Shard``. failing: ids of its schedules that have an error. pruned_through, reached, set_back_at: as in ``Opened``,
+        of the machine that had it.
     """
 
     number: int
@@ -408,6 +409,9 @@ class TakenIn(NamedTuple):
     watermark: UtcMs | None
     was_clean: bool
     failing: frozenset[int] = frozenset()
+    pruned_through: UtcMs | None = None
+    reached: UtcMs | None = None
+    set_back_at: UtcMs | None = None
 
 
 class Asked(NamedTuple):

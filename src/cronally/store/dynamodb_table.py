@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
@@ -107,9 +108,10 @@ class DynamodbTable:
                 )
             await self._clock.sleep(_PAUSE_S)
         if is_new:
-            await self._call(
-                "UpdateTimeToLive", TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"}
-            )
+            with suppress(_Unknown):  # a stand-in that keeps everything
+                await self._call(
+                    "UpdateTimeToLive", TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"}
+                )
         return is_new
 
     async def check(self) -> None:
@@ -297,6 +299,8 @@ class DynamodbTable:
             return _ConditionFailed(said)
         if operation == "CreateTable" and code == "ResourceInUseException":
             return _AlreadyThere(said)
+        if code == "UnknownOperationException":
+            return _Unknown(said)
         if code == "ResourceNotFoundException":
             return StoreError(
                 f"there is no DynamoDB table {self.name!r} in this account and region; create it with "
@@ -318,6 +322,10 @@ class DynamodbTable:
 
 
 class _ConditionFailed(StoreError):  # noqa: N818 - says what was found
+    pass
+
+
+class _Unknown(StoreError):  # noqa: N818 - says what was found
     pass
 
 

@@ -167,6 +167,33 @@ def _values(entry: JournalEntry) -> tuple[object, ...]:
     )
 
 
+def row_values(entry: JournalEntry) -> list[object]:
+    """Return a row of a final entry with every column, in the order of the schema's."""
+    (
+        *key,
+        revision_id,
+        due,
+        state,
+        reason,
+        attempts,
+        released,
+        published,
+        lateness,
+        maybe,
+        error,
+        _,
+        last,
+        count,
+        is_open,
+        asked,
+        last_due,
+    ) = _values(entry)[: len(_KEY) + len(_VALUES)]
+    return [
+        *key, revision_id, due, state, reason, attempts, released, published, lateness, maybe, error, None, last, count, is_open,
+        last_due, None, asked, None, None,
+    ]  # fmt: skip
+
+
 def storable(text: str) -> str:
     """Return what SNS or the system said without what SQLite cannot give back: half surrogates and NULs."""
     return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -403,6 +403,9 @@ _TAKEN_OVER: Final = """
     JOIN revision ON revision.id = schedule.revision_id AND revision.size = staging.size AND revision.document = staging.document
 """
 
+TAKEN_OVER: Final = f"SELECT json_group_array(json_array(name, id)) FROM ({_TAKEN_OVER})"
+"""Of the schedules that a flip changes in nothing but their owner: (name, id)."""
+
 FLIP: Final = (
     # Every line names its owner, also one that changes nothing else.
     f"""

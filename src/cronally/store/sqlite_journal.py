@@ -212,7 +212,7 @@ class SqliteJournal:
             await write_entries(writer, entries)
             same = (order.fires, order.last, order.schedule_id, at, by)
             if not await writer.rows(schedule_sql.EXTEND_BACKFILL, same):
-                await _note(writer, "backfill", (order,), at=at, by=by)
+                await note_orders(writer, "backfill", (order,), at=at, by=by)
 
     async def retry(self, rows: Sequence[Reopened], *, at: UtcMs, by: str, orders: Sequence[Order]) -> None:
         keys = orders_sql.keys_json((*row.old.key, str(row.old.state), row.old.count) for row in rows)
@@ -221,7 +221,7 @@ class SqliteJournal:
                 raise Conflict("somebody else has just retried one of these fires; look at them again")
             await writer.rows(orders_sql.REOPEN, (keys,))
             await write_entries(writer, [entry for row in rows for entry in row.new])
-            await _note(writer, "retry", orders, at=at, by=by)
+            await note_orders(writer, "retry", orders, at=at, by=by)
 
     async def bearers(self, name: str) -> list[int]:
         rows = await self._database.reader.rows(journal_sql.SCHEDULES_NAMED, (name, name))
@@ -337,7 +337,9 @@ async def amend_entries(writer: Connection, entries: Sequence[JournalEntry]) -> 
     await write_entries(writer, [entry for entry in entries if entry.count])
 
 
-async def _note(writer: Connection, action: str, orders: Sequence[Order], *, at: UtcMs, by: str) -> None:
+async def note_orders(
+    writer: Connection, action: str, orders: Sequence[Order], *, at: UtcMs, by: str
+) -> None:
     """Write *orders* into the audit log."""
     rows = [
         (

@@ -1,0 +1,167 @@
+"""Commits of this machine: what was done here becomes log items, and counts once the heartbeat names them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from cronally.errors import LeaseLost, StoreError
+from cronally.store.heartbeat import heard
+from cronally.store.shared_log import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from cronally.clock import Clock
+    from cronally.store.dynamodb_table import DynamodbTable, Item
+    from cronally.store.heartbeat import Heartbeat
+    from cronally.store.shared_items import Said
+    from cronally.store.shared_log import Logged, Record
+
+LOG: Final = "log"
+KEPT_DAYS: Final = 30  # what was published: as long as the journal is kept
+_KEPT_STATE_DAYS: Final = (
+    400  # all else, until a snapshot has it; a table whose machines all stand still keeps it that long
+)
+_FIRST_PAUSE_S: Final = 0.05
+_MOST_PAUSE_S: Final = 1.0
+_MOST_TOGETHER: Final = 64  # writes of one commit
+_THREAD_DEEDS: Final = 8  # with fewer the way to a thread takes longer
+
+
+def log_key(machine: str) -> str:
+    return f"{LOG}/{machine}"
+
+
+def place_text(sequence: int, part: int = 0) -> str:
+    """Return the sort key of a part of a record; in the order of these."""
+    return f"{sequence:012d}.{part:04d}"
+
+
+def sequence_in(text: str) -> int:
+    return int(text.partition(".")[0])
+
+
+class _Waiting(NamedTuple):
+    logged: Sequence[Logged]
+    change: Callable[[Said], Said]
+    done: asyncio.Future[None]
+
+
+class Committer:
+    """Writes what is given to it, in order, several together if they wait."""
+
+    def __init__(
+        self,
+        table: DynamodbTable,
+        heartbeat: Heartbeat,
+        clock: Clock,
+        *,
+        on_committed: Callable[[Sequence[Logged], Record], Awaitable[None]],
+    ) -> None:
+        """on_committed: called with each commit and its record before those who wait for it go on."""
+        self._table = table
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._on_committed = on_committed
+        self._queue: list[_Waiting] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, logged: Sequence[Logged], change: Callable[[Said], Said]) -> asyncio.Future[None]:
+        """Have *logged* committed, and what *change* makes of what the heartbeat says; the future is done when that is durable.
+
+        Its errors: LeaseLost.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(heard)
+        self._queue.append(_Waiting(logged, change, done))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        return done
+
+    async def flush(self) -> None:
+        """Return when all that was added is committed. Errors: LeaseLost."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait((self._task,))
+        self._heartbeat.check()
+
+    async def close(self) -> None:
+        """Give up what waits."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        for waiting in self._queue:
+            waiting.done.cancel()
+
+    async def _run(self) -> None:
+        while self._queue:
+            together = self._queue[:_MOST_TOGETHER]
+            del self._queue[:_MOST_TOGETHER]
+            try:
+                await self._commit(together)
+            except asyncio.CancelledError:
+                for waiting in together:
+                    waiting.done.cancel()
+                raise
+            except Exception as exc:  # noqa: BLE001 - whatever it is, what was done here and what is on record are no longer one
+                lost = (
+                    exc
+                    if isinstance(exc, LeaseLost)
+                    else self._heartbeat.lose(f"its commit could not be followed up: {exc!r}")
+                )
+                for waiting in together:
+                    if not waiting.done.done():
+                        waiting.done.set_exception(lost)
+            else:
+                for waiting in together:
+                    if not waiting.done.done():
+                        waiting.done.set_result(None)
+
+    async def _commit(self, together: Sequence[_Waiting]) -> None:
+        self._heartbeat.check()
+        logged = [one for waiting in together for one in waiting.logged]
+        sequence = self._heartbeat.said.sequence
+        if logged:
+            sequence += 1
+            record = (
+                encode(logged) if len(logged) <= _THREAD_DEEDS else await asyncio.to_thread(encode, logged)
+            )
+            for part, held in enumerate(record.parts):
+                await self._write(self._item(sequence, part, held, record))
+
+        def say(said: Said) -> Said:
+            for waiting in together:
+                said = waiting.change(said)
+            return replace(said, sequence=sequence)
+
+        await self._heartbeat.say(say)
+        if logged:
+            await self._on_committed(logged, record)
+
+    def _item(self, sequence: int, part: int, held: bytes, record: Record) -> Item:
+        kept_days = KEPT_DAYS if record.is_plain else _KEPT_STATE_DAYS
+        return {
+            "pk": log_key(self._heartbeat.machine),
+            "sk": place_text(sequence, part),
+            "parts": len(record.parts),
+            "held": held,
+            "expires": self._clock.wall() // 1000 + kept_days * 86_400,
+        }
+
+    async def _write(self, item: Item) -> None:
+        """Write an item of the log, again and again while the lease lasts: nobody else has this key, and it is the same each time."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._table.put(item)
+            except StoreError as exc:
+                self._heartbeat.check()
+                if self._clock.boot() >= self._heartbeat.trusted_until:
+                    raise self._heartbeat.lose(
+                        f"the table has not taken a commit for a whole lease ({exc})"
+                    ) from exc
+                await self._clock.sleep(pause_s)
+                pause_s = min(2 * pause_s, _MOST_PAUSE_S)
+            else:
+                return

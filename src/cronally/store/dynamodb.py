@@ -1,0 +1,571 @@
+"""The store of several machines: a DynamoDB table that they share, and what this one knows of it in SQLite (docs/adr, design §12)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import AsyncExitStack, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from cronally.domain.durations import DAY_MS
+from cronally.domain.shards import SHARDS
+from cronally.engine.records import LogPlace, Opened, TakenIn, ZoneRecord
+from cronally.errors import LeaseLost, StoreError
+from cronally.instants import MAX_UTC_MS, UtcMs
+from cronally.store.committing import KEPT_DAYS, Committer
+from cronally.store.dynamodb_table import DynamodbTable
+from cronally.store.following import Follower
+from cronally.store.heartbeat import Heartbeat
+from cronally.store.names import NameLocks
+from cronally.store.own_writing import ZONES, OwnWriting
+from cronally.store.replica import Replica
+from cronally.store.shared_items import (
+    MACHINES,
+    PAST,
+    SHARDS_KEY,
+    ShardItem,
+    Stretch,
+    machine_in,
+    machine_key,
+    said_in,
+    shard_item_in,
+    shard_key,
+)
+from cronally.store.shared_log import Doubted, Logged, Taken
+from cronally.store.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from cronally.clock import Clock
+    from cronally.engine.ports import Store
+    from cronally.engine.records import Machine, Shard, TimetableRow
+    from cronally.store.shared_items import Said
+    from cronally.store.shared_log import Record
+
+R = TypeVar("R")
+
+LEASE_MS: Final = 8_000
+_PAUSE_S: Final = 0.1
+_MOST_PAUSE_S: Final = 2.0
+_SEEN_S: Final = 0.4  # for so long what was read of the machines is read again from memory
+_BEFORE_MS: Final = 3_600_000  # of a taken shard's journal this much before the watermark is there at once
+_GROWN_BYTES: Final = 64 << 10  # so much log of a shard is read in some milliseconds
+_MOST_STRETCHES: Final = 6
+_OLDEST_LOG_MS: Final = KEPT_DAYS * DAY_MS
+_TIDY_S: Final = 600.0
+_FORGET_MS: Final = 3_600_000  # a retired machine's heartbeat is kept until everybody must have read it
+
+
+class _Copying(NamedTuple):
+    item: ShardItem
+    done: asyncio.Future[TakenIn]
+
+
+class DynamodbStore(OwnWriting):
+    """The store in the table *table_name*, as ``engine.ports.SharedStore`` promises it.
+
+    Attributes: machine, lease_ms, everything: as there. table. commit_interval_s.
+    """
+
+    def __init__(
+        self,
+        table_name: str,
+        client: Callable[[], Awaitable[Any]],
+        clock: Clock,
+        *,
+        directory: str,
+        host: str,
+        lease_ms: int = LEASE_MS,
+    ) -> None:
+        """client: gives an aiobotocore client of DynamoDB. directory: for the replicas, which are made anew by ``open``. host: what people call this machine."""
+        self.table = DynamodbTable(table_name, client, clock)
+        own = Replica(os.path.join(directory, "own.db"))
+        everything = Replica(os.path.join(directory, "everything.db"), follows_others=True)
+        super().__init__(own, everything, self.table)
+        self.lease_ms = lease_ms
+        self.machine = ""
+        self._clock = clock
+        self._host = host
+        self._snapshots = Snapshots(self.table)
+        self._seen: tuple[float, list[Machine]] | None = None
+        self._items: dict[int, ShardItem] = {}
+        self._mine: dict[int, ShardItem] = {}
+        self._frozen: dict[str, Said] = {}
+        self._growth: dict[int, int] = {}
+        self._since: dict[int, UtcMs] = {}
+        self._copying: list[_Copying] = []
+        self._copier: asyncio.Task[None] | None = None
+        self._snapshotting = asyncio.Lock()
+        self._grown: set[int] = set()
+        self._unfilled: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tidied_s = 0.0
+
+    @property
+    def commit_interval_s(self) -> float:
+        return self.lease_ms / 3000
+
+    @property
+    def everything(self) -> Store:
+        return self._everything
+
+    @property
+    def trusted_until(self) -> float:
+        return self._heartbeat.trusted_until
+
+    @property
+    def has_history(self) -> bool:
+        """Whether all of the journal that the table has is in ``everything``, and of the shards taken in what the engine reads."""
+        return self._follower.has_history and not self._unfilled
+
+    async def open(self) -> Opened:
+        self._heartbeat = Heartbeat(self.table, self._clock, host=self._host, lease_ms=self.lease_ms)
+        self.machine = self._heartbeat.machine
+        await self.table.check()
+        await self._own.open()
+        try:
+            await self._everything.open()
+            self._follower = Follower(
+                self.table, self._everything, self._snapshots, self._clock, machine=self.machine
+            )
+            await self._follower.load()
+            await self._own.keep_zone_records(
+                [
+                    ZoneRecord(
+                        item["sk"],
+                        item["tzdata"],
+                        tuple(json.loads(item["starts"])),
+                        tuple(json.loads(item["offsets"])),
+                    )
+                    for item in await self.table.all_of(ZONES)
+                ]
+            )
+            await self._heartbeat.join()
+        except BaseException:
+            await self._let_go()
+            raise
+        self._names = NameLocks(self.table, self._heartbeat, self._clock)
+        self._committer = Committer(self.table, self._heartbeat, self._clock, on_committed=self._follow_up)
+        for kept in (self._mine, self._items, self._frozen, self._growth, self._since, self._last_ids):
+            kept.clear()
+        for few in (self._recovering, self._grown, self._unfilled):
+            few.clear()
+        self._seen = None
+        self._start(self._read_history())
+        return Opened(watermark=None, was_clean=True)
+
+    async def close(self, *, watermark: UtcMs | None) -> None:
+        if not self.machine:
+            return
+        try:
+            if watermark is not None:
+                with suppress(LeaseLost):
+                    await asyncio.gather(
+                        *(self._give(item, watermark, is_last=True) for item in [*self._mine.values()])
+                    )
+                    await self._heartbeat.leave()
+        finally:
+            self._heartbeat.lose("it was closed")
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        tasks = [*self._tasks, *([self._copier] if self._copier else []), *self._writing]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if hasattr(self, "_committer"):
+            await self._committer.close()
+        await self._own.let_go()
+        await self._everything.let_go()
+
+    async def _follow_up(self, logged: Sequence[Logged], record: Record) -> None:
+        """Do in ``everything`` what was committed, and see how much log its shards have."""
+        for shard, deed in logged:
+            await self._everything.repeat(shard, deed)
+        for shard, size_bytes in record.size_of.items():
+            if shard in self._mine:
+                self._growth[shard] = self._growth.get(shard, 0) + size_bytes
+                self._since.setdefault(shard, self._clock.wall())
+                self._look_at_growth(shard)
+
+    # machines
+
+    async def renew(self) -> None:
+        await self._heartbeat.renew()
+        await self._names.tidy()
+        if self._clock.mono() >= self._tidied_s + _TIDY_S:
+            self._tidied_s = self._clock.mono()
+            self._start(self._tidy())
+
+    async def machines(self) -> list[Machine]:
+        return [machine_in(item) for item in await self._machine_items()]
+
+    async def _machine_items(self) -> list[dict[str, Any]]:
+        items = await self.table.all_of(MACHINES, is_consistent=False)
+        self._seen = (self._clock.mono(), [machine_in(item) for item in items])
+        return items
+
+    async def follow(self) -> None:
+        self._heartbeat.check()
+        if self._seen is None or self._clock.mono() > self._seen[0] + _SEEN_S:
+            await self._machine_items()
+        assert self._seen is not None
+        await self._follower.follow(self._seen[1])
+
+    async def retire(self, machine: Machine) -> Machine | None:
+        self._heartbeat.check()
+        await self.table.update(
+            machine_key(machine.id),
+            {"retired": True, "retired_at": self._clock.wall()},
+            condition="#version = :seen AND #retired = :no",
+            values={"seen": machine.version, "no": False},
+        )
+        # Whether that was this call, one before whose answer was lost, or another machine's: it is frozen at this version.
+        item = await self.table.get(machine_key(machine.id))
+        if item is None or not item["retired"] or item["version"] != machine.version:
+            return None
+        self._frozen[machine.id] = said_in(item)
+        return machine_in(item)
+
+    async def leave(self) -> None:
+        await self._committer.flush()
+        await self._heartbeat.leave()
+
+    # shards
+
+    async def shards(self) -> list[Shard]:
+        return [item.shard for item in await self._shard_items()]
+
+    async def _shard_items(self) -> list[ShardItem]:
+        found = {item.number: item for item in map(shard_item_in, await self.table.all_of(SHARDS_KEY))}
+        self._items = {number: found.get(number, ShardItem(number=number)) for number in range(SHARDS)}
+        return [*self._items.values()]
+
+    async def take(self, shard: Shard, owner: Machine | None) -> TakenIn | None:
+        number = shard.number
+        self._heartbeat.check()
+        item = self._items.get(number)
+        if item is None or item.shard[:3] != shard[:3]:
+            item = await self._read_shard(number)
+        frozen = None if owner is None else await self._said_of(owner)
+        if item.shard[:3] != shard[:3] or item.owner != (owner and owner.id):
+            return None
+        watermark = item.watermark if frozen is None else frozen.watermark_of(number)
+        # First the watermark, then the shard: whoever takes it from this machine goes by what the heartbeat says.
+        await self._heartbeat.say(lambda said: replace(said, behind={**said.behind, number: watermark}))
+        taken = await self._claim(item, watermark, owner, frozen)
+        if taken is None:
+            await self._heartbeat.say(lambda said: _without(said, number))
+            return None
+        for stretch in taken.chain[:-1]:
+            assert stretch.through is not None
+            await self._until_done(partial(self._follower.reach, stretch.machine, stretch.through))
+        done: asyncio.Future[TakenIn] = asyncio.get_running_loop().create_future()
+        self._copying.append(_Copying(taken, done))
+        if self._copier is None or self._copier.done():
+            self._copier = asyncio.create_task(self._copy_all())
+        return await asyncio.shield(done)
+
+    async def _read_shard(self, number: int) -> ShardItem:
+        found = await self.table.get(shard_key(number))
+        return ShardItem(number=number) if found is None else shard_item_in(found)
+
+    async def _said_of(self, owner: Machine) -> Said:
+        """Return what the heartbeat of a retired machine says, for good."""
+        if owner.id not in self._frozen:
+            item = await self.table.get(machine_key(owner.id))
+            if item is None:
+                raise StoreError(f"the heartbeat of machine {owner.id} is gone from the shared store")
+            self._frozen[owner.id] = said_in(item)
+        return self._frozen[owner.id]
+
+    async def _claim(
+        self, item: ShardItem, watermark: UtcMs | None, owner: Machine | None, frozen: Said | None
+    ) -> ShardItem | None:
+        """Put this machine into a shard's item as its owner; return the item, None if the shard is another's now."""
+        while True:
+            taken = replace(
+                item,
+                version=item.version + 1,
+                owner=self.machine,
+                epoch=item.epoch + 1,
+                watermark=watermark,
+                was_clean=item.was_clean and frozen is None,
+                chain=(
+                    *item.closed(None if frozen is None else frozen.sequence),
+                    Stretch(self.machine, self._heartbeat.said.sequence + 1, None),
+                ),
+            )
+            if owner is not None and frozen is not None:
+                since = owner.started_at if item.since is None else item.since
+                taken = replace(
+                    taken,
+                    since=since,
+                    pruned_through=frozen.pruned_through,
+                    reached=frozen.reached,
+                    set_back_at=frozen.set_back_at,
+                )
+            if await self._put_shard(item, taken):
+                return taken
+            now = await self._until_done(partial(self._read_shard, item.number))
+            if (now.owner, now.epoch) != (item.owner, item.epoch):
+                return None
+            item = now  # its owner has written a snapshot since it was read
+
+    async def _put_shard(self, was: ShardItem, item: ShardItem) -> bool:
+        """Write a shard's item in the place of *was*; False if another stands there. Errors: LeaseLost."""
+
+        async def put() -> bool:
+            if await self.table.put(
+                item.written(),
+                condition="attribute_not_exists(pk)" if was.version == 0 else "#version = :was",
+                values=None if was.version == 0 else {"was": was.version},
+            ):
+                return True
+            return await self._read_shard(item.number) == item  # an attempt whose answer was lost
+
+        return await self._until_done(put)
+
+    async def _copy_all(self) -> None:
+        """Bring the shards that were claimed into ``own``, all that wait together."""
+        while self._copying:
+            batch, self._copying = self._copying, []
+            try:
+                async with self._turn:
+                    taken_in = await self._copy([one.item for one in batch])
+            except Exception as exc:  # noqa: BLE001 - a shard that is claimed and not driven must not stay so
+                lost = self._heartbeat.lose(f"shards could not be taken in: {exc!r}")
+                for one in batch:
+                    if not one.done.done():
+                        one.done.set_exception(lost)
+                return
+            for one, its in zip(batch, taken_in, strict=True):
+                if not one.done.done():
+                    one.done.set_result(its)
+
+    async def _copy(self, items: Sequence[ShardItem]) -> list[TakenIn]:
+        numbers = [item.number for item in items]
+        watermarks = [item.watermark for item in items if item.watermark is not None]
+        after = UtcMs(min(watermarks) - _BEFORE_MS) if len(watermarks) == len(items) else None
+        is_all = await self._own.copy(self._everything, numbers, after=after)
+        doubted = [item.number for item in items if not item.was_clean]
+        if doubted:
+            await self._own.doubt(doubted)
+        last = await self._own.last_ids(numbers)
+        rows: dict[int, list[TimetableRow]] = {number: [] for number in numbers}
+        async for some in self._own.timetable_of(numbers):
+            for row in some:
+                rows[row.id % SHARDS].append(row)
+        failing = await self._own.failing_of(numbers)
+        logged: list[Logged] = []
+        for item in items:
+            number = item.number
+            self._mine[number] = item
+            self._last_ids[number] = last.get(number, (number, number))
+            self._growth[number] = item.log_bytes
+            if item.since is not None:
+                self._since[number] = item.since
+            places = [LogPlace(one.machine, one.through) for one in item.chain if one.through is not None]
+            logged.append(Logged(number, Taken(places)))
+            if not item.was_clean:
+                logged.append(Logged(number, Doubted()))
+            self._look_at_growth(number)
+        self._committer.add(logged, lambda said: replace(said, hand_overs=said.hand_overs + len(items)))
+        if not is_all or not self._follower.has_history:
+            self._unfilled |= set(numbers)
+            if self._follower.has_history:
+                self._start(self._fill())
+        return [
+            TakenIn(
+                item.number,
+                rows[item.number],
+                item.watermark,
+                item.was_clean,
+                frozenset(id_ for id_ in failing if id_ % SHARDS == item.number),
+                item.pruned_through,
+                item.reached,
+                item.set_back_at,
+            )
+            for item in items
+        ]
+
+    async def recovered(self, number: int) -> None:
+        self._heartbeat.check()
+        if number in self._mine:
+            self._recovering.add(number)
+
+    async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
+        self._heartbeat.check()
+        item = self._mine.get(shard.number)
+        if item is None or item.epoch != shard.epoch:
+            return False
+        return await self._give(item, watermark)
+
+    async def _give(self, item: ShardItem, watermark: UtcMs, *, is_last: bool = False) -> bool:
+        """Let go of a shard. is_last: this machine is about to leave."""
+        number = item.number
+        async with self._snapshotting, nullcontext() if is_last else self._turn:
+            await self._committer.flush()
+            item = self._mine[number]
+            said = self._heartbeat.said
+            settled = said.watermark_of(number)
+            given = replace(
+                item,
+                version=item.version + 1,
+                owner=None,
+                watermark=watermark if settled is None else max(settled, watermark),
+                was_clean=True,
+                chain=item.closed(said.sequence),
+                log_bytes=self._growth.get(number, 0),
+                since=self._since.get(number),
+                pruned_through=said.pruned_through,
+                reached=said.reached,
+                set_back_at=said.set_back_at,
+            )
+            was_mine = await self._put_shard(item, given)
+            for kept in (self._mine, self._growth, self._since, self._last_ids):
+                kept.pop(number, None)
+            for few in (self._recovering, self._grown, self._unfilled):
+                few.discard(number)
+            if not is_last:
+                await self._own.take_out([number])
+        if not is_last:
+            await self._heartbeat.say(
+                lambda said: replace(_without(said, number), hand_overs=said.hand_overs + 1)
+            )
+        return was_mine
+
+    async def _until_done(self, do: Callable[[], Awaitable[R]]) -> R:
+        """Do what may be done twice, again and again while the lease lasts. Errors: LeaseLost."""
+        pause_s = _PAUSE_S
+        while True:
+            self._heartbeat.check()
+            try:
+                return await do()
+            except LeaseLost:
+                raise
+            except StoreError as exc:
+                if self._clock.boot() >= self.trusted_until:
+                    raise self._heartbeat.lose(
+                        f"the table has not answered for a whole lease ({exc})"
+                    ) from exc
+            await self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, _MOST_PAUSE_S)
+
+    # snapshots
+
+    def _look_at_growth(self, number: int) -> None:
+        """Have a snapshot written of a shard that has as much log as it has itself, or old log, or that of many machines."""
+        item = self._mine[number]
+        size_bytes = 0 if item.snapshot is None else item.snapshot.size_bytes
+        is_old = self._since.get(number, MAX_UTC_MS) < self._clock.wall() - _OLDEST_LOG_MS
+        is_grown = self._growth.get(number, 0) > max(_GROWN_BYTES, size_bytes)
+        if (is_grown or is_old or len(item.chain) > _MOST_STRETCHES) and number not in self._grown:
+            self._grown.add(number)
+            if len(self._grown) == 1 or not self._snapshotting.locked():
+                self._start(self._snapshot_grown())
+
+    async def _snapshot_grown(self) -> None:
+        while self._grown:
+            number = next(iter(self._grown))
+            await self._until_done(partial(self._snapshot, number))
+            self._grown.discard(number)
+
+    async def _snapshot(self, number: int) -> None:
+        """Write a snapshot of a shard and name it in its item. Errors: StoreError."""
+        async with self._snapshotting:
+            item = self._mine.get(number)
+            if item is None:
+                return
+            async with AsyncExitStack() as stack:
+                async with self._turn:
+                    await self._committer.flush()
+                    sequence = self._heartbeat.said.sequence
+                    after = self._heartbeat.said.watermark_of(number)
+                    connection = await stack.enter_async_context(self._own.still())
+                    growth, since = self._growth.pop(number, 0), self._since.pop(number, None)
+                try:
+                    ref = await self._snapshots.write(
+                        self._own, connection, number, epoch=item.epoch, sequence=sequence, after=after
+                    )
+                except BaseException:
+                    self._growth[number] = self._growth.get(number, 0) + growth
+                    if since is not None:
+                        self._since[number] = since
+                    raise
+            snapped = replace(
+                item,
+                version=item.version + 1,
+                snapshot=ref,
+                chain=(Stretch(self.machine, sequence + 1, None),),
+                log_bytes=0,
+                since=None,
+            )
+            if not await self._put_shard(item, snapped):
+                raise self._heartbeat.lose(f"another machine has taken shard {number}")
+            self._mine[number] = snapped
+            if item.snapshot is not None:
+                # The one before this may be being read by a machine that starts just now.
+                with suppress(StoreError):
+                    await self._snapshots.forget_before(number, item.snapshot)
+
+    # history, and what is done once in a while
+
+    async def _read_history(self) -> None:
+        await self._until_done(self._follower.read_history)
+        await self._fill()
+
+    async def _fill(self) -> None:
+        """Bring the older rows of the shards that were taken into ``own``."""
+        while self._unfilled:
+            number = min(self._unfilled)
+            for id_ in await self._own.schedule_ids([number]):
+                before: UtcMs | None = MAX_UTC_MS
+                while before is not None:
+                    async with self._turn:
+                        if number not in self._unfilled:
+                            break
+                        before = await self._own.copy_old(self._everything, id_, before)
+            self._unfilled.discard(number)
+
+    async def _tidy(self) -> None:
+        """Forget the heartbeats of machines that are retired for long and that no shard names; snapshots of old log."""
+        with suppress(StoreError):
+            for number in [*self._mine]:
+                self._look_at_growth(number)
+            owners = {item.owner for item in await self._shard_items()}
+            before = self._clock.wall() - _FORGET_MS
+            for item in await self.table.all_of(MACHINES):
+                if item["retired"] and item["sk"] not in owners and item["retired_at"] < before:
+                    await self.table.put(
+                        {
+                            "pk": PAST,
+                            "sk": item["sk"],
+                            "through": item["sequence"],
+                            "started_at": item["started_at"],
+                            "expires": self._clock.wall() // 1000 + 2 * KEPT_DAYS * 86_400,
+                        }
+                    )
+                    await self.table.delete(
+                        machine_key(item["sk"]), condition="#retired = :yes", values={"yes": True}
+                    )
+
+    def _start(self, what: Coroutine[Any, Any, None]) -> None:
+        """Do something in the background; if it fails, its lease is lost or it is tried again with the next occasion."""
+
+        async def run() -> None:
+            with suppress(StoreError):
+                await what
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _without(said: Said, number: int) -> Said:
+    return replace(said, behind={shard: at for shard, at in said.behind.items() if shard != number})

@@ -1,0 +1,249 @@
+"""How ``everything`` comes to hold what all machines have committed.
+
+1. At the start: of each shard its snapshot and its log since, in the order in which machines had it.
+2. Then each machine's commits in their order. A commit after a take-over names the places in the logs of others that come before it.
+3. In the background: the older log, newest first, for the journal's history. What stands in a row already is newer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from cronally.domain.model import SkipReason, State
+from cronally.errors import StoreError
+from cronally.instants import MIN_UTC_MS
+from cronally.store.committing import log_key, place_text, sequence_in
+from cronally.store.shared_items import (
+    MACHINES,
+    PAST,
+    SHARDS_KEY,
+    machine_in,
+    said_in,
+    shard_item_in,
+)
+from cronally.store.shared_log import (
+    Amended,
+    Asked,
+    Backfilled,
+    Changed,
+    Committed,
+    Flipped,
+    Retried,
+    Taken,
+    decode,
+)
+from cronally.store.snapshots import SnapshotGone
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from cronally.clock import Clock
+    from cronally.domain.model import FireKey, JournalEntry
+    from cronally.engine.records import Machine
+    from cronally.instants import UtcMs
+    from cronally.store.dynamodb_table import DynamodbTable, Item
+    from cronally.store.replica import Replica
+    from cronally.store.shared_items import ShardItem
+    from cronally.store.shared_log import Deed, Logged
+    from cronally.store.snapshots import Snapshots
+
+_LAST_PART: Final = 9_999
+_ATTEMPTS: Final = 10
+_PAUSE_S: Final = 0.2
+
+
+class Follower:
+    """Reads the logs of machines into *everything*.
+
+    Attributes: machine: this machine's id, whose commits the committer puts there itself. has_history: all of the older log is read.
+    """
+
+    def __init__(
+        self, table: DynamodbTable, everything: Replica, snapshots: Snapshots, clock: Clock, *, machine: str
+    ) -> None:
+        """Take what is open."""
+        self.machine = machine
+        self.has_history = False
+        self._table = table
+        self._everything = everything
+        self._snapshots = snapshots
+        self._clock = clock
+        self._places: dict[str, int] = {}
+        self._started: dict[str, UtcMs] = {}
+        self._pruned_through: UtcMs = MIN_UTC_MS
+        self._turn = asyncio.Lock()
+
+    # the start
+
+    async def load(self) -> None:
+        """Read snapshots and the log since. Errors: StoreError."""
+        for _ in range(_ATTEMPTS):
+            shards = await self._shards()
+            machines = await self._table.all_of(MACHINES)
+            past = await self._table.all_of(PAST)
+            if await self._shards() != shards:  # one was handed over in between
+                continue
+            try:
+                await self._load(shards, machines)
+            except SnapshotGone:
+                await self._everything.take_out(range(len(shards)))
+                await self._clock.sleep(_PAUSE_S)
+                continue
+            for item in past:
+                self._places.setdefault(item["sk"], item["through"])
+                self._started.setdefault(item["sk"], item["started_at"])
+            return
+        raise StoreError("the shards of the shared store change hands too often to be read; try again later")
+
+    async def _shards(self) -> list[ShardItem]:
+        return [shard_item_in(item) for item in await self._table.all_of(SHARDS_KEY)]
+
+    async def _load(self, shards: Sequence[ShardItem], machines: Sequence[Item]) -> None:
+        self._places = {item["sk"]: item["sequence"] for item in machines}
+        self._started = {item["sk"]: item["started_at"] for item in machines}
+        pruned = [said_in(item).pruned_through for item in machines] + [
+            shard.pruned_through for shard in shards
+        ]
+        self._pruned_through = max((at for at in pruned if at is not None), default=MIN_UTC_MS)
+        for shard in shards:
+            if shard.snapshot is not None:
+                await self._snapshots.read(self._everything, shard.number, shard.snapshot)
+            through = self._places.get(shard.owner, 0) if shard.owner is not None else None
+            for machine, _, last in shard.closed(through):
+                self._places[machine] = max(self._places.get(machine, 0), last or 0)
+        await self._repeat_chains(shards)
+
+    async def _repeat_chains(self, shards: Sequence[ShardItem]) -> None:
+        """Repeat the log of each shard since its snapshot. Each machine's log is read once, for all shards."""
+        chains: dict[int, list[tuple[str, int, int]]] = {}
+        spans: dict[str, tuple[int, int]] = {}
+        for shard in shards:
+            through = self._places.get(shard.owner, 0) if shard.owner is not None else None
+            for machine, first, last in shard.closed(through):
+                assert last is not None
+                chains.setdefault(shard.number, []).append((machine, first, last))
+                low, high = spans.get(machine, (first, last))
+                spans[machine] = (min(low, first), max(high, last))
+        numbers = frozenset(chains)
+        found: dict[tuple[int, str], list[tuple[int, Deed]]] = {}
+        for machine, (low, high) in spans.items():
+            async for sequence, parts in self._records(machine, low, high):
+                for shard_number, deed in decode(parts, shards=numbers):
+                    found.setdefault((shard_number, machine), []).append((sequence, deed))
+        for number, chain in chains.items():
+            for machine, first, last in chain:
+                for sequence, deed in found.get((number, machine), ()):
+                    if first <= sequence <= last:
+                        await self._everything.repeat(number, deed)
+
+    # following
+
+    async def follow(self, machines: Iterable[Machine]) -> None:
+        """Read what *machines* have committed since. Errors: StoreError."""
+        async with self._turn:
+            for machine in machines:
+                self._started.setdefault(machine.id, machine.started_at)
+                await self._reach(machine.id, machine.sequence)
+
+    async def catch_up(self) -> None:
+        """Read all that is committed by now. Errors: StoreError."""
+        await self.follow([machine_in(item) for item in await self._table.all_of(MACHINES)])
+
+    async def reach(self, machine: str, sequence: int) -> None:
+        """Read what a machine has committed up to *sequence*. Errors: StoreError."""
+        async with self._turn:
+            await self._reach(machine, sequence)
+
+    async def _reach(self, machine: str, sequence: int) -> None:
+        at = self._places.get(machine, 0)
+        if machine == self.machine or at >= sequence:
+            self._places.setdefault(machine, at)
+            return
+        async for found, parts in self._records(machine, at + 1, sequence):
+            if found != self._places.get(machine, 0) + 1:
+                break
+            for logged in decode(parts):
+                await self._repeat(logged)
+            self._places[machine] = found
+        if self._places.get(machine, 0) < sequence:
+            raise StoreError(
+                f"the log of machine {machine} in the shared store lacks commit {self._places.get(machine, 0) + 1} of {sequence}"
+            )
+
+    async def _repeat(self, logged: Logged) -> None:
+        if isinstance(logged.deed, Taken):
+            for place in logged.deed.after:
+                await self._reach(place.machine, place.sequence)
+        else:
+            await self._everything.repeat(logged.shard, logged.deed)
+
+    async def _records(
+        self, machine: str, first: int, last: int, *, is_reversed: bool = False
+    ) -> AsyncIterator[tuple[int, list[bytes]]]:
+        """Yield the records there are of a machine's log, with their sequences."""
+        parts: list[bytes] = []
+        sequence = -1
+        async for page in self._table.query(
+            log_key(machine),
+            first=place_text(first),
+            last=place_text(last, _LAST_PART),
+            is_reversed=is_reversed,
+        ):
+            for item in page:
+                if sequence_in(item["sk"]) != sequence:
+                    sequence, parts = sequence_in(item["sk"]), []
+                parts.append(item["held"])
+                if len(parts) == item["parts"]:
+                    yield sequence, parts[::-1] if is_reversed else parts
+
+    # history
+
+    async def read_history(self) -> None:
+        """Read the older log for the journal's sake. Errors: StoreError; called again, it begins anew."""
+        gone: set[FireKey] = set()
+        dropped: set[int] = set()
+        for machine in sorted(self._started, key=lambda name: self._started[name], reverse=True):
+            last = self._places.get(machine, 0)
+            if machine == self.machine or not last:
+                continue
+            async for _, parts in self._records(machine, 1, last, is_reversed=True):
+                rows: list[JournalEntry] = []
+                for logged in reversed(decode(parts)):
+                    rows += self._old_rows(logged.deed, gone, dropped)
+                await self._everything.add_old(rows)
+        self.has_history = True
+
+    def _old_rows(self, deed: Deed, gone: set[FireKey], dropped: set[int]) -> list[JournalEntry]:
+        """Return the final rows that a deed left, newest first, as far as newer ones do not stand in their place.
+
+        gone: keys whose rows newer deeds have removed. dropped: schedules whose pending fires newer deeds have dropped.
+        """
+        entries: Sequence[JournalEntry] = ()
+        match deed:
+            case Changed():
+                change = deed.change
+                entries = (*change.closed, *change.unsettled)
+                if change.drop_pending and change.id is not None:
+                    dropped.add(change.id)
+            case Committed() | Backfilled() | Amended():
+                entries = deed.entries
+            case Flipped():
+                entries = deed.unsettled
+            case Asked():
+                entries = (deed.entry,)
+            case Retried():
+                entries = [entry for row in deed.rows for entry in row.new]
+        gone |= {entry.key for entry in entries if not entry.count and not entry.is_open}
+        rows: dict[FireKey, JournalEntry] = {}
+        for entry in entries:
+            if entry.is_open or entry.key in gone or entry.last_due_time <= self._pruned_through:
+                continue
+            # What was pending, and no row says more, was given up together with others.
+            reason = SkipReason.DROPPED if entry.schedule_id in dropped else SkipReason.SUPERSEDED
+            rows[entry.key] = (
+                entry._replace(state=State.SKIPPED, reason=reason, next_attempt_at=None, is_in_line=False)
+                if entry.state is State.PENDING
+                else entry
+            )
+        return [*rows.values()]

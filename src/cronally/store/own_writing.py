@@ -1,0 +1,449 @@
+"""What a shared store writes of the shards that this machine has taken: done in ``own``, committed to the log, then done in ``everything``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cronally.domain.durations import DAY_MS
+from cronally.domain.shards import SHARDS, shard_of
+from cronally.domain.spec import from_canonical
+from cronally.engine.records import StagedRow
+from cronally.errors import Conflict, ShardElsewhere
+from cronally.instants import UtcMs
+from cronally.store.heartbeat import heard
+from cronally.store.own_reading import OwnReading
+from cronally.store.shared_log import (
+    Amended,
+    Asked,
+    Backfilled,
+    BroughtForward,
+    Changed,
+    Committed,
+    Doubted,
+    Flipped,
+    Logged,
+    Remembered,
+    Retried,
+    SlotsMoved,
+    TakenOver,
+)
+from cronally.store.sqlite import ChosenIds
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from cronally.domain.model import FireKey, JournalEntry
+    from cronally.domain.spec import ScheduleSpec
+    from cronally.engine.records import (
+        Newer,
+        Order,
+        Pruned,
+        Reopened,
+        Revised,
+        ScheduleChange,
+        StagedChange,
+        TimetableRow,
+        ZoneRecord,
+    )
+    from cronally.store.committing import Committer
+    from cronally.store.dynamodb_table import DynamodbTable
+    from cronally.store.following import Follower
+    from cronally.store.heartbeat import Heartbeat
+    from cronally.store.names import NameLocks
+    from cronally.store.replica import Replica
+    from cronally.store.shared_items import Said
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+ZONES = "zone"
+
+
+def unchanged(said: Said) -> Said:
+    return said
+
+
+class OwnWriting(OwnReading):
+    """Writes what the engine of this machine decides.
+
+    1. What is done in ``own`` and what is committed is in one order: ``_turn`` is held while a deed is done there and put in line.
+    2. Once begun, a write goes on although nobody waits for it any more.
+    """
+
+    _heartbeat: Heartbeat
+    _committer: Committer
+    _follower: Follower
+    _names: NameLocks
+
+    def __init__(self, own: Replica, everything: Replica, table: DynamodbTable) -> None:
+        super().__init__(own, everything)
+        self._table = table
+        self._turn = asyncio.Lock()
+        self._last_ids: dict[int, tuple[int, int]] = {}
+        """Of each shard that is taken: the greatest ids of a schedule and of a revision."""
+        self._recovering: set[int] = set()
+        self._everything_pruned: tuple[UtcMs, int, str] | None = None
+        self._staged_dues: dict[str, UtcMs | None] = {}
+        self._writing: set[asyncio.Task[Any]] = set()
+
+    async def _write(
+        self,
+        do: Callable[[], Awaitable[R]],
+        logged: Callable[[R], Sequence[Logged]],
+        change: Callable[[Said], Said] = unchanged,
+    ) -> R:
+        """Do it, and return when what is *logged* of it is committed. Errors: those of *do*; LeaseLost."""
+
+        async def write() -> R:
+            async with self._turn:
+                self._heartbeat.check()
+                result = await do()
+                done = self._committer.add(logged(result), change)
+            await done
+            return result
+
+        task = asyncio.create_task(write())
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        task.add_done_callback(heard)
+        return await asyncio.shield(task)
+
+    def _shard_of_id(self, id_: int) -> int:
+        """Return the shard of a schedule. Errors: ShardElsewhere if this machine has not taken it."""
+        return self._taken(id_ % SHARDS)
+
+    def _taken(self, shard: int) -> int:
+        if shard not in self._last_ids:
+            raise ShardElsewhere(shard)
+        return shard
+
+    def _by_shard(self, items: Iterable[T], id_of: Callable[[T], int]) -> dict[int, list[T]]:
+        found: dict[int, list[T]] = {}
+        for item in items:
+            found.setdefault(self._shard_of_id(id_of(item)), []).append(item)
+        return found
+
+    def _entries_by_shard(self, entries: Iterable[JournalEntry]) -> dict[int, list[JournalEntry]]:
+        return self._by_shard(entries, lambda entry: entry.schedule_id)
+
+    def _next_ids(self, shard: int, *, for_schedule: bool) -> ChosenIds:
+        last, last_revision = self._last_ids[self._taken(shard)]
+        last += SHARDS if for_schedule else 0
+        last_revision += SHARDS
+        self._last_ids[shard] = (last, last_revision)
+        return ChosenIds(last if for_schedule else None, last_revision)
+
+    # schedules
+
+    async def change(self, change: ScheduleChange) -> Revised:
+        spec = None if change.is_removal else change.new_spec
+        if spec is None:
+            return await self._change(change)
+        if change.id is not None:
+            _refuse_move(spec, change.id)
+            names = await self._own.names_of([change.id])
+            if names.get(change.id, spec.name) == spec.name:
+                return await self._change(change)
+        async with self._names.held([spec.name]):
+            await self._refuse_taken({spec.name: change.id})
+            return await self._change(change)
+
+    async def _refuse_taken(self, wanted: Mapping[str, int | None]) -> None:
+        """Errors: Conflict if another schedule than the given one has a name already, wherever that is."""
+        await self._follower.catch_up()
+        for name, id_ in (await self._everything.ids_of([*wanted])).items():
+            if id_ != wanted[name]:
+                raise Conflict(f"there is a schedule named {name!r} already")
+
+    async def _change(self, change: ScheduleChange) -> Revised:
+        ids = ChosenIds()
+        shard = -1
+
+        async def do() -> Revised:
+            nonlocal ids, shard
+            if change.id is None:
+                assert change.new_spec is not None
+                shard = shard_of(change.new_spec)
+            else:
+                shard = change.id % SHARDS
+            self._taken(shard)
+            if change.new_spec is not None and not change.is_removal:
+                ids = self._next_ids(shard, for_schedule=change.id is None)
+            return await self._own.change(change, ids=ids)
+
+        return await self._write(do, lambda _: [Logged(shard, Changed(change, ids))])
+
+    async def move_single_slots(self, moved: Sequence[tuple[int, UtcMs]]) -> None:
+        by_shard = self._by_shard(moved, lambda one: one[0])
+        await self._write(
+            lambda: self._own.move_single_slots(moved),
+            lambda _: [Logged(shard, SlotsMoved(some)) for shard, some in by_shard.items()],
+        )
+
+    # journal
+
+    async def commit(
+        self,
+        entries: Sequence[JournalEntry],
+        *,
+        watermark: UtcMs | None,
+        errors: Iterable[tuple[int, str | None]] = (),
+        newer: Sequence[Newer] = (),
+        kept: Iterable[FireKey] = (),
+    ) -> None:
+        told, kept = [*errors], [*kept]
+        of_shard: dict[int, Committed] = {
+            shard: Committed(some) for shard, some in self._entries_by_shard(entries).items()
+        }
+        for shard, some in self._by_shard(told, lambda one: one[0]).items():
+            of_shard[shard] = of_shard.get(shard, Committed(()))._replace(errors=some)
+        for shard, newer_of in self._by_shard(newer, lambda one: one.schedule_id).items():
+            kept_of = [key for key in kept if key.schedule_id % SHARDS == shard]
+            of_shard[shard] = of_shard.get(shard, Committed(()))._replace(newer=newer_of, kept=kept_of)
+        recovered = frozenset(self._recovering) if watermark is not None else frozenset()
+        self._recovering -= recovered
+
+        def say(said: Said) -> Said:
+            if watermark is None:
+                return said
+            behind = {shard: at for shard, at in said.behind.items() if shard not in recovered}
+            reached = watermark if said.watermark is None else max(watermark, said.watermark)
+            return replace(said, watermark=reached, behind=behind)
+
+        await self._write(
+            lambda: self._own.commit(entries, watermark=watermark, errors=told, newer=newer, kept=kept),
+            lambda _: [Logged(shard, deed) for shard, deed in of_shard.items()],
+            say,
+        )
+
+    async def mark_unclean(self) -> None:
+        await self._write(
+            self._own.mark_unclean, lambda _: [Logged(shard, Doubted()) for shard in sorted(self._last_ids)]
+        )
+
+    async def remember_run(self, key: str, answer: str, *, at: UtcMs) -> None:
+        self._heartbeat.check()
+        if not self._last_ids:
+            raise ShardElsewhere(0)
+        shard = min(self._last_ids)
+        await self._write(
+            lambda: self._own.remember(key, answer, at=at, shard=shard),
+            lambda _: [Logged(shard, Remembered(key, answer, at))],
+        )
+
+    async def add_manual(
+        self, entry: JournalEntry, *, by: str, fire_id: str, idempotency_key: str | None
+    ) -> None:
+        shard = self._shard_of_id(entry.schedule_id)
+
+        async def do() -> None:
+            since = UtcMs(entry.due_time - DAY_MS)
+            if idempotency_key is not None and await self._everything.was_run_since(idempotency_key, since):
+                raise Conflict(f"{fire_id} was run already")
+            await self._own.add_manual(entry, by=by, fire_id=fire_id, idempotency_key=idempotency_key)
+            if idempotency_key is not None:
+                await self._own.note_run(idempotency_key, shard)
+
+        await self._write(do, lambda _: [Logged(shard, Asked(entry, by, fire_id, idempotency_key))])
+
+    async def add_backfill(
+        self, entries: Sequence[JournalEntry], *, at: UtcMs, by: str, order: Order
+    ) -> None:
+        shard = self._shard_of_id(order.schedule_id)
+
+        async def do() -> None:
+            await self._own.copy_rows(self._everything, [entry.key for entry in entries])
+            await self._own.add_backfill(entries, at=at, by=by, order=order)
+
+        await self._write(do, lambda _: [Logged(shard, Backfilled(entries, at, by, order))])
+
+    async def retry(self, rows: Sequence[Reopened], *, at: UtcMs, by: str, orders: Sequence[Order]) -> None:
+        by_shard = self._by_shard(rows, lambda row: row.old.schedule_id)
+        orders_of = self._by_shard(orders, lambda order: order.schedule_id)
+
+        async def do() -> None:
+            await self._own.copy_rows(self._everything, [row.old.key for row in rows])
+            await self._own.retry(rows, at=at, by=by, orders=orders)
+
+        def logged(_: None) -> list[Logged]:
+            return [
+                Logged(shard, Retried(some, at, by, orders_of.get(shard, ())))
+                for shard, some in by_shard.items()
+            ]
+
+        await self._write(do, logged)
+
+    async def amend(self, entries: Sequence[JournalEntry]) -> None:
+        by_shard = self._entries_by_shard(entries)
+        await self._write(
+            lambda: self._own.amend(entries),
+            lambda _: [Logged(shard, Amended(some)) for shard, some in by_shard.items()],
+        )
+
+    async def set_back(self, *, at: UtcMs, watermark: UtcMs, reached: UtcMs) -> None:
+        def say(said: Said) -> Said:
+            behind = {
+                shard: None if was is None else min(was, watermark) for shard, was in said.behind.items()
+            }
+            furthest = reached if said.reached is None else max(reached, said.reached)
+            return replace(said, watermark=watermark, behind=behind, reached=furthest, set_back_at=at)
+
+        await self._write(
+            lambda: self._own.set_back(at=at, watermark=watermark, reached=reached),
+            lambda _: [Logged(shard, BroughtForward(at)) for shard in sorted(self._last_ids)],
+            say,
+        )
+
+    async def end_set_back(self) -> None:
+        await self._write(self._own.end_set_back, lambda _: (), lambda said: replace(said, set_back_at=None))
+
+    async def prune(
+        self, bound: UtcMs, *, after: tuple[UtcMs, int, str] | None = None, limit: int = 250
+    ) -> Pruned:
+        self._heartbeat.check()
+        pruned = await self._own.prune(bound, after=after, limit=limit)
+        watermark = self._heartbeat.said.watermark
+        if watermark is not None:
+            # Of what others have, nothing is pruned that would not be if it was this machine's.
+            await self._everything.commit([], watermark=watermark)
+            step = await self._everything.prune(bound, after=self._everything_pruned, limit=2 * limit)
+            self._everything_pruned = None if step.is_end else step.after
+        if pruned.through != self._heartbeat.said.pruned_through:
+            await self._heartbeat.say(lambda said: replace(said, pruned_through=pruned.through))
+        return pruned
+
+    # zones under a version of tzdata: nothing of a shard, and the same on every machine of one version
+
+    async def keep_zone_records(self, rows: Sequence[ZoneRecord]) -> None:
+        self._heartbeat.check()
+        await self._table.write_all(
+            [
+                {
+                    "pk": ZONES,
+                    "sk": row.name,
+                    "tzdata": row.tzdata,
+                    "starts": json.dumps(row.starts),
+                    "offsets": json.dumps(row.offsets),
+                }
+                for row in rows
+            ]
+        )
+        await self._own.keep_zone_records(rows)
+
+    async def forget_zone_records(self, *, but: str) -> None:
+        self._heartbeat.check()
+        old = [(item["pk"], item["sk"]) for item in await self._table.all_of(ZONES) if item["tzdata"] != but]
+        await self._table.write_all([], deletes=old)
+        await self._own.forget_zone_records(but=but)
+
+    # apply: what is staged is this machine's alone
+
+    async def stage_begin(self) -> None:
+        await self._own.stage_begin()
+        self._staged_dues.clear()
+
+    async def stage(self, rows: Sequence[StagedRow]) -> None:
+        await self._own.stage(rows)
+        self._staged_dues |= {row.name: row.at_due for row in rows if row.at_due is not None}
+
+    async def unstage(self, names: Sequence[str]) -> None:
+        await self._own.unstage(names)
+
+    async def own(self, names: Sequence[str], *, owner: str, at: UtcMs, by: str) -> None:
+        ids = await self._own.ids_of(names)
+        by_shard = self._by_shard(ids.items(), lambda one: one[1])
+        await self._write(
+            lambda: self._own.own(names, owner=owner, at=at, by=by),
+            lambda _: [
+                Logged(shard, TakenOver([name for name, _ in some], owner, at, by))
+                for shard, some in by_shard.items()
+            ],
+        )
+
+    async def flip(
+        self,
+        *,
+        at: UtcMs,
+        by: str,
+        owner: str,
+        unsettled: Sequence[JournalEntry],
+        removed: Sequence[int] = (),
+    ) -> list[TimetableRow]:
+        changes = await self._own.staged_changes()
+        new = [change.name for change in changes if change.id is None]
+        async with self._names.held(new):
+            if new:
+                await self._refuse_taken(dict.fromkeys(new))
+            flip = _Flip(at, by, owner, unsettled, removed)
+            return await self._flip(flip, changes)
+
+    async def _flip(self, flip: _Flip, changes: Sequence[StagedChange]) -> list[TimetableRow]:
+        staged: dict[int, list[StagedRow]] = {}
+        ids: dict[str, ChosenIds] = {}
+        taken_over: dict[int, list[tuple[str, int]]] = {}
+
+        async def do() -> list[TimetableRow]:
+            shards: dict[str, int] = {}
+            for change in changes:
+                spec = from_canonical(change.name, change.document)
+                if change.id is not None:
+                    _refuse_move(spec, change.id)
+                shards[change.name] = self._taken(shard_of(spec) if change.id is None else change.id % SHARDS)
+            for change in changes:
+                shard = shards[change.name]
+                ids[change.name] = self._next_ids(shard, for_schedule=change.id is None)
+                due = self._staged_dues.get(change.name)
+                staged.setdefault(shard, []).append(StagedRow(change.name, change.document, due))
+            owned = await self._own.taken_over(flip.owner)
+            taken_over.update(self._by_shard(owned, lambda one: one[1]))
+            return await self._own.flip(**flip.__dict__, ids=ids)
+
+        def logged(_: list[TimetableRow]) -> list[Logged]:
+            unsettled = self._entries_by_shard(flip.unsettled)
+            removed = self._by_shard(flip.removed, lambda id_: id_)
+            found = [
+                Logged(shard, TakenOver([name for name, _ in some], flip.owner, flip.at, flip.by))
+                for shard, some in taken_over.items()
+            ]
+            for shard in sorted({*staged, *unsettled, *removed}):
+                rows = staged.get(shard, [])
+                chosen = [ids[row.name] for row in rows]
+                deed = Flipped(
+                    flip.at,
+                    flip.by,
+                    flip.owner,
+                    rows,
+                    chosen,
+                    unsettled.get(shard, ()),
+                    removed.get(shard, ()),
+                )
+                found.append(Logged(shard, deed))
+            return found
+
+        return await self._write(do, logged)
+
+
+class _Flip:
+    """What a flip was asked for."""
+
+    def __init__(
+        self, at: UtcMs, by: str, owner: str, unsettled: Sequence[JournalEntry], removed: Sequence[int]
+    ) -> None:
+        self.at = at
+        self.by = by
+        self.owner = owner
+        self.unsettled = unsettled
+        self.removed = removed
+
+
+def _refuse_move(spec: ScheduleSpec, id_: int) -> None:
+    """Errors: Conflict if the order of the FIFO group that *spec* names is kept elsewhere than where the schedule is."""
+    if spec.fifo_group is not None and shard_of(spec) != id_ % SHARDS:
+        topic, group = spec.fifo_group
+        raise Conflict(
+            f"{spec.name!r} cannot go to the group {group!r} of {topic}: where several machines share a store, a schedule stays "
+            "in the part of it that it was made in; remove it and add it anew"
+        )

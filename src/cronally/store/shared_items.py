@@ -1,0 +1,203 @@
+"""The items of machines and shards in the table of a shared store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from cronally.domain.shards import SHARDS
+from cronally.engine.records import Machine, Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cronally.instants import UtcMs
+    from cronally.store.dynamodb_table import Item, Key
+
+MACHINES: Final = "machine"
+SHARDS_KEY: Final = "shard"
+PAST: Final = "past"
+"""Machines whose heartbeats are gone: where the log of each ends, for those who read its history."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a heartbeat says beside who it is. Fields as in ``records.Machine`` and ``records.Opened``."""
+
+    sequence: int = 0
+    watermark: UtcMs | None = None
+    behind: Mapping[int, UtcMs | None] = field(default_factory=dict)
+    hand_overs: int = 0
+    pruned_through: UtcMs | None = None
+    reached: UtcMs | None = None
+    set_back_at: UtcMs | None = None
+
+    def watermark_of(self, shard: int) -> UtcMs | None:
+        """Return the watermark of one of the machine's shards."""
+        return self.behind.get(shard, self.watermark)
+
+    def written(self) -> Item:
+        """Return it as attributes of the item."""
+        return {
+            "sequence": self.sequence,
+            "watermark": self.watermark,
+            "behind": _written_behind(self.behind),
+            "hand_overs": self.hand_overs,
+            "pruned_through": self.pruned_through,
+            "reached": self.reached,
+            "set_back_at": self.set_back_at,
+        }
+
+
+def machine_key(machine: str) -> Key:
+    return MACHINES, machine
+
+
+def said_in(item: Item) -> Said:
+    """Return what a machine's item says."""
+    return Said(
+        sequence=item["sequence"],
+        watermark=item["watermark"],
+        behind=_read_behind(item["behind"]),
+        hand_overs=item["hand_overs"],
+        pruned_through=item["pruned_through"],
+        reached=item["reached"],
+        set_back_at=item["set_back_at"],
+    )
+
+
+def machine_in(item: Item) -> Machine:
+    """Return the machine that an item is about."""
+    said = said_in(item)
+    return Machine(
+        id=item["sk"],
+        host=item["host"],
+        version=item["version"],
+        sequence=said.sequence,
+        watermark=said.watermark,
+        behind=said.behind,
+        lease_ms=item["lease_ms"],
+        hand_overs=said.hand_overs,
+        started_at=item["started_at"],
+        is_retired=item["retired"],
+        has_left=item["has_left"],
+    )
+
+
+def _written_behind(behind: Mapping[int, UtcMs | None]) -> str:
+    """Return watermarks and the shards that have each, as bits: 64 of them take no more than one."""
+    masks: dict[UtcMs | None, int] = {}
+    for shard, watermark in behind.items():
+        masks[watermark] = masks.get(watermark, 0) | 1 << shard
+    return json.dumps([[watermark, f"{mask:x}"] for watermark, mask in masks.items()], separators=(",", ":"))
+
+
+def _read_behind(text: str) -> dict[int, UtcMs | None]:
+    return {
+        shard: watermark
+        for watermark, mask in json.loads(text)
+        for shard in range(SHARDS)
+        if int(mask, 16) >> shard & 1
+    }
+
+
+# --- shards -------------------------------------------------------------------------------------------------------
+
+
+class Stretch(NamedTuple):
+    """Part of a shard's log: what *machine* committed from one sequence through another. through: None while it has the shard."""
+
+    machine: str
+    first: int
+    through: int | None
+
+
+class SnapshotRef(NamedTuple):
+    """Where a snapshot lies: it is of one epoch and sequence, has so many parts and takes so many bytes."""
+
+    epoch: int
+    sequence: int
+    parts: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardItem:
+    """A shard's item.
+
+    Fields: version: another one with each write. chain: its log since *snapshot*, in order. log_bytes, since: of the closed part of that,
+        how much it is and when it began. The rest as in ``records.Shard`` and ``records.Opened``.
+    """
+
+    number: int
+    version: int = 0
+    owner: str | None = None
+    epoch: int = 0
+    watermark: UtcMs | None = None
+    was_clean: bool = True
+    chain: tuple[Stretch, ...] = ()
+    log_bytes: int = 0
+    since: UtcMs | None = None
+    snapshot: SnapshotRef | None = None
+    pruned_through: UtcMs | None = None
+    reached: UtcMs | None = None
+    set_back_at: UtcMs | None = None
+
+    @property
+    def shard(self) -> Shard:
+        return Shard(self.number, self.owner, self.epoch, self.watermark, self.was_clean)
+
+    def closed(self, through: int | None) -> tuple[Stretch, ...]:
+        """Return the chain with its open end, if it has one, at *through*; stretches without a commit are left out."""
+        ended = (
+            one._replace(through=through) if one.through is None and through is not None else one
+            for one in self.chain
+        )
+        return tuple(one for one in ended if one.through is None or one.through >= one.first)
+
+    def written(self) -> Item:
+        """Return it as an item."""
+        return {
+            "pk": SHARDS_KEY,
+            "sk": f"{self.number:02d}",
+            "version": self.version,
+            "owner": self.owner,
+            "epoch": self.epoch,
+            "watermark": self.watermark,
+            "was_clean": self.was_clean,
+            "chain": json.dumps(self.chain, separators=(",", ":")),
+            "log_bytes": self.log_bytes,
+            "since": self.since,
+            "snapshot": None if self.snapshot is None else list(self.snapshot),
+            "pruned_through": self.pruned_through,
+            "reached": self.reached,
+            "set_back_at": self.set_back_at,
+        }
+
+
+def shard_key(number: int) -> Key:
+    return SHARDS_KEY, f"{number:02d}"
+
+
+def shard_item_in(item: Item) -> ShardItem:
+    """Return a shard as its item has it."""
+    snapshot: Any = item["snapshot"]
+    same = (
+        "version",
+        "owner",
+        "epoch",
+        "watermark",
+        "was_clean",
+        "log_bytes",
+        "since",
+        "pruned_through",
+        "reached",
+    )
+    return ShardItem(
+        number=int(item["sk"]),
+        chain=tuple(Stretch(*one) for one in json.loads(item["chain"])),
+        snapshot=None if snapshot is None else SnapshotRef(*snapshot),
+        set_back_at=item["set_back_at"],
+        **{name: item[name] for name in same},
+    )
