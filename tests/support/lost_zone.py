@@ -15,10 +15,10 @@ def lose_zone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Let no rule of the zone *name* be compiled for the rest of a test."""
     parse = spec.Recurrence.parse
 
-    def without(when: str, *, tz: str, **keys: Any) -> spec.Recurrence:  # noqa: ANN401 - as it is called
+    def without(when: str, *, tz: str, **keys: Any) -> spec.Recurrence:
         if tz == name:
             raise ZoneError(name)
         return parse(when, tz=tz, **keys)
 
     monkeypatch.setattr(spec.Recurrence, "parse", without)
-    spec._compile.cache_clear()  # noqa: SLF001 - what it remembers is of the time before
+    spec._compile.cache_clear()

@@ -153,8 +153,8 @@ class ClusterStore(MemoryStore):
     async def commit(self, entries: Sequence[JournalEntry], *, watermark: UtcMs | None, **keys: Any) -> None:
         await self._committed(super().commit(entries, watermark=watermark, **keys), watermark)
 
-    async def mark_unclean(self) -> None:
-        await self._committed(super().mark_unclean())
+    async def mark_unclean(self, shard: int | None = None) -> None:
+        await self._committed(super().mark_unclean(shard))
 
     async def remember_run(self, *args: Any, **keys: Any) -> None:
         await self._committed(super().remember_run(*args, **keys))

@@ -91,7 +91,7 @@ class ShardStore(MemoryStore):
         self._former.update(records.former)
         self._revisions |= records.revisions
         for entry in records.journal:
-            MemoryStore._write(self, entry)  # noqa: SLF001 - nothing is decided here, so that nobody takes it down
+            MemoryStore._write(self, entry)
         failing = frozenset(id_ for id_ in records.living if self._schedules[id_].error is not None)
         rows = [self._row(id_) for id_ in sorted(records.living)]
         return TakenIn(shard, rows, watermark, was_clean, failing)

@@ -34,6 +34,7 @@ from cronally.admin.unix_socket import (
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Awaitable, Callable
 
     from cronally.admin.routing import Routing
     from cronally.clock import Clock
@@ -48,7 +49,7 @@ class AdminServer:
 
     Args: socket_path: at most 107 bytes; its directory is made if it is missing. read_only_group: whose members have a second
         socket beside it, on which nothing can be changed (docs/adr/0013-read-only-socket.md). routing: has changes carried out by the
-        machine that drives the schedule; None if there is only this one. Errors of ``start``: UsageError for
+        machine that drives the schedule; None if there is only this one. check: refuses requests by their head. Errors of ``start``: UsageError for
         the path or the group, CronallyError if a socket cannot be made or another daemon answers there.
     """
 
@@ -61,10 +62,12 @@ class AdminServer:
         socket_path: str,
         read_only_group: str | None = None,
         routing: Routing | None = None,
+        check: Callable[[web.Request], Awaitable[None]] | None = None,
     ) -> None:
         self.socket_path = socket_path
         self.connections = Connections(most=connection_limit())
         self._readers = read_only_group
+        self._check = check
         self._readings = Readings(service, reporting, clock)
         self._changes = Changes(service, clock, routing=routing)
         self.events = self._readings.streams
@@ -81,12 +84,12 @@ class AdminServer:
                 bind_socket(self.socket_path, directory_mode=mode),
                 self.socket_path,
                 self.connections,
-                Boundary(self.connections, turns=turns),
+                Boundary(self.connections, turns=turns, check=self._check),
             )
             if readers is not None:
                 path = read_only_socket(self.socket_path)
                 few = Connections(most=min(MAX_READERS, self.connections.most))
-                boundary = Boundary(few, turns=turns, check=reading_alone)
+                boundary = Boundary(few, turns=turns, check=self._reading_alone)
                 await self._open(bind_socket(path, group=readers), path, few, boundary)
                 closed = closed_directory(path, readers)
                 if closed is not None:
@@ -116,6 +119,11 @@ class AdminServer:
         except BaseException:
             bound.close()
             raise
+
+    async def _reading_alone(self, request: web.Request) -> None:
+        await reading_alone(request)
+        if self._check is not None:
+            await self._check(request)
 
     async def close(self) -> None:
         """Finish the requests in hand, take no more, and remove the socket."""

@@ -6,13 +6,14 @@ from cronally.app.aws import check_topic, create_topic, examine, subscribe_topic
 from cronally.app.daemon import serve
 from cronally.app.demo import Messages, Stage, demo_stage
 from cronally.app.event_loop import run
-from cronally.app.stores import copy_store, restore_store
+from cronally.app.stores import copy_store, create_table, restore_store
 
 __all__ = [
     "Messages",
     "Stage",
     "check_topic",
     "copy_store",
+    "create_table",
     "create_topic",
     "demo_stage",
     "examine",

@@ -15,6 +15,7 @@ from cronally.app.signals import Signals
 from cronally.app.term import Term
 from cronally.clock import SystemClock
 from cronally.config import load_config
+from cronally.errors import LeaseLost
 from cronally.logs import logging_to
 from cronally.service_manager import ServiceManager, Supervision
 from cronally.sns.pacing import Pacing
@@ -62,8 +63,19 @@ class Daemon:
 
     async def run(self) -> int:
         with self.signals.heard(), self._supervised():
-            await Term(self).run()
+            former: list[str] = []
+            while not await self._is_over(former):
+                pass
         return 0
+
+    async def _is_over(self, former: list[str]) -> bool:
+        """Run one term; False if another has to follow, for the lease was lost. former: of terms before; this one's machine is added."""
+        is_lost = False
+        try:
+            await Term(self, former).run()
+        except* LeaseLost:  # who keeps the lease has said so
+            is_lost = True
+        return not is_lost or self.signals.is_stopping.is_set()
 
     @contextmanager
     def _supervised(self) -> Iterator[None]:

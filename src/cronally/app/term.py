@@ -16,6 +16,7 @@ from cronally.admin.metrics_port import MetricsPort
 from cronally.admin.server import AdminServer
 from cronally.app.memory import available_memory
 from cronally.app.reloading import reload_for_ever
+from cronally.app.sharing import Shared
 from cronally.clock import WaitResult
 from cronally.engine.alerts import Alerts, Troubles
 from cronally.engine.arming import armed_budget
@@ -23,9 +24,11 @@ from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.engine import Engine
 from cronally.engine.journalist import Journalist
 from cronally.engine.lag_watch import LagWatch
+from cronally.engine.records import Opened
 from cronally.engine.reporting import Reporting
 from cronally.engine.retention import Retention
 from cronally.engine.service import Service
+from cronally.engine.trust import Trust
 from cronally.engine.zone_watch import ZoneWatch
 from cronally.errors import CredentialsInvalid
 from cronally.instants import UtcMs, parse_rfc3339
@@ -39,12 +42,12 @@ from cronally.store.filesystem import network_warning
 from cronally.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
+    from typing import Any
 
     from cronally.app.daemon import Daemon
     from cronally.domain.model import Fire
-    from cronally.engine.ports import Publisher
-    from cronally.engine.records import Opened
+    from cronally.engine.ports import Publisher, Store
 
 _STAND_IN_CALLS = 8  # more at once make moto's server slower
 _COLLECT_EVERY_S = 60.0
@@ -57,29 +60,31 @@ _log = logging.getLogger("cronally")
 class Term:
     """One engine of a daemon, from when its store is opened until that is closed: start-up, main, shutdown, in this order on the page."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, former: list[str] | None = None) -> None:
+        """former: ids that this process had among the machines of a shared store, in terms before; this term's is added."""
         self._daemon = daemon
+        self._former = [] if former is None else former
         self._clock = daemon.clock
         self._clean_watermark: UtcMs | None = None
+        self._shared: Shared | None = None
 
     async def run(self) -> None:
         """Run until a signal stops it in order."""
         config = self._daemon.config
         async with AsyncExitStack() as stack:
-            store = SqliteStore(config.store_path)
-            opened = await store.open()
-            self._clean_watermark = opened.watermark if opened.was_clean else None
-            stack.push_async_callback(self._close, store)
-            if store.kept_by_restore is not None:
-                _log.warning(
-                    "a restore that was interrupted is finished; the store before it is kept as %s",
-                    store.kept_by_restore,
-                    extra=about("restore.finished", kept=store.kept_by_restore),
-                )
-            store_warning = network_warning(config.store_path)
-            if store_warning is not None:
-                _log.warning("%s", store_warning, extra=about("store.on_network"))
-            publisher, stand_in, credentials = await self._publisher(stack)
+            file: SqliteStore | None = None
+            shared: Shared | None = None
+            warning: str | None = None
+            if config.store.kind == "sqlite":
+                file, opened, warning = await self._open_file(stack)
+                publisher, stand_in, credentials = await self._publisher(stack)
+            else:
+                opened = Opened(watermark=None, was_clean=True)  # shards are taken in one by one
+                publisher, stand_in, credentials = await self._publisher(stack)
+                shared = self._shared = await self._share(stack, stand_in, credentials)
+                publisher = Trust(publisher, lambda: shared.store.trusted_until, self._clock)
+            store: Store = shared.store if file is None else file
+            everything = store if shared is None else shared.store.everything
             alerts = await self._alerts(stack, store, credentials, stand_in)
             journalist = Journalist(self._clock, config.journal, alerts=alerts)
             engine = Engine(
@@ -92,6 +97,7 @@ class Term:
                 ),
                 armed_budget_bytes=armed_budget(available_memory()),
                 topics=config.sns_topics,
+                is_one_of_several=shared is not None,
             )
             zone_watch = ZoneWatch(engine.core, store, self._clock, journalist)
             retention = Retention(
@@ -104,19 +110,20 @@ class Term:
             )
             reporting = Reporting(
                 engine.core,
-                store,
+                everything,
                 engine.loop.halt,
                 self._clock,
                 journalist,
                 engine.loop.circuits,
                 version=__version__,
                 store_name=str(config.store),
-                store_warning=store_warning,
+                store_warning=warning,
                 stand_in=None if stand_in is None else stand_in.url,
                 zone_watch=zone_watch,
                 keep=config.journal,
                 quotas=lambda: self._daemon.pacing.uses(self._clock.mono()),
                 credentials=lambda: None if credentials is None else credentials.state(),
+                sharing=lambda: None if shared is None else shared.state(),
             )
             self._daemon.supervision.not_ready_because = lambda: reporting.not_ready_because
             self._daemon.supervision.silence = engine.loop.pulse.silence
@@ -130,10 +137,12 @@ class Term:
                 journalist,
                 engine.allowed,
                 topic_maker=stand_in,
-                backup_maker=store,
+                backup_maker=file,
                 quota_per_s=lambda region, is_fifo: quota_per_s(
                     region, is_fifo=is_fifo, given=self._daemon.config.sns_quota
                 ),
+                everything=everything,
+                watermark_of=None if shared is None else shared.watermark_of,
             )
             server = AdminServer(
                 service,
@@ -141,6 +150,8 @@ class Term:
                 self._clock,
                 socket_path=config.socket,
                 read_only_group=config.read_only_group,
+                routing=None if shared is None else shared.routing(),
+                check=None if shared is None else shared.admit,
             )
             await server.start()
             stack.push_async_callback(server.close)
@@ -156,7 +167,8 @@ class Term:
                     with suppress(CredentialsInvalid):  # it has said so; fires are kept until it succeeds
                         await credentials.start()
                     running.append(tasks.create_task(credentials.run(), name="credentials"))
-                first = await self._recover(engine, reporting, opened)
+                is_joined = shared is None or await self._join(shared, reporting)
+                first = await self._recover(engine, reporting, opened) if is_joined else None
                 if first is not None:
                     self._clean_watermark = None
                     running.append(tasks.create_task(engine.run(first), name="engine"))
@@ -167,6 +179,10 @@ class Term:
                         running.append(tasks.create_task(alerts.run(), name="alerts"))
                     running.append(tasks.create_task(LagWatch(self._clock, journalist).run(), name="lag"))
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
+                    if shared is not None:
+                        running += await shared.take_part(engine, journalist, tasks)
+                        errands = shared.errands(config.socket)
+                        running.append(tasks.create_task(errands.run(), name="errands"))
                     reporting.set_ready()
                     self._announce(stand_in)
                     self._daemon.supervision.ready()
@@ -175,15 +191,66 @@ class Term:
                     await self._daemon.signals.is_stopping.wait()
                     reporting.set_ready("it is stopping")
                     self._daemon.supervision.stopping(self._daemon.config.drain_timeout_s)
-                    store.abandon_backup()
+                    if file is not None:
+                        file.abandon_backup()
                     await server.close()
-                    await self._drain(engine)
+                    if shared is not None:
+                        await self._unless_hurried(shared.leave(self._daemon.config.drain_timeout_s))
+                    await self._unless_hurried(engine.drain(self._daemon.config.drain_timeout_s))
                     if alerts is not None:
                         await alerts.finish()
                 for task in running:
                     task.cancel()
             if first is not None:
                 self._clean_watermark = await engine.finish()
+
+    async def _open_file(self, stack: AsyncExitStack) -> tuple[SqliteStore, Opened, str | None]:
+        """Open the store in a file; return it, what it knew, and what is wrong with where it lies."""
+        path = self._daemon.config.store_path
+        store = SqliteStore(path)
+        opened = await store.open()
+        self._clean_watermark = opened.watermark if opened.was_clean else None
+        stack.push_async_callback(self._close, store)
+        if store.kept_by_restore is not None:
+            _log.warning(
+                "a restore that was interrupted is finished; the store before it is kept as %s",
+                store.kept_by_restore,
+                extra=about("restore.finished", kept=store.kept_by_restore),
+            )
+        warning = network_warning(path)
+        if warning is not None:
+            _log.warning("%s", warning, extra=about("store.on_network"))
+        return store, opened, warning
+
+    async def _share(
+        self, stack: AsyncExitStack, stand_in: StandIn | None, credentials: Credentials | None
+    ) -> Shared:
+        """Return this machine's part in the store that it shares, which is not open yet."""
+        signing = credentials if stand_in is None else stand_in.credentials
+        assert signing is not None
+        if credentials is not None:
+            await credentials.start()
+        url = None if stand_in is None else stand_in.url
+        return Shared(self._daemon.config, self._clock, signing, stack, endpoint_url=url, former=self._former)
+
+    async def _join(self, shared: Shared, reporting: Reporting) -> bool:
+        """Read the table and join the other machines; False if the daemon is stopped first. Errors: StoreError, of the first term."""
+        reporting.set_ready("it has not joined the other machines yet")
+        joining = asyncio.ensure_future(shared.join(is_first=not self._former))
+        stopping = asyncio.ensure_future(self._daemon.signals.is_stopping.wait())
+        await asyncio.wait((joining, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not joining.done():
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
+            return False
+        joining.result()
+        self._former.append(shared.machine)
+        return True
+
+    def _may_send(self) -> bool:
+        """Whether no other machine can have taken over what this one drives."""
+        return self._shared is None or self._clock.boot() < self._shared.store.trusted_until
 
     async def _close(self, store: SqliteStore) -> None:
         """Close the store; if all that was sent is on record, as a clean stop."""
@@ -194,7 +261,9 @@ class Term:
         config = self._daemon.config
         if not config.is_local:
             credentials = Credentials(self._clock)
-            publisher = SnsPublisher(credentials, self._clock, pacing=self._daemon.pacing)
+            publisher = SnsPublisher(
+                credentials, self._clock, pacing=self._daemon.pacing, may_send=self._may_send
+            )
             stack.push_async_callback(publisher.close)
             return publisher, None, credentials
         stand_in = await find_stand_in(
@@ -205,7 +274,11 @@ class Term:
         )
         stack.push_async_callback(stand_in.close)
         inner = SnsPublisher(
-            stand_in.credentials, self._clock, endpoint_url=stand_in.url, max_connections=_STAND_IN_CALLS
+            stand_in.credentials,
+            self._clock,
+            endpoint_url=stand_in.url,
+            max_connections=_STAND_IN_CALLS,
+            may_send=self._may_send,
         )
         stack.push_async_callback(inner.close)
         return LocalPublisher(inner, stand_in), stand_in, None
@@ -267,14 +340,14 @@ class Term:
         finally:
             gc.enable()
 
-    async def _drain(self, engine: Engine) -> None:
-        """Let what is in flight be answered, unless somebody is in a hurry."""
-        draining = asyncio.ensure_future(engine.drain(self._daemon.config.drain_timeout_s))
+    async def _unless_hurried(self, work: Coroutine[Any, Any, object]) -> None:
+        """Wait for *work*, which lets what is in flight be answered, unless somebody is in a hurry."""
+        working = asyncio.ensure_future(work)
         hurried = asyncio.ensure_future(self._daemon.signals.is_hurried.wait())
-        await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, hurried):
+        await asyncio.wait((working, hurried), return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, hurried):
             task.cancel()
-        await asyncio.gather(draining, hurried, return_exceptions=True)
+        await asyncio.gather(working, hurried, return_exceptions=True)
 
     def _announce(self, stand_in: StandIn | None) -> None:
         store, socket = str(self._daemon.config.store), self._daemon.config.socket

@@ -153,6 +153,11 @@ class Membership:
         await self._store.leave()
         self._has_left.set()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether shards are about to change hands."""
+        return bool(self._moves or self._taking)
+
     def sharing(self) -> Sharing:
         """Return what is known now."""
         now, wall = self._clock.boot(), self._clock.wall()

@@ -152,7 +152,7 @@ class DynamodbStore(OwnWriting):
         self._committer = Committer(self.table, self._heartbeat, self._clock, on_committed=self._follow_up)
         for kept in (self._mine, self._items, self._frozen, self._growth, self._since, self._last_ids):
             kept.clear()
-        for few in (self._recovering, self._grown, self._unfilled):
+        for few in (self._recovering, self._doubted, self._grown, self._unfilled):
             few.clear()
         self._seen = None
         self._start(self._read_history())
@@ -231,6 +231,9 @@ class DynamodbStore(OwnWriting):
             return None
         self._frozen[machine.id] = said_in(item)
         return machine_in(item)
+
+    async def begin_leave(self) -> None:
+        await self._heartbeat.say(lambda said: replace(said, is_leaving=True))
 
     async def leave(self) -> None:
         await self._committer.flush()
@@ -356,6 +359,7 @@ class DynamodbStore(OwnWriting):
         doubted = [item.number for item in items if not item.was_clean]
         if doubted:
             await self._own.doubt(doubted)
+            self._doubted.update(doubted)
         last = await self._own.last_ids(numbers)
         rows: dict[int, list[TimetableRow]] = {number: [] for number in numbers}
         async for some in self._own.timetable_of(numbers):
@@ -430,7 +434,7 @@ class DynamodbStore(OwnWriting):
             was_mine = await self._put_shard(item, given)
             for kept in (self._mine, self._growth, self._since, self._last_ids):
                 kept.pop(number, None)
-            for few in (self._recovering, self._grown, self._unfilled):
+            for few in (self._recovering, self._doubted, self._grown, self._unfilled):
                 few.discard(number)
             if not is_last:
                 await self._own.take_out([number])

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
+from cronally.engine.leases import trusted_until
 from cronally.errors import LeaseLost, StoreError
 from cronally.store.shared_items import MACHINES, Said, machine_key
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.store.dynamodb_table import DynamodbTable
 
-MARGIN_S: Final = 1.0  # a request that is being written at the end of the lease has gone by then
 _FIRST_PAUSE_S: Final = 0.05
 _MOST_PAUSE_S: Final = 1.0
 
@@ -164,7 +164,7 @@ class Heartbeat:
 
     def _trust(self, began_s: float) -> None:
         self._began_s = began_s
-        self.trusted_until = began_s + self._lease_ms / 1000 - MARGIN_S
+        self.trusted_until = trusted_until(began_s, self._lease_ms)
 
 
 def heard(done: asyncio.Future[Any]) -> None:

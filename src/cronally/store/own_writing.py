@@ -85,6 +85,7 @@ class OwnWriting(OwnReading):
         self._last_ids: dict[int, tuple[int, int]] = {}
         """Of each shard that is taken: the greatest ids of a schedule and of a revision."""
         self._recovering: set[int] = set()
+        self._doubted: set[int] = set()
         self._everything_pruned: tuple[UtcMs, int, str] | None = None
         self._staged_dues: dict[str, UtcMs | None] = {}
         self._writing: set[asyncio.Task[Any]] = set()
@@ -219,9 +220,13 @@ class OwnWriting(OwnReading):
             say,
         )
 
-    async def mark_unclean(self) -> None:
+    async def mark_unclean(self, shard: int | None = None) -> None:
+        if shard in self._doubted:  # taking it has done so, in the same commit
+            self._doubted.discard(shard)
+            return
+        shards = sorted(self._last_ids) if shard is None else [shard]
         await self._write(
-            self._own.mark_unclean, lambda _: [Logged(shard, Doubted()) for shard in sorted(self._last_ids)]
+            lambda: self._own.mark_unclean(shard), lambda _: [Logged(each, Doubted()) for each in shards]
         )
 
     async def remember_run(self, key: str, answer: str, *, at: UtcMs) -> None:

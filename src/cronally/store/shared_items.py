@@ -32,6 +32,7 @@ class Said:
     pruned_through: UtcMs | None = None
     reached: UtcMs | None = None
     set_back_at: UtcMs | None = None
+    is_leaving: bool = False
 
     def watermark_of(self, shard: int) -> UtcMs | None:
         """Return the watermark of one of the machine's shards."""
@@ -47,6 +48,7 @@ class Said:
             "pruned_through": self.pruned_through,
             "reached": self.reached,
             "set_back_at": self.set_back_at,
+            "leaving": self.is_leaving,
         }
 
 
@@ -64,6 +66,7 @@ def said_in(item: Item) -> Said:
         pruned_through=item["pruned_through"],
         reached=item["reached"],
         set_back_at=item["set_back_at"],
+        is_leaving=item["leaving"],
     )
 
 
@@ -81,6 +84,7 @@ def machine_in(item: Item) -> Machine:
         hand_overs=said.hand_overs,
         started_at=item["started_at"],
         is_retired=item["retired"],
+        is_leaving=said.is_leaving,
         has_left=item["has_left"],
     )
 

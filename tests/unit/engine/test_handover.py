@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cronally.domain.model import Kind, SkipReason, State
-from cronally.domain.shards import SHARDS, shard_of
+from cronally.domain.shards import SHARDS
 from cronally.engine.hooks import Hooks
 from cronally.engine.records import TakenIn
 from cronally.errors import NotReady, StoreBusy

@@ -1,0 +1,143 @@
+"""What an engine has beside it while its machine shares a store with others, for one term."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cronally.admin.errands import Errands
+from cronally.admin.routing import Routing
+from cronally.domain.shards import SHARDS
+from cronally.engine.membership import Membership
+from cronally.errors import NotReady, StoreError
+from cronally.instants import MIN_UTC_MS
+from cronally.sns.aws import Aws
+from cronally.sns.clients import Clients
+from cronally.store.dynamodb import DynamodbStore
+from cronally.store.dynamodb_inbox import DynamodbInbox
+
+if TYPE_CHECKING:
+    import asyncio
+    from contextlib import AsyncExitStack
+    from typing import Any
+
+    from aiohttp import web
+
+    from cronally.clock import Clock
+    from cronally.config import Config
+    from cronally.engine.engine import Engine
+    from cronally.engine.hooks import Hooks
+    from cronally.engine.membership import Sharing
+    from cronally.engine.records import Opened
+    from cronally.instants import UtcMs
+    from cronally.sns.credentials import Credentials
+
+_REJOIN_S = 1.0
+_LOOK_S = 0.05
+_UNCHECKED = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class Shared:
+    """A machine's part in the shared store *store*. It is an ``admin.routing.Owners``."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        credentials: Credentials,
+        stack: AsyncExitStack,
+        *,
+        endpoint_url: str | None,
+        former: list[str],
+    ) -> None:
+        """endpoint_url: of the stand-in; None for AWS, or what the environment says. former: ids that this process had before."""
+        self._clock = clock
+        self._credentials = credentials
+        self._former = former
+        self._clients = Clients(credentials, service="dynamodb", endpoint_url=endpoint_url)
+        stack.push_async_callback(self._clients.close)
+        self.host = platform.node() or "unknown"
+        self.store = DynamodbStore(
+            config.store.place,
+            self._client,
+            clock,
+            directory=str(Path(config.state_directory) / f"{config.store.place}-{os.getpid()}"),
+            lease_ms=config.lease_ms,
+            host=self.host,
+        )
+        self._inbox = DynamodbInbox(self.store.table, lambda: self.store.machine, clock)
+        self._membership: Membership | None = None
+        self._waiting_because: str | None = "it is reading what the table has"
+
+    async def _client(self) -> Any:
+        return await self._clients.get(Aws(self._credentials).region or "us-east-1")
+
+    # --- joining ----------------------------------------------------------------------------------------------------
+
+    async def join(self, *, is_first: bool) -> Opened:
+        """Read the table and join its machines. is_first: a table that does not answer is an error; later it is waited for."""
+        while True:
+            try:
+                opened = await self.store.open()
+            except StoreError as exc:
+                if is_first:
+                    raise
+                self._waiting_because = str(exc)
+                await self._clock.sleep(_REJOIN_S)
+            else:
+                self._waiting_because = None
+                return opened
+
+    async def admit(self, request: web.Request) -> None:
+        """Refuse a request while there is nothing to answer it with. Errors: NotReady."""
+        if self._waiting_because is not None and request.path not in _UNCHECKED:
+            raise NotReady(f"the daemon has not joined the other machines: {self._waiting_because}")
+
+    @property
+    def waiting_because(self) -> str | None:
+        """Why it has not joined; None once it has."""
+        return self._waiting_because
+
+    async def take_part(
+        self, engine: Engine, hooks: Hooks, tasks: asyncio.TaskGroup
+    ) -> list[asyncio.Task[None]]:
+        """Begin to take shards, and return once each has an owner that lives."""
+        membership = Membership(self.store, engine.hand_over, self._clock, hooks, former=self._former)
+        self._membership = membership
+        running = [tasks.create_task(membership.run(), name="membership")]
+        while (state := membership.sharing()).free or not state.machines or membership.is_busy:
+            await self._clock.sleep(_LOOK_S)
+        return running
+
+    def errands(self, socket_path: str) -> Errands:
+        """Return who carries out what other machines ask."""
+        return Errands(self._inbox, self._clock, socket_path=socket_path)
+
+    async def leave(self, within_s: float) -> None:
+        """Give all shards, and leave the others."""
+        if self._membership is not None:
+            await self._membership.leave(within_s=within_s)
+
+    # --- what is told of it -----------------------------------------------------------------------------------------
+
+    def routing(self) -> Routing:
+        """Return who finds the machine for each change."""
+        return Routing(self, self._inbox, self.store.everything, self._clock, self.store.follow)
+
+    @property
+    def machine(self) -> str:
+        return self.store.machine
+
+    def owner_of(self, shard: int) -> str | None:
+        return None if self._membership is None else self._membership.owner_of(shard)
+
+    def watermark_of(self, schedule_id: int) -> UtcMs:
+        """Return how far the schedule with this id is settled, as far as its machine says."""
+        found = None if self._membership is None else self._membership.watermark_of(schedule_id % SHARDS)
+        return MIN_UTC_MS if found is None else found
+
+    def state(self) -> Sharing | None:
+        """Return what this machine knows of all; None before it has joined."""
+        return None if self._membership is None else self._membership.sharing()
