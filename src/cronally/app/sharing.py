@@ -111,6 +111,10 @@ class Shared:
             await self._clock.sleep(_LOOK_S)
         return running
 
+    def trusted_until(self) -> float:
+        """Return until when on ``Clock.boot`` this machine may send."""
+        return self.store.trusted_until
+
     def errands(self, socket_path: str) -> Errands:
         """Return who carries out what other machines ask."""
         return Errands(self._inbox, self._clock, socket_path=socket_path)

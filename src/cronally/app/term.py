@@ -24,6 +24,7 @@ from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.engine import Engine
 from cronally.engine.journalist import Journalist
 from cronally.engine.lag_watch import LagWatch
+from cronally.engine.outlook import Outlook
 from cronally.engine.records import Opened
 from cronally.engine.reporting import Reporting
 from cronally.engine.retention import Retention
@@ -85,6 +86,7 @@ class Term:
                 publisher = Trust(publisher, lambda: shared.store.trusted_until, self._clock)
             store: Store = shared.store if file is None else file
             everything = store if shared is None else shared.store.everything
+            outlook = None if shared is None else Outlook(everything, self._clock)
             alerts = await self._alerts(stack, store, credentials, stand_in)
             journalist = Journalist(self._clock, config.journal, alerts=alerts)
             engine = Engine(
@@ -124,6 +126,7 @@ class Term:
                 quotas=lambda: self._daemon.pacing.uses(self._clock.mono()),
                 credentials=lambda: None if credentials is None else credentials.state(),
                 sharing=lambda: None if shared is None else shared.state(),
+                outlook=outlook,
             )
             self._daemon.supervision.not_ready_because = lambda: reporting.not_ready_because
             self._daemon.supervision.silence = engine.loop.pulse.silence
@@ -142,6 +145,7 @@ class Term:
                     region, is_fifo=is_fifo, given=self._daemon.config.sns_quota
                 ),
                 everything=everything,
+                outlook=outlook,
                 watermark_of=None if shared is None else shared.watermark_of,
             )
             server = AdminServer(
@@ -231,7 +235,11 @@ class Term:
         if credentials is not None:
             await credentials.start()
         url = None if stand_in is None else stand_in.url
-        return Shared(self._daemon.config, self._clock, signing, stack, endpoint_url=url, former=self._former)
+        shared = Shared(
+            self._daemon.config, self._clock, signing, stack, endpoint_url=url, former=self._former
+        )
+        stack.push_async_callback(shared.store.close, watermark=None)
+        return shared
 
     async def _join(self, shared: Shared, reporting: Reporting) -> bool:
         """Read the table and join the other machines; False if the daemon is stopped first. Errors: StoreError, of the first term."""
@@ -286,7 +294,7 @@ class Term:
     async def _alerts(
         self,
         stack: AsyncExitStack,
-        store: SqliteStore,
+        store: Store,
         credentials: Credentials | None,
         stand_in: StandIn | None,
     ) -> Alerts | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cronally.engine.halt import Halt
     from cronally.engine.measures import Measures
     from cronally.engine.membership import Sharing
+    from cronally.engine.outlook import Outlook
     from cronally.engine.ports import Store
     from cronally.engine.records import StoreCounts, TopicUse
     from cronally.engine.zone_watch import ZoneWatch
@@ -53,8 +54,12 @@ class Reporting:
         quotas: Callable[[], Sequence[QuotaUse]] = tuple,
         credentials: Callable[[], CredentialsState | None] = lambda: None,
         sharing: Callable[[], Sharing | None] = lambda: None,
+        outlook: Outlook | None = None,
     ) -> None:
-        """quotas, credentials, sharing: how these are now; without them, there are none."""
+        """quotas, credentials, sharing: how these are now; without them, there are none.
+
+        outlook: of what all machines drive; None if *core* drives it all.
+        """
         self.keep = keep or Keep()
         self._core = core
         self._store = store
@@ -70,6 +75,7 @@ class Reporting:
         self._quotas = quotas
         self._credentials = credentials
         self._sharing = sharing
+        self._outlook = outlook
         self._started_at = clock.wall()
         self._not_ready_because: str | None = "it is starting"
 
@@ -184,8 +190,9 @@ class Reporting:
         """Return the next slot of each of the schedules that come first, by due time; not what is planned already."""
         if not most:
             return ()
-        fires = self._core.coming(most)
-        fires += await self._store.at_between(self._core.at_through, MAX_UTC_MS, limit=most)
+        core = self._core if self._outlook is None else await self._outlook.core()
+        fires = core.coming(most)
+        fires += await self._store.at_between(core.at_through, MAX_UTC_MS, limit=most)
         fires = sorted(fires, key=lambda fire: fire.due_time)[:most]
         labels = await self._store.labels([fire.revision_id for fire in fires])
         return tuple(

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cronally.engine.edits import Edits
     from cronally.engine.live import Live
     from cronally.engine.orders import Orders, Retried
+    from cronally.engine.outlook import Outlook
     from cronally.engine.ports import Store, TopicMaker
     from cronally.engine.records import AuditFilter, AuditPage
     from cronally.engine.reporting import Reporting
@@ -77,15 +78,17 @@ class Service:
         quota_per_s: Callable[[str, bool], float] = lambda _region, _is_fifo: 0.0,
         everything: Store | None = None,
         watermark_of: Callable[[int], UtcMs] | None = None,
+        outlook: Outlook | None = None,
     ) -> None:
         """quota_per_s: messages a second that a region takes, for FIFO topics or the others; 0 for no limit.
 
         everything: where *store* has the schedules of this machine alone, one to read about all of them. watermark_of: then says
-        how far the one with this id is settled.
+        how far the one with this id is settled. outlook: of everything.
         """
         self._core = core
         self._store = store
         self._everything = everything or store
+        self._outlook = outlook
         self._watermark_of = watermark_of or (lambda _: core.watermark(clock.wall()))
         self._edits = edits
         self._orders = orders
@@ -187,7 +190,8 @@ class Service:
 
         Schedules that are paused now are left out. Errors: StoreError.
         """
-        return await forecast_of(self._core, self._store, self._clock)
+        core = self._core if self._outlook is None else await self._outlook.core()
+        return await forecast_of(core, self._everything, self._clock)
 
     @contextmanager
     def listening(self, wanted: JournalFilter) -> Iterator[Listener]:
