@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from cronally.clock import SystemClock
 from cronally.config import load_config
-from cronally.errors import StoreError
+from cronally.errors import StoreError, UsageError
+from cronally.logs import silent_logs
+from cronally.sns.aws import Aws
+from cronally.sns.clients import Clients
+from cronally.sns.credentials import Credentials
 from cronally.store.copying import write_copy
+from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.lock import locked
 from cronally.store.restoring import Restore, finish_restore, restoring
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractContextManager
 
     from cronally.engine.copies import Contents
+
+_T = TypeVar("_T")
 
 
 def copy_store(
@@ -43,3 +52,28 @@ def restore_store(
     Errors: ConfigError, and those of ``store.restoring.restoring``.
     """
     return restoring(file, load_config(os.environ, flags, config_file=config_file).store_path)
+
+
+def create_table(name: str) -> bool:
+    """Make the table that machines share; return whether it is new. Errors: StoreError, CredentialsInvalid."""
+    return _with_table(name, lambda table: table.create())
+
+
+def _with_table(name: str, work: Callable[[DynamodbTable], Awaitable[_T]]) -> _T:
+    """Do *work* with the table *name*, by the credentials of this user."""
+
+    async def main() -> _T:
+        clock = SystemClock()
+        credentials = Credentials(clock)
+        await credentials.start()
+        clients = Clients(credentials, service="dynamodb")
+        region = Aws(credentials).region
+        if region is None:
+            raise UsageError("in which region is the table? set AWS_REGION, or the region of the profile")
+        try:
+            return await work(DynamodbTable(name, lambda: clients.get(region), clock))
+        finally:
+            await clients.close()
+
+    with silent_logs():  # what went wrong is raised, and said once
+        return asyncio.run(main())

@@ -53,8 +53,12 @@ def _written(value: object) -> list[str]:
     if value is True:  # a flag
         return []
     if isinstance(value, list):
-        return [str(item) for item in value]
-    return [value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))]
+        return [_word(item) for item in value]
+    return [_word(value)]
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _kebab(name: str) -> str:
