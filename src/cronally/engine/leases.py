@@ -152,7 +152,7 @@ class Leases:
         if own.is_leaving:
             return Actions(retire, give=tuple(Give(shard) for shard in mine if shard.number in hands.driven))
         held = {*hands.driven, *hands.taking}  # what was read may be older
-        free = [shard for shard in shards if shard.number not in held and _is_free(shard, by_id)]
+        free = [shard for shard in shards if shard.number not in held and is_free(shard, by_id)]
         owned = self._owned(by_id, shards, hands, now)
         takers = expected_takers(free, owned)
         self._expect({*takers.values()}, by_id, now)
@@ -170,7 +170,7 @@ class Leases:
         )
         is_over = owned[self._me] > shares(owned)[self._me]
         is_giving = any(
-            shard.number in hands.giving and (shard.owner == self._me or _is_free(shard, by_id))
+            shard.number in hands.giving and (shard.owner == self._me or is_free(shard, by_id))
             for shard in shards
         )
         if give is None or not is_over or is_giving:
@@ -192,7 +192,7 @@ class Leases:
         """Return how many shards each machine has that takes part in sharing them."""
         owned = {id_: 0 for id_, machine in by_id.items() if self._takes_part(machine, now)}
         for shard in shards:
-            is_taking = shard.number in hands.taking and _is_free(shard, by_id)
+            is_taking = shard.number in hands.taking and is_free(shard, by_id)
             owner = self._me if is_taking or shard.number in hands.driven else shard.owner
             if owner in owned:
                 owned[owner] += 1
@@ -239,6 +239,7 @@ def preference(machine: str, number: int) -> bytes:
     return blake2b(f"{machine} {number}".encode(), digest_size=8).digest()
 
 
-def _is_free(shard: Shard, by_id: Mapping[str, Machine]) -> bool:
+def is_free(shard: Shard, by_id: Mapping[str, Machine]) -> bool:
+    """Whether nobody drives a shard, and nobody will unless he takes it. by_id: the machines by their ids."""
     owner = None if shard.owner is None else by_id.get(shard.owner)
     return shard.owner is None or (owner is not None and owner.is_retired)
