@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cronally.clock import SystemClock
 from cronally.domain.model import JournalEntry, SkipReason, State
+from cronally.domain.shards import shard_of
 from cronally.domain.spec import from_document
 from cronally.engine.records import JournalFilter, Opened, ScheduleChange
 from cronally.errors import StoreError
@@ -84,6 +85,14 @@ def spec(
     name: str = "nightly", when: str = "0 9 * * *", topic: str = TOPIC, **document: object
 ) -> ScheduleSpec:
     return from_document(name, {"when": when, "topic": topic, **document})
+
+
+def near(name: str, topic: str = FIFO, *, after: str = "g0") -> str:
+    """Return a group of a FIFO topic whose schedules are in the shard of a standard schedule of this name."""
+    home = shard_of(spec(name))
+    first = int(after[1:]) + 1
+    groups = (f"g{number}" for number in range(first, first + 10_000))
+    return next(group for group in groups if shard_of(spec("x", topic=topic, group=group)) == home)
 
 
 def creation(of: ScheduleSpec, at: UtcMs = T, **fields: Any) -> ScheduleChange:
@@ -174,8 +183,7 @@ class DynamodbHouse:
         )
         for shard in shards:
             await store.recovered(shard.number)
-        while not store.has_history:
-            await asyncio.sleep(0.005)
+        await store.read_history()
         watermarks = [one.watermark for one in taken]
         return Opened(
             watermark=None if None in watermarks else min(watermarks),

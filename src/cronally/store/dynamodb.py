@@ -122,6 +122,11 @@ class DynamodbStore(OwnWriting):
         """Whether all of the journal that the table has is in ``everything``, and of the shards taken in what the engine reads."""
         return self._follower.has_history and not self._unfilled
 
+    async def read_history(self) -> None:
+        """Return when ``has_history``, or when what reads it has given up."""
+        while not self.has_history and self._tasks:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
     async def open(self) -> Opened:
         self._heartbeat = Heartbeat(self.table, self._clock, host=self._host, lease_ms=self.lease_ms)
         self.machine = self._heartbeat.machine
@@ -260,7 +265,16 @@ class DynamodbStore(OwnWriting):
             return None
         watermark = item.watermark if frozen is None else frozen.watermark_of(number)
         # First the watermark, then the shard: whoever takes it from this machine goes by what the heartbeat says.
-        await self._heartbeat.say(lambda said: replace(said, behind={**said.behind, number: watermark}))
+        known = item if frozen is None else frozen
+        await self._heartbeat.say(
+            lambda said: replace(
+                said,
+                behind={**said.behind, number: watermark},
+                pruned_through=_later(said.pruned_through, known.pruned_through),
+                reached=_later(said.reached, known.reached),
+                set_back_at=said.set_back_at if known.set_back_at is None else known.set_back_at,
+            )
+        )
         taken = await self._claim(item, watermark, owner, frozen)
         if taken is None:
             await self._heartbeat.say(lambda said: _without(said, number))
@@ -569,6 +583,10 @@ class DynamodbStore(OwnWriting):
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _later(one: UtcMs | None, other: UtcMs | None) -> UtcMs | None:
+    return max((at for at in (one, other) if at is not None), default=None)
 
 
 def _without(said: Said, number: int) -> Said:
