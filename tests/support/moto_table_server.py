@@ -7,7 +7,7 @@ import sys
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 if TYPE_CHECKING:

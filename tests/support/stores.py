@@ -184,14 +184,16 @@ class DynamodbHouse:
         for shard in shards:
             await store.recovered(shard.number)
         await store.read_history()
-        watermarks = [one.watermark for one in taken]
+        found = [one for one in taken if one is not None]
+        assert len(found) == len(shards)
+        watermarks = [one.watermark for one in found if one.watermark is not None]
         return Opened(
-            watermark=None if None in watermarks else min(watermarks),
-            was_clean=all(one.was_clean for one in taken),
-            pruned_through=max((one.pruned_through for one in taken if one.pruned_through), default=None),
-            reached=max((one.reached for one in taken if one.reached), default=None),
-            set_back_at=max((one.set_back_at for one in taken if one.set_back_at), default=None),
-            failing=frozenset().union(*(one.failing for one in taken)),
+            watermark=min(watermarks) if len(watermarks) == len(found) else None,
+            was_clean=all(one.was_clean for one in found),
+            pruned_through=max((one.pruned_through for one in found if one.pruned_through), default=None),
+            reached=max((one.reached for one in found if one.reached), default=None),
+            set_back_at=max((one.set_back_at for one in found if one.set_back_at), default=None),
+            failing=frozenset(id_ for one in found for id_ in one.failing),
         )
 
     async def close(self) -> None:

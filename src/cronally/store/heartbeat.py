@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cronally.clock import Clock
-    from cronally.store.dynamodb_table import DynamodbTable
+    from cronally.instants import UtcMs
+    from cronally.store.dynamodb_table import DynamodbTable, Item
 
 _FIRST_PAUSE_S: Final = 0.05
 _MOST_PAUSE_S: Final = 1.0
@@ -41,6 +42,7 @@ class Heartbeat:
         self._host = host
         self._lease_ms = lease_ms
         self._version = 1
+        self._started_at: UtcMs
         self._lost: LeaseLost | None = None
         self._queued: list[tuple[Callable[[Said], Said], asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
@@ -49,19 +51,24 @@ class Heartbeat:
     async def join(self) -> None:
         """Write the item. Errors: StoreError."""
         began_s = self._clock.boot()
-        item = {
+        self._started_at = self._clock.wall()
+        await self._table.put(
+            self._item(self._version, self.said)
+        )  # nobody else knows the id: once more does no harm
+        self._trust(began_s)
+
+    def _item(self, version: int, said: Said) -> Item:
+        return {
             "pk": MACHINES,
             "sk": self.machine,
             "host": self._host,
-            "version": self._version,
+            "version": version,
             "lease_ms": self._lease_ms,
-            "started_at": self._clock.wall(),
+            "started_at": self._started_at,
             "retired": False,
             "has_left": False,
-            **self.said.written(),
+            **said.written(),
         }
-        await self._table.put(item)  # nobody else knows the id: once more does no harm
-        self._trust(began_s)
 
     def check(self) -> None:
         """Errors: LeaseLost if it is lost."""
@@ -150,16 +157,15 @@ class Heartbeat:
         self._trust(began_s)
 
     async def _attempt(self, said: Said) -> bool:
-        return await self._table.update(
-            machine_key(self.machine),
-            {"version": self._version + 1, **said.written()},
+        return await self._table.put(
+            self._item(self._version + 1, said),
             condition="#version = :mine AND #retired = :no",
             values={"mine": self._version, "no": False},
         )
 
     async def _was_written(self) -> bool:
         """Whether an attempt without an answer was written after all, and nobody has retired this machine since."""
-        item: dict[str, Any] | None = await self._table.get(machine_key(self.machine))
+        item = await self._table.get(machine_key(self.machine))
         return item is not None and not item["retired"] and item["version"] == self._version + 1
 
     def _trust(self, began_s: float) -> None:

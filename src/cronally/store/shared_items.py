@@ -39,16 +39,20 @@ class Said:
         return self.behind.get(shard, self.watermark)
 
     def written(self) -> Item:
-        """Return it as attributes of the item."""
+        """Return it as attributes of the item; few, because each has its name in every item."""
         return {
             "sequence": self.sequence,
-            "watermark": self.watermark,
-            "behind": _written_behind(self.behind),
-            "hand_overs": self.hand_overs,
-            "pruned_through": self.pruned_through,
-            "reached": self.reached,
-            "set_back_at": self.set_back_at,
-            "leaving": self.is_leaving,
+            "said": _packed(
+                [
+                    self.watermark,
+                    _written_behind(self.behind),
+                    self.hand_overs,
+                    self.pruned_through,
+                    self.reached,
+                    self.set_back_at,
+                    int(self.is_leaving),
+                ]
+            ),
         }
 
 
@@ -58,15 +62,16 @@ def machine_key(machine: str) -> Key:
 
 def said_in(item: Item) -> Said:
     """Return what a machine's item says."""
+    watermark, behind, hand_overs, pruned_through, reached, set_back_at, leaving = json.loads(item["said"])
     return Said(
         sequence=item["sequence"],
-        watermark=item["watermark"],
-        behind=_read_behind(item["behind"]),
-        hand_overs=item["hand_overs"],
-        pruned_through=item["pruned_through"],
-        reached=item["reached"],
-        set_back_at=item["set_back_at"],
-        is_leaving=item["leaving"],
+        watermark=watermark,
+        behind=_read_behind(behind),
+        hand_overs=hand_overs,
+        pruned_through=pruned_through,
+        reached=reached,
+        set_back_at=set_back_at,
+        is_leaving=bool(leaving),
     )
 
 
@@ -89,21 +94,25 @@ def machine_in(item: Item) -> Machine:
     )
 
 
-def _written_behind(behind: Mapping[int, UtcMs | None]) -> str:
+def _written_behind(behind: Mapping[int, UtcMs | None]) -> list[tuple[UtcMs | None, str]]:
     """Return watermarks and the shards that have each, as bits: 64 of them take no more than one."""
     masks: dict[UtcMs | None, int] = {}
     for shard, watermark in behind.items():
         masks[watermark] = masks.get(watermark, 0) | 1 << shard
-    return json.dumps([[watermark, f"{mask:x}"] for watermark, mask in masks.items()], separators=(",", ":"))
+    return [(watermark, f"{mask:x}") for watermark, mask in masks.items()]
 
 
-def _read_behind(text: str) -> dict[int, UtcMs | None]:
+def _read_behind(written: list[tuple[UtcMs | None, str]]) -> dict[int, UtcMs | None]:
     return {
         shard: watermark
-        for watermark, mask in json.loads(text)
+        for watermark, mask in written
         for shard in range(SHARDS)
         if int(mask, 16) >> shard & 1
     }
+
+
+def _packed(values: list[Any]) -> str:
+    return json.dumps(values, separators=(",", ":"))
 
 
 # --- shards -------------------------------------------------------------------------------------------------------
@@ -168,16 +177,14 @@ class ShardItem:
             "version": self.version,
             "owner": self.owner,
             "epoch": self.epoch,
-            "watermark": self.watermark,
-            "was_clean": self.was_clean,
-            "chain": json.dumps(self.chain, separators=(",", ":")),
-            "log_bytes": self.log_bytes,
-            "since": self.since,
-            "snapshot": None if self.snapshot is None else list(self.snapshot),
-            "pruned_through": self.pruned_through,
-            "reached": self.reached,
-            "set_back_at": self.set_back_at,
+            "rest": _packed([getattr(self, name) for name in _REST]),
         }
+
+
+_REST: Final = (
+    *("watermark", "was_clean", "chain", "log_bytes", "since", "snapshot"),
+    *("pruned_through", "reached", "set_back_at"),
+)
 
 
 def shard_key(number: int) -> Key:
@@ -186,22 +193,14 @@ def shard_key(number: int) -> Key:
 
 def shard_item_in(item: Item) -> ShardItem:
     """Return a shard as its item has it."""
-    snapshot: Any = item["snapshot"]
-    same = (
-        "version",
-        "owner",
-        "epoch",
-        "watermark",
-        "was_clean",
-        "log_bytes",
-        "since",
-        "pruned_through",
-        "reached",
-    )
+    rest = dict(zip(_REST, json.loads(item["rest"]), strict=True))
+    chain, snapshot = rest.pop("chain"), rest.pop("snapshot")
     return ShardItem(
         number=int(item["sk"]),
-        chain=tuple(Stretch(*one) for one in json.loads(item["chain"])),
+        version=item["version"],
+        owner=item["owner"],
+        epoch=item["epoch"],
+        chain=tuple(Stretch(*one) for one in chain),
         snapshot=None if snapshot is None else SnapshotRef(*snapshot),
-        set_back_at=item["set_back_at"],
-        **{name: item[name] for name in same},
+        **rest,
     )
