@@ -83,12 +83,15 @@ class Term:
                 opened = Opened(watermark=None, was_clean=True)  # shards are taken in one by one
                 publisher, stand_in, credentials = await self._publisher(stack)
                 shared = self._shared = await self._share(stack, stand_in, credentials)
-                publisher = Trust(publisher, lambda: shared.store.trusted_until, self._clock)
-            store: Store = shared.store if file is None else file
-            everything = store if shared is None else shared.store.everything
+                publisher = Trust(publisher, shared.trusted_until, self._clock)
+            store, everything = (file, file) if shared is None else (shared.store, shared.store.everything)
+            assert store is not None
+            assert everything is not None
             outlook = None if shared is None else Outlook(everything, self._clock)
             alerts = await self._alerts(stack, store, credentials, stand_in)
             journalist = Journalist(self._clock, config.journal, alerts=alerts)
+            if shared is not None:
+                shared.store.on_entries = journalist.settled_elsewhere
             engine = Engine(
                 store,
                 publisher,

@@ -77,6 +77,10 @@ class Live(Hooks):
         self._feeds: set[Feed] = set()
 
     def settled(self, entries: Sequence[JournalEntry]) -> None:
+        self.settled_elsewhere(entries)
+
+    def settled_elsewhere(self, entries: Sequence[JournalEntry]) -> None:
+        """Tell what another machine has on record."""
         for feed in self._feeds:
             feed.put(entries)
 

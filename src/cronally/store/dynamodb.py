@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from cronally.clock import Clock
+    from cronally.domain.model import JournalEntry
     from cronally.engine.ports import Store
     from cronally.engine.records import Machine, Shard, TimetableRow
     from cronally.store.shared_items import Said
@@ -68,7 +69,8 @@ class _Copying(NamedTuple):
 class DynamodbStore(OwnWriting):
     """The store in the table *table_name*, as ``engine.ports.SharedStore`` promises it.
 
-    Attributes: machine, lease_ms, everything: as there. table. commit_interval_s.
+    Attributes: machine, lease_ms, everything: as there. table. commit_interval_s. on_entries: told of what other machines have put on
+        record, once it is in ``everything``.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class DynamodbStore(OwnWriting):
         super().__init__(own, everything, self.table)
         self.lease_ms = lease_ms
         self.machine = ""
+        self.on_entries: Callable[[Sequence[JournalEntry]], None] = lambda _: None
         self._clock = clock
         self._host = host
         self._snapshots = Snapshots(self.table)
@@ -135,7 +138,12 @@ class DynamodbStore(OwnWriting):
         try:
             await self._everything.open()
             self._follower = Follower(
-                self.table, self._everything, self._snapshots, self._clock, machine=self.machine
+                self.table,
+                self._everything,
+                self._snapshots,
+                self._clock,
+                machine=self.machine,
+                on_entries=self.on_entries,
             )
             await self._follower.load()
             await self._own.keep_zone_records(

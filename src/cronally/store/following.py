@@ -36,7 +36,7 @@ from cronally.store.shared_log import (
 from cronally.store.snapshots import SnapshotGone
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.model import FireKey, JournalEntry
@@ -57,10 +57,18 @@ class Follower:
     """Reads the logs of machines into *everything*.
 
     Attributes: machine: this machine's id, whose commits the committer puts there itself. has_history: all of the older log is read.
+        on_entries: told of what other machines have put on record.
     """
 
     def __init__(
-        self, table: DynamodbTable, everything: Replica, snapshots: Snapshots, clock: Clock, *, machine: str
+        self,
+        table: DynamodbTable,
+        everything: Replica,
+        snapshots: Snapshots,
+        clock: Clock,
+        *,
+        machine: str,
+        on_entries: Callable[[Sequence[JournalEntry]], None],
     ) -> None:
         """Take what is open."""
         self.machine = machine
@@ -69,6 +77,7 @@ class Follower:
         self._everything = everything
         self._snapshots = snapshots
         self._clock = clock
+        self.on_entries = on_entries
         self._places: dict[str, int] = {}
         self._started: dict[str, UtcMs] = {}
         self._pruned_through: UtcMs = MIN_UTC_MS
@@ -177,6 +186,8 @@ class Follower:
                 await self._reach(place.machine, place.sequence)
         else:
             await self._everything.repeat(logged.shard, logged.deed)
+            if isinstance(logged.deed, Committed):
+                self.on_entries(logged.deed.entries)
 
     async def _records(
         self, machine: str, first: int, last: int, *, is_reversed: bool = False
