@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
@@ -19,7 +20,7 @@ from cronally.admin.requests import BODY
 from cronally.domain.documents import load_json
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import from_document
-from cronally.errors import CronallyError, NotReady
+from cronally.errors import CronallyError, NotReady, ShardElsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -81,8 +82,9 @@ class Routing:
         while True:
             owner = self._owners.owner_of(shard)
             if owner == self._owners.machine:
-                return await handler(request)
-            if owner is not None:
+                with suppress(ShardElsewhere):  # it was given up meanwhile
+                    return await handler(request)
+            elif owner is not None:
                 reply = await self._ask(owner, self._parcel(request, by, request.get(BODY, b"")))
                 if reply is not None:
                     return answer_of(reply)
@@ -90,9 +92,10 @@ class Routing:
 
     async def _carry_out(self, request: web.Request, shard: int, handler: Handler) -> web.StreamResponse:
         """Answer a request that another machine has passed on to us."""
-        if self._owners.owner_of(shard) != self._owners.machine:
-            return not_here()
-        return await handler(request)
+        if self._owners.owner_of(shard) == self._owners.machine:
+            with suppress(ShardElsewhere):  # it was given up meanwhile
+                return await handler(request)
+        return not_here()
 
     async def groups(self, shards: Iterable[int]) -> dict[str, set[int]]:
         """Return the machines that drive *shards*, each with which. Errors: NotReady if one is driven by nobody for long."""

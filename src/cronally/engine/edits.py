@@ -205,12 +205,13 @@ class Edits:
     async def _flip(
         self, changes: Sequence[StagedChange], removed: Sequence[Owned], *, by: str, owner: str
     ) -> None:
+        await self._loop.put_on_record()
         async with self._loop.steady():
             await self._check_here([*changes, *removed])
             await self._flip_ahead(changes, removed, by=by, owner=owner)
 
     async def _check_here(self, changes: Sequence[StagedChange | Owned]) -> None:
-        """Errors: NotReady if the shard of one of *changes* is not here."""
+        """Errors: ShardElsewhere if that of one of *changes* is not here."""
         here = self._core.here
         if not here.absent:
             return
@@ -333,8 +334,8 @@ class Edits:
     # --- one change ---------------------------------------------------------------------------------------------------
 
     async def _change(self, stored: StoredSchedule, change: _Change) -> Revised:
-        if change.drop_pending:  # what has failed becomes a pending row, so that it is dropped too
-            await self._loop.put_on_record()
+        # What is known is not taken for pending; what has failed becomes a pending row, so that it can be dropped.
+        await self._loop.put_on_record()
         async with self._loop.steady():
             if (
                 self._clock.wall() < self._core.relived.through

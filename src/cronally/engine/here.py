@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cronally.domain.shards import SHARDS, shard_of
-from cronally.errors import NotReady
+from cronally.errors import ShardElsewhere
 
 if TYPE_CHECKING:
     from cronally.domain.spec import ScheduleSpec
@@ -32,16 +32,11 @@ class Here:
         return bool(self.leaving) and schedule_id % SHARDS in self.leaving
 
     def check(self, schedule_id: int) -> None:
-        """Before a change of a schedule, or an order. Errors: NotReady if its shard is not here."""
+        """Before a change of a schedule, or an order. Errors: ShardElsewhere."""
         if not self.has(schedule_id):
-            self._refuse(schedule_id % SHARDS)
+            raise ShardElsewhere(schedule_id % SHARDS)
 
     def check_new(self, spec: ScheduleSpec) -> None:
-        """Before a schedule is made. Errors: NotReady if its shard is not here."""
+        """Before a schedule is made. Errors: ShardElsewhere."""
         if self.absent and shard_of(spec) in self.absent:
-            self._refuse(shard_of(spec))
-
-    def _refuse(self, number: int) -> None:
-        raise NotReady(
-            f"shard {number}, which this schedule belongs to, is not this machine's; try again in a moment"
-        )
+            raise ShardElsewhere(shard_of(spec))

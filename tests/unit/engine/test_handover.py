@@ -11,7 +11,7 @@ from cronally.domain.model import Kind, SkipReason, State
 from cronally.domain.shards import SHARDS
 from cronally.engine.hooks import Hooks
 from cronally.engine.records import TakenIn
-from cronally.errors import NotReady, StoreBusy
+from cronally.errors import ShardElsewhere, StoreBusy
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
@@ -118,7 +118,7 @@ async def test_a_machine_of_several_has_nothing_until_it_takes_it_in():
             rig.add("job", "@every 1s"),
             rig.apply({"name": "job", "when": "@every 1s", "topic": TOPIC}),
         ):
-            with pytest.raises(NotReady, match="try again"):
+            with pytest.raises(ShardElsewhere, match="try again"):
                 await change
         assert await rig.journal() == {}
         for number in range(SHARDS):
@@ -614,7 +614,7 @@ async def test_a_shard_that_the_store_does_not_let_in_is_out_and_can_be_taken_ag
             kept = everything_of(two, taken.number)
             kept.pop("uncommitted", None)
             assert kept == {}
-            with pytest.raises(NotReady):
+            with pytest.raises(ShardElsewhere):
                 await two.service.run(taken.rows[0].name, by="t")
         await cluster.clock.advance(1)
         assert {id_.partition("@")[0] for id_ in two.sent} <= {"own"}
@@ -846,7 +846,7 @@ async def test_of_a_shard_that_has_left_nothing_can_be_changed_or_asked_for():
             one.service.backfill("job", first="2026-11-23T08:59:00Z", last="2026-11-23T08:59:31Z", by="t"),
             one.apply({"name": "job", **document}),
         ):
-            with pytest.raises(NotReady, match="not this machine's"):
+            with pytest.raises(ShardElsewhere, match="not this machine's"):
                 await change
         await cluster.clock.advance(5)
         assert times(one.sent) == ["08:59:31"]
