@@ -7,6 +7,7 @@ SEED ?=
 NAME ?= all
 ARGS ?=
 SEEDS ?= 1000
+STATES ?= 500000
 COMMAND ?=
 CODE := src tests benchmarks deploy docs_site hatch_build.py
 VENV := .venv
@@ -20,7 +21,7 @@ LOCK += --constraint constraints.txt --no-emit-package colorama --custom-compile
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-short faults fuzz-times fuzz-socket crash-sweep kept-store man docs clean
+.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-short model-check faults fuzz-times fuzz-socket crash-sweep kept-store man docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +108,9 @@ simulate-short: ## The same with 200 seeds, in a minute and a half
 	@$(MAKE) --no-print-directory simulate SEEDS=200 SEED=
 kept-store: setup ## Write the store that is kept of a version of the schema, once it is final, to tests/fixtures/
 	@cd tests && ../$(BIN)/python -m support.kept_stores
+
+model-check: setup ## Search STATES states of each arrangement of machines and shards for a broken promise (ten minutes)
+	@MODEL_STATES=$(STATES) $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/simulation/test_lease_model.py
 
 crash-sweep: setup ## Stop the store at every write and sync of a run, and fail every one of them (some minutes)
 	@CRASH_SWEEP=1 $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/faults/test_crash_sweep.py

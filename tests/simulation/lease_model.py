@@ -28,6 +28,7 @@ class Flaw(Enum):
     """A protocol that is not ours: what it does otherwise."""
 
     TAKES_WITHOUT_RETIRING = "a silent machine's shards are taken, and its commits are not refused"
+    NEVER_RETIRES = "nobody is ever retired"
     TRUSTS_FROM_THE_END = "trust counts from when the renewal was answered"
     SENDS_WITHOUT_TRUST = "nobody looks at the lease before sending"
     RETIRES_WHATEVER_VERSION = "retiring does not depend on the version that was seen"
@@ -54,6 +55,7 @@ class Model:
     """The protocol with some machines and shards.
 
     lease: ticks. most_takes: how often each shard is taken at most. is_settled: it begins with the shards shared among the machines.
+    has_crash: the first of them was retired then, and what it had last is a slot behind what the others have.
     """
 
     machines: int = 2
@@ -61,6 +63,7 @@ class Model:
     lease: int = 2
     most_takes: int = 3
     is_settled: bool = False
+    has_crash: bool = False
     flaw: Flaw | None = None
     _silent: dict[int, bool] = field(default_factory=dict)
 
@@ -77,12 +80,16 @@ class Model:
             has_ended=False,
         )
         nodes, rows = [nobody] * self.machines, [Row(None, 0, 0, 0)] * self.shards
+        now = int(self.has_crash)
         for number in range(self.shards if self.is_settled else 0):
             owner = number % self.machines
-            rows[number] = Row(owner, 1, 0, 0)
-            held = with_item(nodes[owner].held, number, Held(1, 0, is_in_line=True))
-            nodes[owner] = nodes[owner]._replace(watermark=0, held=held)
-        return State(tuple(nodes), tuple(rows), 0)
+            through = now if owner else 0
+            rows[number] = Row(owner, 1, 0, through)
+            held = with_item(nodes[owner].held, number, Held(1, through, is_in_line=True))
+            nodes[owner] = nodes[owner]._replace(watermark=through, held=held)
+        if self.has_crash:
+            nodes[0] = nodes[0]._replace(retired=True, trust=0)
+        return State(tuple(nodes), tuple(rows), now)
 
     def _trust(self, age: int) -> int:
         """Return for how many ticks more a machine may send whose renewal began *age* ticks ago."""
@@ -123,7 +130,7 @@ class Model:
         yield from self._fires(state, me, node)
 
     def _retires(self, state: State, me: int) -> Iterator[tuple[str, State]]:
-        if self.flaw is Flaw.TAKES_WITHOUT_RETIRING:
+        if self.flaw in (Flaw.TAKES_WITHOUT_RETIRING, Flaw.NEVER_RETIRES):
             return
         for other, node in enumerate(state.nodes):
             if other != me and not node.retired and self._is_silent(node.silence):

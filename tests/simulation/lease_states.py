@@ -97,18 +97,18 @@ def normal(state: State) -> State:
         return state
     place = {slot: number for number, slot in enumerate(order)}
     nodes = []
-    for node in state.nodes:
-        beat = node.beat
-        if beat is not None and beat.watermark is not None:
-            entries = tuple((number, epoch, place[through]) for number, epoch, through in beat.entries)
-            beat = beat._replace(watermark=place[beat.watermark], entries=entries)
+    for retired, watermark, behind, silence, trust, beat, move, held, has_ended in state.nodes:
         nodes.append(
-            node._replace(
-                watermark=None if node.watermark is None else place[node.watermark],
-                behind=tuple(None if slot is None else place[slot] for slot in node.behind),
-                beat=beat,
-                move=node.move and node.move._replace(watermark=place[node.move.watermark]),
-                held=tuple(held and held._replace(sent=place[held.sent]) for held in node.held),
+            Node(
+                retired,
+                None if watermark is None else place[watermark],
+                tuple(None if slot is None else place[slot] for slot in behind),
+                silence,
+                trust,
+                beat and _placed(beat, place),
+                move and move._replace(watermark=place[move.watermark]),
+                tuple(each and each._replace(sent=place[each.sent]) for each in held),
+                has_ended,
             )
         )
     rows = tuple(
@@ -117,20 +117,32 @@ def normal(state: State) -> State:
     return State(tuple(nodes), rows, place[state.now])
 
 
+def _placed(beat: Beat, place: dict[int, int]) -> Beat:
+    if beat.watermark is None:
+        return beat
+    entries = tuple((number, epoch, place[through]) for number, epoch, through in beat.entries)
+    return beat._replace(watermark=place[beat.watermark], entries=entries)
+
+
 def _without_what_is_over(state: State) -> State:
     """Return the state without what nobody will ever look at."""
-    rows = tuple(row if row.owner is None else row._replace(watermark=0) for row in state.rows)
+    rows = tuple(
+        row if row.owner is None or not row.watermark else row._replace(watermark=0) for row in state.rows
+    )
     nodes = []
     for me, node in enumerate(state.nodes):
         moving = -1 if node.move is None else node.move.shard
         behind = tuple(
-            slot if state.rows[number].owner == me or moving == number else None
-            for number, slot in enumerate(node.behind)
+            slot if slot is None or row.owner == me or moving == number else None
+            for number, (slot, row) in enumerate(zip(node.behind, rows, strict=True))
         )
-        silence = 0 if node.retired else node.silence
-        is_over = node.retired and not any(row.owner == me for row in rows)
+        is_over = node.retired and all(row.owner != me for row in rows)
         watermark = None if is_over else node.watermark
-        nodes.append(node._replace(behind=behind, silence=silence, watermark=watermark))
+        silence = 0 if node.retired else node.silence
+        is_as_it_was = (watermark, behind, silence) == (node.watermark, node.behind, node.silence)
+        nodes.append(
+            node if is_as_it_was else node._replace(watermark=watermark, behind=behind, silence=silence)
+        )
     return State(tuple(nodes), rows, state.now)
 
 

@@ -99,6 +99,7 @@ class ClusterStore(MemoryStore):
         self._clock = clock
         self._host = host
         self._trusted_until = float("-inf")
+        self._in_line: set[int] = set()  # shards that are behind no more, as soon as a commit has said so
 
     # --- one machine's records --------------------------------------------------------------------------------------
 
@@ -189,12 +190,20 @@ class ClusterStore(MemoryStore):
     async def _committed(self, write: Coroutine[Any, Any, _T], watermark: UtcMs | None = None) -> _T:
         """Do *write* on the records and in the table, in one step; try until the lease ends. Errors: LeaseLost, Conflict."""
         done: list[_T] = []
+        in_line = {*self._in_line}  # now, for *watermark* was told with those in mind and no others
 
         def effect() -> _T:
             if not done:
                 there = self._table.machines[self.machine]
-                mark = there.watermark if watermark is None else max(watermark, there.watermark or watermark)
-                self._table.heartbeat(self.machine, sequence=there.sequence + 1, watermark=mark)
+                mark, behind = there.watermark, there.behind
+                if watermark is not None:
+                    mark = watermark if mark is None else max(mark, watermark)
+                    if watermark >= mark:  # else a shard would jump to what the others had reached before
+                        behind = {number: at for number, at in behind.items() if number not in in_line}
+                self._table.heartbeat(
+                    self.machine, sequence=there.sequence + 1, watermark=mark, behind=behind
+                )
+                self._in_line &= behind.keys()
                 done.append(_at_once(write))
             return done[0]
 
@@ -276,6 +285,7 @@ class ClusterStore(MemoryStore):
                 assert retired.is_retired, "a shard is taken from a machine that lives"
                 watermark, was_clean = retired.watermark_of(there.number), False
             behind = {**own.behind, there.number: watermark}
+            self._in_line.discard(there.number)
             table.heartbeat(self.machine, behind=behind, hand_overs=own.hand_overs + 1)
             epoch = there.epoch + 1
             table.shards[there.number] = Shard(there.number, self.machine, epoch, watermark, was_clean)
@@ -289,12 +299,7 @@ class ClusterStore(MemoryStore):
         return await self._ask(effect)
 
     async def recovered(self, number: int) -> None:
-        def effect() -> None:
-            behind = {**self._table.machines[self.machine].behind}
-            behind.pop(number, None)
-            self._table.heartbeat(self.machine, behind=behind)
-
-        await self._ask(effect)
+        self._in_line.add(number)
 
     async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
         table = self._table
@@ -303,7 +308,9 @@ class ClusterStore(MemoryStore):
             there = table.shards[shard.number]
             if (there.owner, there.epoch) != (self.machine, shard.epoch):
                 return False
-            table.heartbeat(self.machine, hand_overs=table.machines[self.machine].hand_overs + 1)
+            own = table.machines[self.machine]
+            behind = {number: at for number, at in own.behind.items() if number != there.number}
+            table.heartbeat(self.machine, hand_overs=own.hand_overs + 1, behind=behind)
             table.shards[shard.number] = there._replace(owner=None, watermark=watermark, was_clean=True)
             parked = table.holders[shard.number] = ClusterStore(table, self._clock, self._host)
             parked._copy(self, shard.number)

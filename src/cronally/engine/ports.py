@@ -522,7 +522,11 @@ class SharedStore(Store, Protocol):
         ...
 
     async def recovered(self, number: int) -> None:
-        """The slots of a taken shard are brought in line: from the next commit on its watermark is this machine's."""
+        """The slots of a taken shard are brought in line: a later commit makes its watermark that of this machine.
+
+        Not one that is on its way already, whose watermark was told without the shard; nor one whose watermark is behind what this
+        machine's was before. Until then the shard's watermark stays what it was at the hand-over.
+        """
         ...
 
     async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
