@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cronally.domain.shards import SHARDS
 from cronally.engine.hooks import Hooks
 from cronally.engine.membership import Membership
-from cronally.errors import LeaseLost, StoreError
+from cronally.errors import LeaseLost
 from support.memory_cluster import ClusterStore, Table
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cronally.clock import WaitResult
     from cronally.engine.records import Machine, TakenIn
+    from cronally.errors import CronallyError, StoreError
     from cronally.instants import MonoS, UtcMs
     from support.fake_clock import FakeClock
 
@@ -61,7 +62,7 @@ class FakeDriver:
         self.fires: set[int] = set()
         self.taken: list[TakenIn] = []
         self.take_s = self.give_s = 0.0
-        self.error: StoreError | None = None
+        self.error: CronallyError | None = None
 
     async def take_in(self, taken: TakenIn) -> None:
         await self.clock.sleep(self.take_s)
@@ -186,7 +187,7 @@ class Fleet:
         *,
         former: Iterable[str] = (),
         latency_s: float = 0.0,
-        error: StoreError | None = None,
+        error: CronallyError | None = None,
     ) -> Node:
         """Start a machine. latency_s: of its calls to the table. error: what its engine says."""
         node = Node(self, host or f"m{len(self.nodes)}", former)

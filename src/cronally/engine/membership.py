@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from cronally.engine.leases import Hands, Leases, renewal_due
-from cronally.errors import LeaseLost, StoreError
+from cronally.errors import LeaseLost, NotReady, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -40,14 +40,17 @@ _TAKES_AT_ONCE: Final = 8
 
 
 class Driver(Protocol):
-    """The engine, as far as it takes and gives shards (``HandOver``). Either may be called for several shards at once."""
+    """The engine, as far as it takes and gives shards (``HandOver``). Either may be called for several shards at once.
+
+    Each may raise StoreError or NotReady; then it is called again.
+    """
 
     async def take_in(self, taken: TakenIn) -> None:
-        """Fire the schedules of a shard. Errors: StoreError; then it may be called again."""
+        """Fire the schedules of a shard, from now on."""
         ...
 
     async def give_up(self, number: int) -> UtcMs:
-        """Let go of a shard, and return up to when its slots are settled. Errors: StoreError; then it may be called again."""
+        """Let go of a shard, and return up to when its slots are settled, and on record."""
         ...
 
 
@@ -391,6 +394,8 @@ class Membership:
                 answer = await call()
             except LeaseLost:
                 raise
+            except NotReady:  # the engine has said why
+                await self._clock.sleep(_RETRY_S)
             except StoreError as exc:
                 self._note(what, exc)
                 await self._clock.sleep(_RETRY_S)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from cronally.domain.shards import SHARDS
-from cronally.errors import LeaseLost, StoreBusy
+from cronally.errors import LeaseLost, NotReady, StoreBusy
 from support.fake_clock import FakeClock
 from support.fleet import Fleet
 
@@ -326,8 +326,9 @@ async def test_answers_that_are_lost_while_shards_change_hands_leave_no_shard_be
     assert fleet.is_whole
 
 
-async def test_a_shard_that_the_engine_cannot_take_in_is_tried_until_it_can(fleet):
-    a = await fleet.add("a", error=StoreBusy("the disk is full"))
+@pytest.mark.parametrize("error", [StoreBusy("the disk is full"), NotReady("the clock is not believed")])
+async def test_a_shard_that_the_engine_cannot_take_in_is_tried_until_it_can(fleet, error):
+    a = await fleet.add("a", error=error)
     await fleet.advance(5)
     assert a.driver.fires == set()
     a.driver.error = None
@@ -368,27 +369,48 @@ async def test_two_that_retire_the_same_machine_take_each_shard_once(fleet):
         epochs[number] = epoch
 
 
-# --- what status says ---
+# --- what is asked of it ---
 
 
-async def test_the_overview_tells_of_machines_shards_leases_and_lag(fleet):
+async def test_it_says_who_drives_a_shard_unless_it_is_about_to_change_hands(fleet):
+    a, b = await two(fleet)
+    mine, theirs = min(a.owned), min(b.owned)
+    assert a.membership.owner_of(mine) == a.store.machine
+    assert a.membership.owner_of(theirs) == b.store.machine
+    assert b.membership.owner_of(mine) == a.store.machine
+    await b.store.commit([], watermark=fleet.clock.wall())
+    await fleet.advance(1)
+    assert a.membership.watermark_of(theirs) == fleet.clock.wall() - 1_000
+    assert not a.membership.is_busy
+    a.driver.give_s = 5.0
+    leaving = asyncio.create_task(a.membership.leave())
+    await fleet.advance(1)
+    assert a.membership.is_busy
+    assert a.membership.owner_of(mine) is None
+    leaving.cancel()
+    await b.end()
+    await fleet.advance(9)
+    assert a.membership.owner_of(theirs) is None
+
+
+async def test_it_tells_of_machines_shards_leases_and_lag(fleet):
     a, b = await two(fleet)
     await b.store.commit([], watermark=fleet.clock.wall() - 1_500)
     await b.end()
     await fleet.advance(4, step_s=0.5)
-    overview = a.membership.overview()
-    assert [(state.host, state.is_self, len(state.shards)) for state in overview.machines] == [
+    sharing = a.membership.sharing()
+    assert [(state.host, state.is_self, len(state.shards)) for state in sharing.machines] == [
         ("a", True, 32),
         ("b", False, 32),
     ]
-    ours, theirs = overview.machines
+    ours, theirs = sharing.machines
     assert ours.heartbeat_age_s < 3.3
     assert 3.0 <= theirs.heartbeat_age_s <= 7.0
     assert theirs.lag_ms == 5_500
-    assert overview.free == 0
-    assert len(overview.driven) == 32
-    assert 4.0 < overview.trusted_for_s <= 7.0
-    assert overview.error is None
+    assert sharing.free == 0
+    assert len(sharing.driven) == 32
+    assert 4.0 < sharing.trusted_for_s <= 7.0
+    assert sharing.error is None
     a.store.faults.is_cut = True
     await fleet.advance(2)
-    assert "does not answer" in a.membership.overview().error
+    assert "does not answer" in a.membership.sharing().error
