@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from support.processes import Installation
+from support.table_servers import table_server
 
 # How long an example takes says more of the machine than of the code; what must be fast is counted or benchmarked.
 settings.register_profile("cronally", deadline=None)
@@ -34,3 +35,16 @@ def aws_files(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def table_url():
+    """Return the URL of a server that speaks DynamoDB, by its kind."""
+
+    def url(kind):
+        found = table_server(kind)
+        if found is None:
+            pytest.skip(f"{kind} is not installed (make {kind})")
+        return found
+
+    return url

@@ -3,20 +3,6 @@ from __future__ import annotations
 import pytest
 
 from support.stores import DynamodbHouse, MemoryHouse, SqliteHouse
-from support.table_servers import table_server
-
-
-@pytest.fixture(scope="session")
-def table_url():
-    """Return the URL of a server that speaks DynamoDB, by its kind."""
-
-    def url(kind):
-        found = table_server(kind)
-        if found is None:
-            pytest.skip(f"{kind} is not installed (make {kind})")
-        return found
-
-    return url
 
 
 @pytest.fixture(params=["memory", "sqlite", "moto", "dynalite"])

@@ -52,7 +52,7 @@ R = TypeVar("R")
 LEASE_MS: Final = 8_000
 _PAUSE_S: Final = 0.1
 _MOST_PAUSE_S: Final = 2.0
-_SEEN_S: Final = 0.4  # for so long what was read of the machines is read again from memory
+_SEEN_S: Final = 0.4  # who has just read the machines follows them without reading them again
 _BEFORE_MS: Final = 3_600_000  # of a taken shard's journal this much before the watermark is there at once
 _GROWN_BYTES: Final = 64 << 10  # so much log of a shard is read in some milliseconds
 _MOST_STRETCHES: Final = 6
@@ -216,19 +216,18 @@ class DynamodbStore(OwnWriting):
             self._start(self._tidy())
 
     async def machines(self) -> list[Machine]:
-        return [machine_in(item) for item in await self._machine_items()]
+        machines = await self._read_machines()
+        self._seen = (self._clock.mono(), machines)
+        return machines
 
-    async def _machine_items(self) -> list[dict[str, Any]]:
-        items = await self.table.all_of(MACHINES, is_consistent=False)
-        self._seen = (self._clock.mono(), [machine_in(item) for item in items])
-        return items
+    async def _read_machines(self) -> list[Machine]:
+        return [machine_in(item) for item in await self.table.all_of(MACHINES, is_consistent=False)]
 
     async def follow(self) -> None:
         self._heartbeat.check()
-        if self._seen is None or self._clock.mono() > self._seen[0] + _SEEN_S:
-            await self._machine_items()
-        assert self._seen is not None
-        await self._follower.follow(self._seen[1])
+        seen, self._seen = self._seen, None
+        is_fresh = seen is not None and self._clock.mono() < seen[0] + _SEEN_S
+        await self._follower.follow(seen[1] if seen is not None and is_fresh else await self._read_machines())
 
     async def retire(self, machine: Machine) -> Machine | None:
         self._heartbeat.check()
@@ -501,6 +500,10 @@ class DynamodbStore(OwnWriting):
             number = next(iter(self._grown))
             await self._until_done(partial(self._snapshot, number))
             self._grown.discard(number)
+
+    async def _snapshots_written(self) -> None:
+        while self._grown:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def _snapshot(self, number: int) -> None:
         """Write a snapshot of a shard and name it in its item. Errors: StoreError."""
