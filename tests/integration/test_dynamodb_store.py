@@ -511,6 +511,7 @@ async def story(store, seed, *, steps):
                     state=State.EXPIRED, next_attempt_at=None, is_in_line=False
                 )
                 for key in keys[:2]
+                if (await store.rows([key]))[0].entry.state is State.PENDING
             ]
             await store.commit(late, watermark=None)
 
@@ -569,7 +570,7 @@ async def test_a_name_is_given_once_whoever_gives_it(cluster):
     assert len(set(names)) == len(names) == 2
 
 
-async def test_the_lock_of_a_retired_machine_is_broken_and_that_of_another_waited_for(cluster):
+async def test_the_lock_of_a_retired_machine_is_broken(cluster):
     first, second = await cluster.machine(), await cluster.machine()
     await take(first)
     held = asyncio.Event()
@@ -589,3 +590,91 @@ async def test_the_lock_of_a_retired_machine_is_broken_and_that_of_another_waite
         await making
     assert await seen(second) == ["a"]
     assert shard_of(spec("a")) == home("a")
+
+
+async def test_a_name_waits_for_whoever_gives_it_elsewhere(cluster):
+    first, second = await cluster.machine(), await cluster.machine()
+    await take(first, home("a"))
+    await take(second, home("c"))
+    other = await second.change(creation(spec("c")))
+    held, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(name, parameters):
+        if name == "put_item" and parameters["Item"]["pk"]["S"].startswith("log/"):
+            held.set()
+            await go_on.wait()
+
+    first.faulty.before = hold
+    making = asyncio.create_task(first.change(creation(spec("a"))))
+    await held.wait()
+    renaming = asyncio.create_task(second.change(edit(other, new_spec=spec("a"))))
+    second.faulty.calls.clear()
+    while second.faulty.calls["put_item"] < 3:  # it tries to get the lock
+        await asyncio.wait([renaming], timeout=0.01)
+    go_on.set()
+    await making
+    with pytest.raises(Conflict):
+        await renaming
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+WRITE_USD = 0.625e-6  # of a unit: 1 KB; on demand, us-east-1
+READ_USD = 0.125e-6  # of a unit: 4 KB, consistent, or two of them eventually consistent
+MONTH_S = 30.4 * 86_400
+
+
+@pytest.fixture
+async def counting_cluster(tmp_path, table_url):
+    """On the server that counts units as AWS does: moto says one for each call."""
+    cluster = Cluster(tmp_path, table_url("dynalite"))
+    yield cluster
+    await cluster.close()
+
+
+async def test_an_idle_machine_costs_less_than_two_dollars_a_month(counting_cluster):
+    others = [await counting_cluster.machine() for _ in range(4)]  # whose heartbeats it reads, too
+    store = await counting_cluster.machine()
+    await take(store)
+    for each in others:
+        await each.renew()
+    await store.commit([], watermark=T)
+    await store.read_history()
+    units = store.table.units
+    units.write = units.read = 0
+    for _ in range(120):  # a minute, in steps of half a second
+        store.clock.leapt_s += 0.5
+        await store.renew()
+        await store.machines()
+        await store.follow()
+    assert 20 <= units.write <= 23
+    assert units.read == 60
+    assert (units.write * WRITE_USD + units.read * READ_USD) * MONTH_S / 60 < 2
+
+
+async def test_a_hundred_million_fires_a_month_cost_less_than_ten_dollars_of_writes(counting_cluster):
+    """Ten thousand of them, with as many in a commit as there are in its interval at that rate."""
+    store = await counting_cluster.machine()
+    await take(store)
+    made = [await store.change(creation(spec(f"s{number}"))) for number in range(200)]
+    drawn = random.Random(1)
+    in_commit = round(100e6 / MONTH_S * store.commit_interval_s)
+    units = store.table.units
+    units.write = units.read = fires = 0
+    while fires < 10_000:
+        at = T + round(fires / 100e6 * MONTH_S * 1000)
+        rows = []
+        for _ in range(in_commit):
+            due = at + 1000 * drawn.randrange(3)
+            late_us = round(drawn.expovariate(1 / 800))
+            released = due + late_us // 1000
+            published = released + 15 + round(drawn.expovariate(1 / 8))
+            rows.append(
+                entry(
+                    drawn.choice(made), due, released_at=released, published_at=published, lateness_us=late_us
+                )
+            )
+        await store.commit(rows, watermark=at)
+        fires += in_commit
+    await store._snapshots_written()
+    assert units.write * 100e6 / fires * WRITE_USD < 10

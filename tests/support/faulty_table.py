@@ -59,17 +59,20 @@ class FaultyTable:
 
 
 def unreachable() -> Exception:
-    return EndpointConnectionError(endpoint_url="http://table")
+    error: Exception = EndpointConnectionError(endpoint_url="http://table")
+    return error
 
 
 def cut_off() -> Exception:
     """Return what a call raises whose answer is lost."""
-    return ConnectionClosedError(endpoint_url="http://table")
+    error: Exception = ConnectionClosedError(endpoint_url="http://table")
+    return error
 
 
 def refused(code: str, message: str = "") -> Exception:
     """Return what a call raises that AWS refuses with *code*."""
-    return ClientError({"Error": {"Code": code, "Message": message}}, "x")
+    error: Exception = ClientError({"Error": {"Code": code, "Message": message}}, "x")
+    return error
 
 
 class LeapingClock(SystemClock):

@@ -168,6 +168,7 @@ class DynamodbStore(OwnWriting):
         for few in (self._recovering, self._doubted, self._grown, self._unfilled):
             few.clear()
         self._seen = None
+        self._tidied_s = self._clock.mono()
         self._start(self._read_history())
         return Opened(watermark=None, was_clean=True)
 

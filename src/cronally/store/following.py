@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.domain.model import FireKey, JournalEntry
-    from cronally.engine.records import Machine
+    from cronally.engine.records import Machine, Newer
     from cronally.instants import UtcMs
     from cronally.store.dynamodb_table import DynamodbTable, Item
     from cronally.store.replica import Replica
@@ -212,8 +212,7 @@ class Follower:
 
     async def read_history(self) -> None:
         """Read the older log for the journal's sake. Errors: StoreError; called again, it begins anew."""
-        gone: set[FireKey] = set()
-        dropped: set[int] = set()
+        later = _Later()
         for machine in sorted(self._started, key=lambda name: self._started[name], reverse=True):
             last = self._places.get(machine, 0)
             if machine == self.machine or not last:
@@ -221,23 +220,35 @@ class Follower:
             async for _, parts in self._records(machine, 1, last, is_reversed=True):
                 rows: list[JournalEntry] = []
                 for logged in reversed(decode(parts)):
-                    rows += self._old_rows(logged.deed, gone, dropped)
+                    rows += later.rows_left_by(logged.deed, pruned_through=self._pruned_through)
                 await self._everything.add_old(rows)
         self.has_history = True
 
-    def _old_rows(self, deed: Deed, gone: set[FireKey], dropped: set[int]) -> list[JournalEntry]:
-        """Return the final rows that a deed left, newest first, as far as newer ones do not stand in their place.
 
-        gone: keys whose rows newer deeds have removed. dropped: schedules whose pending fires newer deeds have dropped.
-        """
+class _Later:
+    """What is known of newer deeds while older ones are read."""
+
+    def __init__(self) -> None:
+        self._gone: set[FireKey] = set()
+        """Keys whose rows were removed."""
+        self._newer: dict[int, Newer] = {}
+        """The earliest later slot of each schedule that made pending ones needless."""
+        self._dropped: set[int] = set()
+        """Schedules whose pending fires were dropped."""
+
+    def rows_left_by(self, deed: Deed, *, pruned_through: UtcMs) -> list[JournalEntry]:
+        """Return the final rows that a deed left, as far as newer ones do not stand in their place; those due up to *pruned_through* are gone."""
         entries: Sequence[JournalEntry] = ()
         match deed:
             case Changed():
                 change = deed.change
                 entries = (*change.closed, *change.unsettled)
                 if change.drop_pending and change.id is not None:
-                    dropped.add(change.id)
-            case Committed() | Backfilled() | Amended():
+                    self._dropped.add(change.id)
+            case Committed():
+                entries = deed.entries
+                self._newer |= {one.schedule_id: one for one in deed.newer}
+            case Backfilled() | Amended():
                 entries = deed.entries
             case Flipped():
                 entries = deed.unsettled
@@ -245,16 +256,22 @@ class Follower:
                 entries = (deed.entry,)
             case Retried():
                 entries = [entry for row in deed.rows for entry in row.new]
-        gone |= {entry.key for entry in entries if not entry.count and not entry.is_open}
-        rows: dict[FireKey, JournalEntry] = {}
-        for entry in entries:
-            if entry.is_open or entry.key in gone or entry.last_due_time <= self._pruned_through:
-                continue
-            # What was pending, and no row says more, was given up together with others.
-            reason = SkipReason.DROPPED if entry.schedule_id in dropped else SkipReason.SUPERSEDED
-            rows[entry.key] = (
-                entry._replace(state=State.SKIPPED, reason=reason, next_attempt_at=None, is_in_line=False)
-                if entry.state is State.PENDING
-                else entry
-            )
+        self._gone |= {entry.key for entry in entries if not entry.count and not entry.is_open}
+        rows = {
+            entry.key: self._final(entry)
+            for entry in entries
+            if not entry.is_open and entry.key not in self._gone and entry.last_due_time > pruned_through
+        }
         return [*rows.values()]
+
+    def _final(self, entry: JournalEntry) -> JournalEntry:
+        """Return what became of *entry*: if it was pending, and no row says more, it was given up together with others."""
+        if entry.state is not State.PENDING:
+            return entry
+        newer = self._newer.get(entry.schedule_id)
+        is_older = (
+            newer is not None and entry.fire_time < newer.fire_time and entry.due_time < newer.due_before
+        )
+        is_dropped = entry.schedule_id in self._dropped and not is_older
+        reason = SkipReason.DROPPED if is_dropped else SkipReason.SUPERSEDED
+        return entry._replace(state=State.SKIPPED, reason=reason, next_attempt_at=None, is_in_line=False)
