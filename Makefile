@@ -21,7 +21,7 @@ LOCK += --constraint constraints.txt --no-emit-package colorama --custom-compile
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-short model-check faults fuzz-times fuzz-socket crash-sweep kept-store man docs clean
+.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-cluster simulate-short model-check faults fuzz-times fuzz-socket crash-sweep kept-store man docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
 
 simulate: setup ## Run the engine through SEEDS days of seeded faults, or only through SEED, and check every slot
 	@PYTHONPATH=tests $(BIN)/python -m simulation.campaign $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+simulate-cluster: setup ## The same of several machines that hand shards to each other, join, leave and die
+	@PYTHONPATH=tests $(BIN)/python -m simulation.campaign --cluster $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 simulate-short: ## The same with 200 seeds, in a minute and a half
 	@$(MAKE) --no-print-directory simulate SEEDS=200 SEED=

@@ -1,4 +1,4 @@
-"""``make simulate``: many seeds over all cores, or one, and what came of them."""
+"""``make simulate``: many seeds over all cores, or one, and what came of them. ``make simulate-cluster``: of several machines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
+from simulation.cluster_story import ClusterStory
 from simulation.story import Story, Verdict
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ _SHOWN_SEEDS = 10
 _SHOWN_FINDINGS = 5
 
 
-def judge(seed: int) -> Verdict:
+def judge(seed: int, *, is_cluster: bool = False) -> Verdict:
     """Return what comes of one story."""
 
     def give_up(_signal: int, _frame: FrameType | None) -> None:
@@ -31,12 +33,12 @@ def judge(seed: int) -> Verdict:
     signal.signal(signal.SIGPROF, give_up)
     signal.setitimer(signal.ITIMER_PROF, _MOST_S)
     try:
-        return Story(seed).run()
+        return (ClusterStory if is_cluster else Story)(seed).run()
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def summary(verdicts: list[Verdict], seconds: float) -> str:
+def summary(verdicts: list[Verdict], seconds: float, target: str) -> str:
     """Return the figures of all stories, and of those that failed the seed and the first findings."""
     skipped: Counter[str] = Counter()
     injected: Counter[str] = Counter()
@@ -61,7 +63,7 @@ def summary(verdicts: list[Verdict], seconds: float) -> str:
         f"failed      {len(failed)} of {len(verdicts)} seeds",
     ]
     for verdict in failed[:_SHOWN_SEEDS]:
-        lines.append(f"\nmake simulate SEED={verdict.seed}: {len(verdict.wrong)} findings")
+        lines.append(f"\nmake {target} SEED={verdict.seed}: {len(verdict.wrong)} findings")
         lines += [f"  {finding}" for finding in verdict.wrong[:_SHOWN_FINDINGS]]
     if len(failed) > _SHOWN_SEEDS:
         lines.append("\nalso " + " ".join(str(verdict.seed) for verdict in failed[_SHOWN_SEEDS:]))
@@ -74,21 +76,23 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--cluster", action="store_true", help="of several machines")
     options = parser.parse_args()
+    target = "simulate-cluster" if options.cluster else "simulate"
     seeds = range(options.first, options.first + options.seeds) if options.seed is None else (options.seed,)
     started = time.monotonic()
     verdicts: list[Verdict] = []
     failed = 0
     # The collector would take an eighth of the time, and find little.
     with multiprocessing.Pool(min(options.jobs, len(seeds)), gc.set_threshold, (100_000, 50)) as pool:
-        for verdict in pool.imap_unordered(judge, seeds):
+        for verdict in pool.imap_unordered(partial(judge, is_cluster=options.cluster), seeds):
             verdicts.append(verdict)
             failed += bool(verdict.wrong)
             if sys.stderr.isatty() or len(verdicts) % 50 == 0:
                 end = "\r" if sys.stderr.isatty() else "\n"
                 text = f"{len(verdicts):,} of {len(seeds):,} seeds, {failed} failed "
                 print(text, end=end, file=sys.stderr, flush=True)
-    print(summary(verdicts, time.monotonic() - started))
+    print(summary(verdicts, time.monotonic() - started, target))
     return 1 if failed else 0
 
 

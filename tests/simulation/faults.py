@@ -87,7 +87,7 @@ class Faults:
         self._gone: set[str] = set()
         self._room: int | None = None
         self._quota: float | None = None
-        self._daemon: Incarnation | None = None
+        self._daemons: list[Incarnation] = []
         self.counts: Counter[str] = Counter()
         self.back_steps: list[BackStep] = []
         self.is_quiet = False
@@ -95,8 +95,8 @@ class Faults:
     # --- the daemon in whose way they are ---------------------------------------------------------------------------
 
     def attach(self, daemon: Incarnation) -> None:
-        """Be in the way of *daemon* from now on."""
-        self._daemon = daemon
+        """Be in the way of *daemon* from now on, and of the others as long as they live."""
+        self._daemons = [*(other for other in self._daemons if not other.life.is_dead), daemon]
         self._obstruct()
 
     def answer(self, entry: Entry, _attempt: int) -> Answer:
@@ -114,15 +114,15 @@ class Faults:
         return PUBLISHED._replace(delay_s=delay_s)
 
     def _obstruct(self) -> None:
-        daemon = self._daemon
-        if daemon is None:
-            return
-        daemon.store.fails = self._store_failure or (lambda _name: False)
-        daemon.store.before_s, daemon.store.after_s = self._slow["before"], self._slow["after"]
         self._clock.is_watchful = any(fault.kind == "store" for fault in self._present)
-        if (daemon.publisher.room, daemon.publisher.quota) != (self._room, self._quota):
-            daemon.publisher.room, daemon.publisher.quota = self._room, self._quota
-            daemon.publisher.on_room()
+        for daemon in self._daemons:
+            if daemon.life.is_dead:
+                continue
+            daemon.store.fails = self._store_failure or (lambda _name: False)
+            daemon.store.before_s, daemon.store.after_s = self._slow["before"], self._slow["after"]
+            if (daemon.publisher.room, daemon.publisher.quota) != (self._room, self._quota):
+                daemon.publisher.room, daemon.publisher.quota = self._room, self._quota
+                daemon.publisher.on_room()
 
     # --- beginning and ending -----------------------------------------------------------------------------------------
 

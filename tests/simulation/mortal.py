@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cronally.engine.records import TimetableRow
     from cronally.instants import UtcMs
     from simulation.witness import WitnessStore
-    from support.recording_publisher import Answer
+    from support.recording_publisher import Answer, Arrival
     from support.virtual_time import JumpingClock
 
 
@@ -44,6 +44,11 @@ class Mortality:
         if kind == "turn":
             self._clock.on_turn = lambda: self.tick("turn")
 
+    def spare(self) -> None:
+        """Do not die after all."""
+        self._left.clear()
+        self._clock.on_turn = lambda: None
+
     def tick(self, kind: str) -> None:
         if kind in self._left:
             self._left[kind] -= 1
@@ -51,8 +56,7 @@ class Mortality:
                 self.die()
 
     def die(self) -> None:
-        self._left.clear()
-        self._clock.on_turn = lambda: None
+        self.spare()
         if self.died_at is None:
             self.died_at = self._clock.wall()
             if self._alarm is not None and not self._alarm.done():
@@ -108,16 +112,19 @@ class MortalStore:
 
 
 class MortalPublisher(RecordingPublisher):
-    """Sends nothing any more once its daemon is dead."""
+    """Sends nothing any more once its daemon is dead. Attributes: on_sent: called with the attempts of each batch that left."""
 
     def __init__(self, clock: JumpingClock, script: Callable[[Entry, int], Answer], life: Mortality) -> None:
         super().__init__(clock, script)
         self._life = life
+        self.on_sent: Callable[[Sequence[Arrival]], None] = lambda _arrivals: None
 
     def release(self, armed: Sequence[Armed], settle: Callable[[Sequence[Outcome]], None]) -> None:
         for one in armed:
             if not self._life.is_dead:
+                before = len(self.arrivals)
                 super().release((one,), settle)
+                self.on_sent(self.arrivals[before:])
                 self._life.tick("batch")
 
 
@@ -135,6 +142,7 @@ class Incarnation:
         *,
         jitter: Callable[[], float],
         armed_budget_bytes: int,
+        is_one_of_several: bool = False,
     ) -> None:
         self.life = Mortality(clock)
         self.store = FaultyStore(clock, cast("Any", MortalStore(store, self.life)))
@@ -145,6 +153,7 @@ class Incarnation:
             self.publisher,
             jitter=jitter,
             armed_budget_bytes=armed_budget_bytes,
+            is_one_of_several=is_one_of_several,
         )
         self._main: asyncio.Task[None] | None = None
 

@@ -68,7 +68,9 @@ class WitnessStore(MemoryStore):
     async def set_back(self, *, at: UtcMs, watermark: UtcMs, reached: UtcMs) -> None:
         await super().set_back(at=at, watermark=watermark, reached=reached)
         for id_, life in self.lives.items():
-            if self._names.get(life.name) != id_:  # removed; that is so from now on
+            if (
+                id_ in self._schedules and self._names.get(life.name) != id_
+            ):  # removed; that is so from now on
                 life.removed_at = min(life.removed_at, at)
 
     def _write(self, entry: JournalEntry) -> JournalEntry | None:

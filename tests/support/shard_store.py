@@ -91,7 +91,7 @@ class ShardStore(MemoryStore):
         self._former.update(records.former)
         self._revisions |= records.revisions
         for entry in records.journal:
-            MemoryStore._write(self, entry)
+            MemoryStore._write(self, entry)  # nothing is decided here: a subclass does not take it down
         failing = frozenset(id_ for id_ in records.living if self._schedules[id_].error is not None)
         rows = [self._row(id_) for id_ in sorted(records.living)]
         return TakenIn(shard, rows, watermark, was_clean, failing)

@@ -32,7 +32,7 @@ class Core(Holding):
     """State machine of one engine: what is due when, and (``Holding``) what it answers for. Instants are passed in.
 
     Attributes: doubted_through: what was due by then may have been sent by a daemon that crashed before it had that on record;
-        its fires are ``maybe_published`` from the start.
+        its fires are ``maybe_published`` from the start. doubts: the same of single shards.
     """
 
     def __init__(self) -> None:
@@ -43,6 +43,7 @@ class Core(Holding):
         self.at_through = UtcMs(0)
         self.next_at: UtcMs | None = None
         self.doubted_through = MIN_UTC_MS
+        self.doubts: dict[int, UtcMs] = {}
         self.failing: set[int] = set()
         self._ends: dict[int, UtcMs] = {}
         self._paused: dict[int, Member] = {}
@@ -222,7 +223,11 @@ class Core(Holding):
 
     def fire(self, id_: int, revision_id: int, slot: UtcMs, due_time: UtcMs) -> Fire:
         """Return the fire of a slot that has no row."""
-        return Fire(id_, revision_id, slot, due_time, maybe_published=due_time <= self.doubted_through)
+        is_doubted = due_time <= self.doubted_through or self._is_shard_doubted(id_, due_time)
+        return Fire(id_, revision_id, slot, due_time, maybe_published=is_doubted)
+
+    def _is_shard_doubted(self, id_: int, due_time: UtcMs) -> bool:
+        return bool(self.doubts) and due_time <= self.doubts.get(id_ % SHARDS, MIN_UTC_MS)
 
     def member(self, id_: int) -> Member | None:
         """Return a schedule that is in the timetable or at rest as the core knows it; None for others (``@at``)."""
@@ -427,18 +432,16 @@ class Core(Holding):
             for crowd, ids in self.takings.take(now, most):
                 slot, due = crowd.slot, crowd.due_time
                 is_doubted = due <= self.doubted_through
-                fires += self.hold_new(
-                    [
-                        new(
-                            Fire,
-                            (id_, revision_id(id_), slot, due, scheduled, 0, is_doubted, MAX_UTC_MS, None),
-                        )
-                        for id_ in ids
-                        if effective_from(id_) < slot
-                        and id_ not in changing
-                        and (id_ not in ends or slot <= ends[id_])
-                    ]
-                )
+                planned = [
+                    new(Fire, (id_, revision_id(id_), slot, due, scheduled, 0, is_doubted, MAX_UTC_MS, None))
+                    for id_ in ids
+                    if effective_from(id_) < slot
+                    and id_ not in changing
+                    and (id_ not in ends or slot <= ends[id_])
+                ]
+                if self.doubts:
+                    planned = [self.fire(*fire[:4]) for fire in planned]
+                fires += self.hold_new(planned)
         return fires
 
     def end_pauses(self, through: UtcMs) -> list[Fire]:

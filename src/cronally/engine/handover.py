@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cronally.domain.model import State
 from cronally.domain.shards import SHARDS, shard_of_group
 from cronally.engine.holding import Phase
-from cronally.engine.settle import unsent_entry
+from cronally.engine.settle import MAX_UNCOMMITTED_S, unsent_entry
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import InternalError
 from cronally.instants import MIN_UTC_MS, UtcMs
@@ -91,7 +91,7 @@ class HandOver:
                 if not taken.was_clean:
                     await self._store.mark_unclean(number)
                 now = self._clock.wall()
-                reached = await self._reached(watermark, now)
+                reached = await self._reached(watermark, now, was_clean=taken.was_clean)
                 await self._recovery.decide(
                     members,
                     watermark,
@@ -107,7 +107,7 @@ class HandOver:
                 raise
             else:
                 if reached > now and not taken.was_clean:
-                    core.doubted_through = UtcMs(max(core.doubted_through, reached))
+                    core.doubts[number] = reached
                 core.here.absent.discard(number)
                 core.failing.update(taken.failing)
                 self._given.pop(number, None)
@@ -117,10 +117,14 @@ class HandOver:
                 core.let_watermark(floor)
         self._loop.retrying.look_for_taken()
 
-    async def _reached(self, watermark: UtcMs, now: UtcMs) -> UtcMs:
+    async def _reached(self, watermark: UtcMs, now: UtcMs, *, was_clean: bool) -> UtcMs:
         """Return up to when slots may be settled: later than *now* if the clock of the machine before was ahead of this one's."""
         newest = await self._store.newest_settled(now)
-        return UtcMs(max(now, watermark, newest or now))
+        reached = UtcMs(max(now, watermark, newest or now))
+        if reached > now and not was_clean:
+            # For so long it may have sent what is not on record.
+            reached = UtcMs(reached + round(MAX_UNCOMMITTED_S * 1000))
+        return reached
 
     async def _mind_what_is_settled(self, members: Sequence[Member], now: UtcMs, reached: UtcMs) -> None:
         """Have the slots up to *reached* planned less those that have a row."""
@@ -129,6 +133,7 @@ class HandOver:
         spread_ms = max([core.timetable.longest_offset_ms(), *(member.offset_ms for member in members)])
         if not relived.is_on:
             relived.restart(now, spread_ms)
+        relived.widen(spread_ms)
         relived.begin(reached)
         read_through = MIN_UTC_MS
         while read_through < (through := UtcMs(max(core.planned_through, relived.read_through))):
@@ -248,6 +253,7 @@ class HandOver:
     def _forget_marks(self, number: int) -> None:
         failing = self._core.failing
         failing.difference_update([id_ for id_ in failing if id_ % SHARDS == number])
+        self._core.doubts.pop(number, None)
         self._recovery.forget(number)
 
     async def _held_of(self, number: int) -> AsyncIterator[Held]:

@@ -60,6 +60,10 @@ class Relived:
         self._ranges.clear()
         self._read.clear()
 
+    def widen(self, spread_ms: int) -> None:
+        """Schedules with a longer spread are here now: what was read is kept for longer."""
+        self._spread_ms = max(self._spread_ms, min(spread_ms, _MOST_SPREAD_MS))
+
     def keep_pause(self, entry: JournalEntry) -> None:
         """A pause that is over has a row for slots that are still to come: they stay paused."""
         self._paused.setdefault(entry.schedule_id, []).append((entry.fire_time, entry.last_slot))

@@ -443,9 +443,9 @@ async def test_what_backs_off_is_held_or_stands_in_line_goes_on_where_its_shard_
         assert next(iter(rows["in-line"].values())).is_in_line
         attempts = {name: next(iter(found.values())).attempts for name, found in rows.items()}
         assert attempts["backs-off"] > 2
-        for name in rows:
+        for name, found in rows.items():
             await cluster.hand_over(one, two, await shard_of_name(one, name))
-            assert await two.journal(name) == rows[name]
+            assert await two.journal(name) == found
         await cluster.clock.advance(3)
         refused.clear()
         sent = len(one.sent)
