@@ -29,24 +29,39 @@ if TYPE_CHECKING:
     from support.virtual_time import JumpingClock
 
 
+_TAIL_MS = 3_000  # so long the consequences of a hand-over last for the shard
+
+
 class Shared:
-    """What the stores of all machines have in common. Attributes: lives, written: as of a ``WitnessStore``. living: ids by name."""
+    """What the stores of all machines have in common.
+
+    Attributes: lives, written, latest: as of a ``WitnessStore``. living: ids by name.
+    """
 
     def __init__(self) -> None:
         self.numbers = Numbers()
         self.lives: dict[int, Life] = {}
         self.written: dict[FireKey, UtcMs] = {}
         self.living: dict[str, int] = {}
+        self.latest = UtcMs(0)
 
 
 class MachineStore(ShardStore, WitnessStore):
     """The store of one machine; a name is one schedule's in all of them, and a schedule stays in its shard."""
 
     def __init__(self, clock: JumpingClock, shared: Shared) -> None:
+        self._shared = shared
         WitnessStore.__init__(self, clock)
         self.numbers = shared.numbers
         self.lives, self.written = shared.lives, shared.written
-        self._shared = shared
+
+    @property
+    def _latest(self) -> UtcMs:
+        return self._shared.latest
+
+    @_latest.setter
+    def _latest(self, value: UtcMs) -> None:
+        self._shared.latest = UtcMs(max(value, self._shared.latest))
 
     def watermark(self) -> UtcMs | None:
         return self._watermark
@@ -118,14 +133,14 @@ class Left:
 class Shard:
     """A shard, and what was seen of it.
 
-    Fields: machine: None while nobody drives it. is_moving: it is being taken or given. stops: how each tenure ended. moves:
-        times at which it was on the way.
+    Fields: machine: None while nobody drives it. moving_since: when somebody began to take or give it, and is not done.
+        stops: how each tenure ended. moves: times at which it was on the way.
     """
 
     number: int
     machine: Machine | None = None
     left: Left | None = field(default_factory=Left)
-    is_moving: bool = False
+    moving_since: UtcMs | None = None
     sent: list[Sent] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
     moves: list[Trouble] = field(default_factory=list)
@@ -140,6 +155,18 @@ class Shard:
         self.machine = None
         stop = self.stops[-1]
         stop.at, stop.was_crash, stop.leaves_doubt = at, was_crash, was_crash
+
+    def begin_move(self, at: UtcMs) -> None:
+        """From now on it may be that nothing of it is sent."""
+        self.moving_since = at if self.moving_since is None else UtcMs(min(at, self.moving_since))
+
+    def end_move(self, at: UtcMs) -> None:
+        """It is driven again."""
+        assert self.moving_since is not None
+        self.moves.append(
+            Trouble("move", UtcMs(min(self.moving_since, at)), UtcMs(max(self.moving_since, at) + _TAIL_MS))
+        )
+        self.moving_since = None
 
     def recovered(self, at: UtcMs) -> None:
         """What was due since earlier tenures is decided."""

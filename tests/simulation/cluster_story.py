@@ -14,7 +14,7 @@ from cronally.instants import UtcMs
 from simulation.cluster import Cluster, Left
 from simulation.story import QUIET_S, Story, Verdict
 from support.slot_checker import faults as checked
-from support.slot_lives import Notes, Trouble, Troubles
+from support.slot_lives import Notes, Troubles
 from support.virtual_time import run_virtually
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _LEASE_S = 10.0
 _AGAIN_S = 0.5  # after the store refused
 _MOST_MACHINES = 4
-_TAIL_MS = 3_000  # so long the consequences of a hand-over last for the shard
 
 
 class ClusterStory(Story):
@@ -221,41 +220,40 @@ class ClusterStory(Story):
         for shard in shards:
             watermark = machine.watermark_of(shard.number)
             shard.left = Left(machine.records.copy(shard.number), watermark, was_clean=False)
-            shard.is_moving = True
+            shard.begin_move(died_at)
             shard.end(died_at, was_crash=True)
         await self.clock.sleep(_LEASE_S)
         for shard in shards:
-            self._moving.append(asyncio.create_task(self._take(shard, died_at)))
+            self._moving.append(asyncio.create_task(self._take(shard)))
 
     # --- shards -------------------------------------------------------------------------------------------------------
 
     async def _settle_shards(self) -> None:
         """Return when every shard is driven by a machine."""
-        while any(shard.machine is None or shard.is_moving for shard in self.cluster.shards):
+        while any(shard.machine is None or shard.moving_since is not None for shard in self.cluster.shards):
             for shard in self.cluster.shards:
-                if shard.machine is None and not shard.is_moving:
-                    self._moving.append(asyncio.create_task(self._take(shard, self.clock.wall())))
+                if shard.machine is None and shard.moving_since is None:
+                    shard.begin_move(self.clock.wall())
+                    self._moving.append(asyncio.create_task(self._take(shard)))
             await self._pass(1, None)
 
     def _hand_over_some(self) -> None:
         living = sorted({id_ % SHARDS for id_ in self.cluster.shared.living.values()})
         shard = self.cluster.shards[self.rng.choice(living or [0])]
-        if shard.machine is None or shard.is_moving or len(self.cluster.alive) < 2:
+        if shard.machine is None or shard.moving_since is not None or len(self.cluster.alive) < 2:
             return
-        shard.is_moving = True
+        shard.begin_move(self.clock.wall())
         self.faults.counts["hand-over"] += 1
         self._moving.append(asyncio.create_task(self._give(shard, shard.machine)))
 
     async def _give(self, shard: Shard, machine: Machine) -> None:
-        since = self.clock.wall()
         while True:
             try:
                 watermark = await machine.daemon.rig.engine.hand_over.give_up(shard.number)
                 break
             except (StoreError, NotReady):
                 if self.rng.random() < 0.3:  # it stays
-                    shard.moves.append(Trouble("move", since, UtcMs(self.clock.wall() + _TAIL_MS)))
-                    shard.is_moving = False
+                    shard.end_move(self.clock.wall())
                     return
                 await self.clock.sleep(_AGAIN_S)
             if not machine.is_alive:
@@ -265,10 +263,9 @@ class ClusterStory(Story):
             machine.records.drop(shard.number)
             shard.end(self.clock.wall(), was_crash=False)
             await self.clock.sleep(self.rng.choice((0, 0.2, 0.2, 1, 12)))
-            await self._take(shard, since)
+            await self._take(shard)
 
-    async def _take(self, shard: Shard, since: UtcMs) -> None:
-        shard.is_moving = True
+    async def _take(self, shard: Shard) -> None:
         while not self.cluster.alive:
             await self.clock.sleep(1)
         machine = self.rng.choice(self.cluster.alive)
@@ -289,7 +286,5 @@ class ClusterStory(Story):
                 return
         if machine.is_alive:
             del machine.behind[shard.number]
-            now = self.clock.wall()
-            shard.recovered(now)
-            shard.moves.append(Trouble("move", UtcMs(min(since, now)), UtcMs(max(since, now) + _TAIL_MS)))
-            shard.is_moving = False
+            shard.recovered(self.clock.wall())
+            shard.end_move(self.clock.wall())

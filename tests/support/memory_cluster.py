@@ -151,8 +151,8 @@ class ClusterStore(MemoryStore):
         self._ids = deque(map(self._new_id, new))
         return await self._committed(super().flip(**keys))
 
-    async def commit(self, entries: Sequence[JournalEntry], *, watermark: UtcMs | None, **keys: Any) -> None:
-        await self._committed(super().commit(entries, watermark=watermark, **keys), watermark)
+    async def commit(self, entries: Sequence[JournalEntry], *, watermark: UtcMs | None, **keys: Any) -> int:
+        return await self._committed(super().commit(entries, watermark=watermark, **keys), watermark)
 
     async def mark_unclean(self, shard: int | None = None) -> None:
         await self._committed(super().mark_unclean(shard))

@@ -194,7 +194,7 @@ class OwnWriting(OwnReading):
         errors: Iterable[tuple[int, str | None]] = (),
         newer: Sequence[Newer] = (),
         kept: Iterable[FireKey] = (),
-    ) -> None:
+    ) -> int:
         told, kept = [*errors], [*kept]
         of_shard: dict[int, Committed] = {
             shard: Committed(some) for shard, some in self._entries_by_shard(entries).items()
@@ -214,7 +214,7 @@ class OwnWriting(OwnReading):
             reached = watermark if said.watermark is None else max(watermark, said.watermark)
             return replace(said, watermark=reached, behind=behind)
 
-        await self._write(
+        return await self._write(
             lambda: self._own.commit(entries, watermark=watermark, errors=told, newer=newer, kept=kept),
             lambda _: [Logged(shard, deed) for shard, deed in of_shard.items()],
             say,
