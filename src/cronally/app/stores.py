@@ -16,14 +16,15 @@ from cronally.sns.aws import Aws
 from cronally.sns.clients import Clients
 from cronally.sns.credentials import Credentials
 from cronally.store.copying import write_copy
-from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.lock import locked
+from cronally.store.moving import Move, Moved, PatientTable
 from cronally.store.restoring import Restore, finish_restore, restoring
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractContextManager
 
+    from cronally.domain.store_name import StoreName
     from cronally.engine.copies import Contents
 
 _T = TypeVar("_T")
@@ -59,7 +60,24 @@ def create_table(name: str) -> bool:
     return _with_table(name, lambda table: table.create())
 
 
-def _with_table(name: str, work: Callable[[DynamodbTable], Awaitable[_T]]) -> _T:
+def copy_between(
+    source: StoreName,
+    target: StoreName,
+    tell: Callable[[str], None],
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Moved:
+    """Copy an installation from a file to a table, or back. tell, progress, errors: as ``store.moving.Move`` has them; CredentialsInvalid."""
+    is_to_table = target.kind == "dynamodb"
+    file, table_name = (source, target) if is_to_table else (target, source)
+
+    async def copy(table: PatientTable) -> Moved:
+        move = Move(file.place, table, SystemClock(), tell=tell, progress=progress)
+        return await (move.to_table() if is_to_table else move.to_file())
+
+    return _with_table(table_name.place, copy)
+
+
+def _with_table(name: str, work: Callable[[PatientTable], Awaitable[_T]]) -> _T:
     """Do *work* with the table *name*, by the credentials of this user."""
 
     async def main() -> _T:
@@ -71,7 +89,7 @@ def _with_table(name: str, work: Callable[[DynamodbTable], Awaitable[_T]]) -> _T
         if region is None:
             raise UsageError("in which region is the table? set AWS_REGION, or the region of the profile")
         try:
-            return await work(DynamodbTable(name, lambda: clients.get(region), clock))
+            return await work(PatientTable(name, lambda: clients.get(region), clock))
         finally:
             await clients.close()
 

@@ -3,12 +3,15 @@
 Both need AWS and no daemon.
 """
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Final
 
 import typer
 
 from cronally.cli import options as o
-from cronally.cli.output import note, out, out_json, report
+from cronally.cli.output import note, out, out_json, report, shows_progress
 from cronally.domain import table_calls
 from cronally.domain.aws_calls import command_line
 from cronally.domain.store_name import StoreName, parse_store_name
@@ -94,13 +97,30 @@ def store_copy_command(
         )
     from cronally import app
 
-    copied = app.copy_between(first, second, note)
+    with _progress() as show:
+        copied = app.copy_between(first, second, note, show)
     if json:
         out_json({"from": str(first), "to": str(second)} | copied._asdict())
     else:
         report(
             f"copied {first} to {second}: schedules: {copied.schedules:,}, journal entries: {copied.journal:,}, pending: {copied.pending:,}"
         )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Give who shows how far the copy is, on a terminal."""
+
+    def show(done: int, total: int) -> None:
+        if shows_progress():
+            sys.stderr.write(f"\r{100 * done // total} % ")
+            sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        if shows_progress():
+            sys.stderr.write("\r\x1b[K")
 
 
 def _store(text: str) -> StoreName:

@@ -66,7 +66,7 @@ def write_copy(source: str, target: str, *, replace: bool, stop: threading.Event
             if replace:
                 os.rename(part, target)
             else:
-                _name_new(part, target)
+                name_new(part, target)
             sync(directory)
         finally:
             remove(part)
@@ -80,16 +80,16 @@ def check(connection: sqlite3.Connection) -> None:
         raise Damaged(" ".join(verdict.split()))
 
 
-def seal(path: str) -> Contents:
+def seal(path: str, *, is_clean: bool = False) -> Contents:
     """Make a whole store of the copy at *path*, check it, and make it durable. Errors: Damaged, sqlite3.Error, OSError.
 
-    The log beside it, if there is one, is folded in.
+    The log beside it, if there is one, is folded in. is_clean: all that was sent is on record in it.
     """
     with closing(_connected(path)) as connection:
         try:
             connection.execute("PRAGMA journal_mode = DELETE").fetchall()
             check(connection)
-            connection.execute("UPDATE meta SET value = 0 WHERE key = ?", (CLEAN_STOP,))
+            connection.execute("UPDATE meta SET value = ? WHERE key = ?", (int(is_clean), CLEAN_STOP))
         except sqlite3.DatabaseError as exc:
             if is_damage(exc):
                 raise Damaged(str(exc)) from exc
@@ -193,7 +193,8 @@ def _who() -> str:
     return f" (it is written by the daemon's user, uid {os.geteuid()})"
 
 
-def _name_new(part: str, target: str) -> None:
+def name_new(part: str, target: str) -> None:
+    """Give *part* the name *target*, unless there is something by now. Errors: Conflict, OSError."""
     try:
         os.link(part, target)
     except FileExistsError:

@@ -17,6 +17,7 @@ from cronally.errors import LeaseLost, StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
 from cronally.store.committing import KEPT_DAYS, Committer
 from cronally.store.dynamodb_table import DynamodbTable
+from cronally.store.filling import refuse_filling
 from cronally.store.following import Follower
 from cronally.store.heartbeat import Heartbeat
 from cronally.store.names import NameLocks
@@ -134,6 +135,7 @@ class DynamodbStore(OwnWriting):
         self._heartbeat = Heartbeat(self.table, self._clock, host=self._host, lease_ms=self.lease_ms)
         self.machine = self._heartbeat.machine
         await self.table.check()
+        await refuse_filling(self.table)
         await self._own.open()
         try:
             await self._everything.open()
@@ -158,6 +160,11 @@ class DynamodbStore(OwnWriting):
                 ]
             )
             await self._heartbeat.join()
+            try:
+                await refuse_filling(self.table)
+            except StoreError:
+                await self._heartbeat.leave()
+                raise
         except BaseException:
             await self._let_go()
             raise

@@ -35,6 +35,7 @@ from cronally.store.sqlite_journal import note_orders, write_entries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from cronally.domain.model import FireKey, JournalEntry
     from cronally.engine.records import Opened, Order
@@ -272,6 +273,10 @@ class Replica(SqliteStore):
         for start in range(0, len(entries), _MOST_ROWS):
             rows = [journal_sql.row_values(entry) for entry in entries[start : start + _MOST_ROWS]]
             await self._database.write([(replica_sql.ADD_OLD, (json.dumps(rows),))])
+
+    def transaction(self, *, beside: str | None = None) -> AbstractAsyncContextManager[Connection]:
+        """Give the writer for a block, as ``Database.transaction`` does."""
+        return self._database.transaction(beside=beside)
 
     def still(self) -> Any:
         """Give a connection for which the replica stays as it is now."""

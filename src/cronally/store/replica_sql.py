@@ -20,6 +20,11 @@ ALLOW_TWINS: Final = (
     "CREATE INDEX schedule_living ON schedule (name) WHERE removed_at IS NULL",
 )
 
+REFUSE_TWINS: Final = (
+    "DROP INDEX schedule_living",
+    "CREATE UNIQUE INDEX schedule_living ON schedule (name) WHERE removed_at IS NULL",
+)
+
 NOTE_RUN: Final = "INSERT OR REPLACE INTO run_of (key, shard) VALUES (?, ?)"
 FORGET_RUNS: Final = "DELETE FROM run_of WHERE key NOT IN (SELECT key FROM run)"
 
@@ -71,7 +76,7 @@ def _keys(where: str, source: str) -> str:
     )
 
 
-_ACTION: Final = "schedule_id, revision_id, done_at, done_by, action, detail"  # without an id: those are each replica's own
+ACTION_COLUMNS: Final = "schedule_id, revision_id, done_at, done_by, action, detail"  # without an id: those are each replica's own
 _OF_SHARDS: Final = f"SELECT id FROM beside.schedule WHERE id {IN_SHARDS}"
 
 COPY: Final = (
@@ -82,7 +87,7 @@ COPY: Final = (
     """,
     f"INSERT INTO former_name SELECT * FROM beside.former_name WHERE schedule_id {IN_SHARDS}",
     f"""
-    INSERT INTO action ({_ACTION}) SELECT {_ACTION.replace("action,", "action.action,")} FROM beside.action
+    INSERT INTO action ({ACTION_COLUMNS}) SELECT {ACTION_COLUMNS.replace("action,", "action.action,")} FROM beside.action
     WHERE schedule_id {IN_SHARDS} ORDER BY id
     """,
     """
@@ -136,14 +141,14 @@ REMOVE: Final = (
 
 # --- snapshots ----------------------------------------------------------------------------------------------------
 
-_SCHEDULE: Final = (
+SCHEDULE_COLUMNS: Final = (
     "id, name, revision_id, effective_from, created_at, changed_at, removed_at, slot_time, slot_due, paused_since, "
     "paused_until, paused_by, pause_note, error, owner"
 )
-_REVISION: Final = (
+REVISION_COLUMNS: Final = (
     "id, schedule_id, number, name, fifo_group, made_at, made_by, action, size, document, detail"
 )
-_JOURNAL: Final = (
+JOURNAL_COLUMNS: Final = (
     "schedule_id, fire_time, kind, revision_id, due_time, state, reason, attempts, released_at, published_at, lateness_us, "
     "maybe_published, last_error, next_attempt_at, last_fire_time, count, is_open, last_due, fifo_group, asked_at, topic, place"
 )
@@ -159,10 +164,10 @@ def _read(columns: str, source: str, order: str, marks: str) -> str:
 
 
 READ: Final = {
-    "schedule": (_read(_SCHEDULE, f"schedule WHERE id {IN_SHARDS}", "id", ":p0"), (0,)),
+    "schedule": (_read(SCHEDULE_COLUMNS, f"schedule WHERE id {IN_SHARDS}", "id", ":p0"), (0,)),
     "revision": (
         _read(
-            _REVISION,
+            REVISION_COLUMNS,
             f"""(
                 SELECT revision.* FROM schedule CROSS JOIN revision INDEXED BY revision_schedule ON schedule_id = schedule.id
                 WHERE schedule.id {IN_SHARDS}
@@ -181,7 +186,7 @@ READ: Final = {
         ),
         (0, 1),
     ),
-    "action": (_read(f"id, {_ACTION}", f"action WHERE schedule_id {IN_SHARDS}", "id", ":p0"), (0,)),
+    "action": (_read(f"id, {ACTION_COLUMNS}", f"action WHERE schedule_id {IN_SHARDS}", "id", ":p0"), (0,)),
     "run": (
         _read(
             "key, fire_id, asked_at",
@@ -193,7 +198,7 @@ READ: Final = {
     ),
     "journal": (
         _read(
-            _JOURNAL,
+            JOURNAL_COLUMNS,
             f"(SELECT journal.* FROM ({_keys('', '')}) AS needed CROSS JOIN journal USING (schedule_id, fire_time, kind)) WHERE true",
             "schedule_id, fire_time, kind",
             ":p0, :p1, :p2",
@@ -214,12 +219,12 @@ def _write(table: str, columns: str, *, skip: int = 0) -> str:
 
 
 WRITE: Final = {
-    "schedule": _write("schedule", _SCHEDULE),
-    "revision": _write("revision", _REVISION),
+    "schedule": _write("schedule", SCHEDULE_COLUMNS),
+    "revision": _write("revision", REVISION_COLUMNS),
     "former_name": _write("former_name", "name, schedule_id"),
-    "action": _write("action", _ACTION, skip=1),
+    "action": _write("action", ACTION_COLUMNS, skip=1),
     "run": _write("run", "key, fire_id, asked_at"),
-    "journal": _write("journal", _JOURNAL),
+    "journal": _write("journal", JOURNAL_COLUMNS),
 }
 """Of each table: the statement that writes rows which were read so."""
 

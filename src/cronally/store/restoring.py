@@ -87,7 +87,7 @@ class Restore:
         """Put it there; return where the old file is kept, or None if there was none. Errors: StoreError."""
         part = f"{self.path}{_PREPARED}"
         try:
-            _give(part, like=self.path)
+            give(part, like=self.path)
             os.rename(part, f"{self.path}{_DECIDED}")
             sync(os.path.dirname(self.path))
         except OSError as exc:
@@ -144,7 +144,7 @@ def restoring(file: str, path: str) -> Iterator[Restore]:
     with locked(path, fix="stop it first; no daemon may run on a store that is restored"):
         if is_new_lock:
             with suppress(OSError):
-                _give(f"{path}{LOCK_SUFFIX}", like=path)
+                give(f"{path}{LOCK_SUFFIX}", like=path)
         finished = finish_restore(path)
         part = f"{path}{_PREPARED}"
         remove(part)
@@ -227,7 +227,7 @@ def _prepare(file: str, part: str, path: str) -> Contents:
         raise BackupUnusable(file, reason_of(exc)) from exc
 
 
-def _give(file: str, *, like: str) -> None:
+def give(file: str, *, like: str) -> None:
     """Let *file* belong to the owner of the store, or else of its directory, when root restores for a daemon that is not root."""
     if os.geteuid() != 0:
         return

@@ -29,7 +29,8 @@ class SnapshotGone(StoreError):  # noqa: N818 - says the state
     is_retryable = True
 
 
-def _pk(shard: int) -> str:
+def snapshot_key(shard: int) -> str:
+    """Return the partition key of a shard's snapshots."""
     return f"snapshot/{shard:02d}"
 
 
@@ -62,7 +63,9 @@ class Snapshots:
             nonlocal parts, size_bytes
             some = bytes(held[:most])
             del held[:most]
-            await self._table.put({"pk": _pk(shard), "sk": _sk(epoch, sequence, parts), "held": some})
+            await self._table.put(
+                {"pk": snapshot_key(shard), "sk": _sk(epoch, sequence, parts), "held": some}
+            )
             parts += 1
             size_bytes += len(some)
 
@@ -81,7 +84,7 @@ class Snapshots:
         parts = [
             item["held"]
             async for page in self._table.query(
-                _pk(shard),
+                snapshot_key(shard),
                 first=_sk(ref.epoch, ref.sequence, 0),
                 last=_sk(ref.epoch, ref.sequence, ref.parts - 1),
             )
@@ -103,7 +106,7 @@ class Snapshots:
         last = _sk(ref.epoch, ref.sequence, 0)
         gone: list[Key] = [
             (item["pk"], item["sk"])
-            async for page in self._table.query(_pk(shard), last=last)
+            async for page in self._table.query(snapshot_key(shard), last=last)
             for item in page
             if item["sk"] < last
         ]
