@@ -44,7 +44,8 @@ DEFAULT_DRAIN = "10s"  # longer than an attempt usually takes; systemd waits 90 
 class Config:
     """What a daemon is started with.
 
-    Fields: store. lease_ms: how long a machine of several may be silent before another one takes over. state_directory: of files
+    Fields: store. lease_ms: how long a machine of several may be silent before another one takes over. machine: what this one is
+        called among them, None for its host name. state_directory: of files
         beside the store. socket: admin socket. read_only_group: whose members may read, and no more; None for
         nobody. is_local: publish to the local stand-in. local_port: where it is
         started, 1-65535. sns_quota: messages a second by region, or by ``default`` for those not named; 0 for no pacing,
@@ -56,6 +57,7 @@ class Config:
 
     store: StoreName
     lease_ms: int
+    machine: str | None
     state_directory: str
     socket: str
     read_only_group: str | None
@@ -93,6 +95,7 @@ def load_config(
     values: dict[str, tuple[object, str]] = {
         "store": (f"sqlite:{state_directory(environ)}/cronally.db", "default"),
         "lease": (DEFAULT_LEASE, "default"),
+        "machine": (None, "default"),
         "socket": (
             default_socket(environ),
             "CRONALLY_SOCKET" if environ.get("CRONALLY_SOCKET") else "default",
@@ -135,6 +138,7 @@ def _config(
     return Config(
         store=store,
         lease_ms=read["lease"],
+        machine=read["machine"],
         state_directory=str(Path(store.place).absolute().parent) if store.kind == "sqlite" else shared_state,
         socket=read["socket"],
         read_only_group=read["read_only_group"],
@@ -283,6 +287,16 @@ def _lease(key: str, value: object, source: str) -> int:
     return _at_least(_LEAST_LEASE, parse_duration, key, value, source)
 
 
+def _machine(key: str, value: object, source: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+        raise ConfigError(
+            key, source, f"{value!r} must be 1 to 64 letters, digits, '.', '-' and '_', as a host name is"
+        )
+    return value
+
+
 def _socket(key: str, value: object, source: str) -> str:
     return check_path(str(Path(_text(key, value, source)).expanduser()))
 
@@ -419,6 +433,7 @@ def _topics(key: str, value: object, source: str) -> tuple[str, ...] | None:
 _READERS: dict[str, Callable[[str, object, str], Any]] = {
     "store": _store,
     "lease": _lease,
+    "machine": _machine,
     "socket": _socket,
     "read_only_group": _group,
     "local": _flag,
@@ -449,7 +464,7 @@ _WRITERS: dict[str, Callable[[Any], object]] = {
 }
 """How a file would have the value that a reader returned, where that is not the same."""
 
-_WITHOUT: Final = {"sns.topics": "all"}
+_WITHOUT: Final = {"sns.topics": "all", "machine": "its host name"}
 """What it comes to that a setting has no value."""
 
 MEANINGS: dict[str, str] = {
@@ -457,6 +472,7 @@ MEANINGS: dict[str, str] = {
     "[default: a file in the state directory]",
     "lease": "How long one of several machines may be silent before another one takes over what it drives, 3s or more; the same on each. "
     f"[default: {DEFAULT_LEASE}]",
+    "machine": "What this machine is called among several that share a table, in 'cronally status' and the log. [default: its host name]",
     "socket": "Where the daemon answers commands, and the other commands look for it. "
     "[default: in the runtime directory, or in the state directory if there is none]",
     "read_only_group": "A group whose members have a socket of their own, cronally-ro.sock beside the other, on which nothing can be "

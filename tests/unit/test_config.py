@@ -239,3 +239,14 @@ def test_what_is_told_of_a_setting_can_be_written_into_a_file(load):
 
 def test_only_settings_are_taken_over_while_it_runs():
     assert set(WHILE_RUNNING) < set(MEANINGS)
+
+
+def test_a_machine_among_several_may_be_given_a_name_of_its_own(load):
+    assert load().machine is None
+    assert load(environ={"CRONALLY_MACHINE": "rack-2.a"}).machine == "rack-2.a"
+
+
+@pytest.mark.parametrize("name", ["two words", "-a", "a/b", "x" * 65])
+def test_a_machine_is_not_called_what_no_host_could_be(load, name):
+    with pytest.raises(ConfigError, match="machine"):
+        load(environ={"CRONALLY_MACHINE": name})

@@ -58,7 +58,7 @@ class Shared:
         self._former = former
         self._clients = Clients(credentials, service="dynamodb", endpoint_url=endpoint_url)
         stack.push_async_callback(self._clients.close)
-        self.host = platform.node() or "unknown"
+        self.host = config.machine or platform.node() or "unknown"
         self.store = DynamodbStore(
             config.store.place,
             self._client,
