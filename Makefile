@@ -21,7 +21,7 @@ LOCK += --constraint constraints.txt --no-emit-package colorama --custom-compile
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-cluster simulate-short model-check faults fuzz-times fuzz-socket crash-sweep kept-store man docs clean
+.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-cluster simulate-short model-check faults faults-cluster fuzz-times fuzz-socket crash-sweep kept-store man docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ audit: $(VENV)/.group-audit ## Ask whether anything is known against what requir
 
 faults: setup ## Kill, freeze and stop a daemon and disturb its receiver for MINUTES; SEED=n: again as it was; COMMAND=dist/cronally
 	@cd tests && $(if $(COMMAND),TESTED_COMMAND=$(abspath $(COMMAND))) ../$(BIN)/python -m support.campaign --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+faults-cluster: setup ## The same with three machines that share a table, cut off from it and from SNS for a while; SERVER=dynalite, LEASE=8
+	@cd tests && ../$(BIN)/python -m support.cluster_campaign --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(LEASE),--lease $(LEASE)) $(if $(SERVER),--server $(SERVER))
 
 fuzz-times: setup ## Compare CASES random rules with a brute-force oracle
 	@CASES=$(CASES) $(BIN)/pytest -q -s --timeout=0 -o faulthandler_timeout=0 tests/property/test_recurrence_oracle.py

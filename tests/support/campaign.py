@@ -74,16 +74,25 @@ class Campaign:
         """Run it to its end and judge it. Errors: AssertionError if a daemon does what none should."""
         environment = Installation(self.home).environment
         self.receiver = start_receiver(environment)
-        self.installation = Installation(self.home, receiver_url=self.receiver.url)
         try:
+            self._prepare()
             self._live()
         finally:
-            self.installation.clear()
+            self._clear()
             self.receiver.stop()
             self._keep()
-        verdict = asyncio.run(judge(self.installation.store, self.record, self.received))
+        verdict = self._judge()
         verdict.wrong += [f"the log has {line.strip()!r}" for line in self._strange_lines()]
         return verdict
+
+    def _prepare(self) -> None:
+        self.installation = Installation(self.home, receiver_url=self.receiver.url)
+
+    def _clear(self) -> None:
+        self.installation.clear()
+
+    def _judge(self) -> Verdict:
+        return asyncio.run(judge(self.installation.store, self.record, self.received))
 
     def _live(self) -> None:
         self._start()
@@ -93,9 +102,7 @@ class Campaign:
         applied = self.installation.run("apply", "-f", str(file))
         assert applied.returncode == 0, applied.stderr
         pause_s = (0.5, 2.0) if self.seconds < _LONG_S else (3.0, 12.0)
-        editor = Editor(
-            self.installation, self.record, given, random.Random(self.random.random()), pause_s, self._quiet
-        )
+        editor = self._editor(given, random.Random(self.random.random()), pause_s)
         self._began = time.monotonic()
         editing = threading.Thread(target=editor.run, name="editor")
         editing.start()
@@ -110,7 +117,25 @@ class Campaign:
         self._heal()
         self._end_quietly()
 
+    def _editor(
+        self, given: dict[str, dict[str, object]], chance: random.Random, pause_s: tuple[float, float]
+    ) -> Editor:
+        return Editor(self.installation, self.record, given, chance, pause_s, self._quiet)
+
     def _go_wrong(self) -> None:
+        actions = self._actions()
+        until = self._began + self.seconds
+        # Each at least once, in an order of the seed's, before chance decides.
+        coming = self.random.sample(actions, k=len(actions))
+        while coming or time.monotonic() < until:
+            self._rest(self.random.choice((0.1, 0.5, 1.0, 2.0, 4.0)) * min(1.0, self.seconds / 60))
+            (coming.pop() if coming else self.random.choice(actions))()
+            if self.seconds >= _LONG_S and self.random.random() < 0.1:
+                self._rest(self.random.uniform(20, 40))  # long enough to be on time again
+            self._report_minute()
+
+    def _actions(self) -> list[Callable[[], None]]:
+        """Return what may happen."""
         actions: list[Callable[[], None]] = [
             self._kill,
             self._kill_while_starting,
@@ -126,15 +151,7 @@ class Campaign:
         ]
         if self.seconds >= _LONG_S:
             actions += [self._hang, self._lose_topic]
-        until = self._began + self.seconds
-        # Each at least once, in an order of the seed's, before chance decides.
-        coming = self.random.sample(actions, k=len(actions))
-        while coming or time.monotonic() < until:
-            self._rest(self.random.choice((0.1, 0.5, 1.0, 2.0, 4.0)) * min(1.0, self.seconds / 60))
-            (coming.pop() if coming else self.random.choice(actions))()
-            if self.seconds >= _LONG_S and self.random.random() < 0.1:
-                self._rest(self.random.uniform(20, 40))  # long enough to be on time again
-            self._report_minute()
+        return actions
 
     # --- what happens to the daemon -----------------------------------------------------------------------------------
 
@@ -315,13 +332,13 @@ class Campaign:
             due_us = (got.fire_time + spread_offset(name, {"spread": spread_of(name)})) * 1000
             self._minute_late_us = max(self._minute_late_us, got.arrived_us - due_us)
 
+    _told = ("kills", "stops", "freezes", "outages")
+
     def _report_minute(self) -> None:
         minute = int((time.monotonic() - self._began) // 60)
         if minute > self._minute:
             self._minute = minute
-            said = ", ".join(
-                f"{word} {self.counts[word]}" for word in ("kills", "stops", "freezes", "outages")
-            )
+            said = ", ".join(f"{word} {self.counts[word]}" for word in self._told)
             self.say(
                 f"{minute:3d} min: {said}, receiver's faults {self.counts['receiver']}, arrived {len(self.received)}, "
                 f"latest {self._minute_late_us / 1e6:.3f} s, duplicates {self.counts['duplicates']}"

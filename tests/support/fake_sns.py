@@ -114,7 +114,7 @@ class Message(NamedTuple):
     """An entry that was accepted.
 
     Fields: arrived_us: wall clock when its request was complete. attributes: name to (type, value). request: number of
-        the request it came with, from 0. connected_us: when its connection was made. is_dropped: a FIFO repeat within
+        the request it came with, from 0. connected_us: when its connection was made. peer: the address that came from. is_dropped: a FIFO repeat within
         five minutes: accepted, not delivered.
     """
 
@@ -129,6 +129,7 @@ class Message(NamedTuple):
     deduplication: str | None
     request: int
     connected_us: int = 0
+    peer: str = ""
     is_dropped: bool = False
 
     @property
@@ -359,7 +360,7 @@ class FakeSns:
         self, connection: Connection, request: Request, form: dict[str, str], number: int
     ) -> tuple[bytes, str]:
         topic = form.get("TopicArn", "")
-        entries = read_entries(form, request.arrived_us, number, connection.connected_us)
+        entries = read_entries(form, request.arrived_us, number, connection.connected_us, connection.peer)
         fault = self._fault(topic)
         if fault == Fault.THROTTLE or not self._has_quota(len(entries)):
             raise Refusal(400, "Throttling", "Rate exceeded")
@@ -647,6 +648,7 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self.connected_us = 0
+        self.peer = ""
         self._is_busy = False
         self._idle: asyncio.TimerHandle | None = None
 
@@ -655,6 +657,7 @@ class Connection(asyncio.Protocol):
         if self._is_control:
             return
         self.connected_us = time.time_ns() // 1000
+        self.peer = (transport.get_extra_info("peername") or ("",))[0]
         self._sns.connections += 1
         self._sns.open_connections.add(self)
         self._watch_idle()
@@ -730,7 +733,9 @@ def _query(request: Request) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(request.target).query))
 
 
-def read_entries(form: dict[str, str], arrived_us: int, request: int, connected_us: int) -> list[Message]:
+def read_entries(
+    form: dict[str, str], arrived_us: int, request: int, connected_us: int, peer: str = ""
+) -> list[Message]:
     prefix = "PublishBatchRequestEntries.member."
     members: dict[int, dict[str, str]] = {}
     for key, value in form.items():
@@ -750,6 +755,7 @@ def read_entries(form: dict[str, str], arrived_us: int, request: int, connected_
             deduplication=member.get("MessageDeduplicationId"),
             request=request,
             connected_us=connected_us,
+            peer=peer,
         )
         for _, member in sorted(members.items())
     ]

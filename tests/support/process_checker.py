@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cronally.domain.model import JournalEntry
     from support.recording_publisher import Answer, Arrival
 
-_SLACK_MS = (
+SLACK_MS = (
     1_000  # an answer written so shortly before a fault may not have been read; a busy receiver reads so late
 )
 _STARTED_MS = 500  # no start takes less
@@ -46,7 +46,7 @@ _SETTLED_MS = 15_000  # after a fault: what is due then is on time again
 
 
 class Received(NamedTuple):
-    """An entry that the receiver accepted. answered_us: when it wrote an answer that says so, None if it did not."""
+    """An entry that the receiver accepted. answered_us: when it wrote an answer that says so, None if it did not. peer: from which address."""
 
     fire_id: str
     arrived_us: int
@@ -57,6 +57,7 @@ class Received(NamedTuple):
     attributes: dict[str, str]
     group: str | None
     deduplication: str | None
+    peer: str = ""
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Received:
@@ -178,8 +179,8 @@ class _Arrived(NamedTuple):
 async def judge(store: Path, record: Record, received: Sequence[Received]) -> Verdict:
     """Judge a run that is over. store: the file, which no daemon holds any more."""
     lives = read_lives(store)
-    journal = [row for row in await _journal(store) if row.due_time <= record.through]
-    return _Judge(lives, journal, record, received).verdict()
+    journal = [row for row in await read_journal(store) if row.due_time <= record.through]
+    return Judge(lives, journal, record, received).verdict()
 
 
 def read_lives(store: Path) -> dict[int, Life]:
@@ -212,7 +213,8 @@ def _rest(life: Life, at: UtcMs, action: str, detail: Mapping[str, Any]) -> None
         life.rests.append(Rest(detail["since"], detail.get("until")))
 
 
-async def _journal(path: Path) -> list[JournalEntry]:
+async def read_journal(path: Path) -> list[JournalEntry]:
+    """Return all rows of a store that no daemon holds."""
     store = SqliteStore(path)
     opened = await store.open()
     entries: list[JournalEntry] = []
@@ -228,7 +230,7 @@ async def _journal(path: Path) -> list[JournalEntry]:
         await store.close(watermark=opened.watermark if opened.was_clean else None)
 
 
-class _Judge:
+class Judge:
     def __init__(
         self,
         lives: Mapping[int, Life],
@@ -262,11 +264,11 @@ class _Judge:
         wrong: list[str] = []
         taken = map(self._sent, self.received, itertools.repeat(wrong))
         # What fired while all that was due by then was being settled has its rows beyond the journal that is judged.
-        sent = [
+        sent = self._in_order(
             each for each in taken if each is not None and each.arrival.entry.fire.due_time <= self.through
-        ]
+        )
         wrong += slot_checker.faults(
-            self.lives, self.journal, sent, self._stops(), self.through, seen_late_ms=_SLACK_MS
+            self.lives, self.journal, sent, self._stops(), self.through, seen_late_ms=SLACK_MS
         )
         wrong += self._stale_repeats(sent)
         wrong += self._changes()
@@ -316,8 +318,15 @@ class _Judge:
         wrong += _content_faults(got, name, rule.document)
         fire = Fire(id_, rule.revision_id, fire_time, UtcMs(due), got.kind)
         entry = _Got(fire, got.fire_id, got.topic, got.group, got.deduplication)
-        incarnation = max(0, bisect_right(self._began_us, got.connected_us) - 1)
-        return Sent(incarnation, cast("Arrival", _Arrived(entry, got.arrived_us, self._answer(got))))
+        return Sent(
+            self._incarnation(got), cast("Arrival", _Arrived(entry, got.arrived_us, self._answer(got)))
+        )
+
+    def _in_order(self, sent: Iterable[Sent]) -> list[Sent]:
+        return [*sent]
+
+    def _incarnation(self, got: Received) -> int:
+        return max(0, bisect_right(self._began_us, got.connected_us) - 1)
 
     def _lived(self, id_: int, fire_time: UtcMs) -> bool:
         life = self.lives[id_]
@@ -341,7 +350,7 @@ class _Judge:
             if (
                 each.kind in {"freeze", "outage"}
                 and arrived <= each.ended
-                and answered >= each.began - _SLACK_MS
+                and answered >= each.began - SLACK_MS
             ):
                 return TIMED_OUT
         return PUBLISHED._replace(delay_s=(got.answered_us - got.arrived_us) / 1e6)
@@ -349,7 +358,7 @@ class _Judge:
     def _stops(self) -> list[Stop]:
         return [
             Stop(
-                UtcMs(each.stopping_at - _SLACK_MS if each.is_hurried else each.ended_at),
+                UtcMs(each.stopping_at - SLACK_MS if each.is_hurried else each.ended_at),
                 each.was_crash,
                 leaves_doubt=each.was_crash,
             )
@@ -369,11 +378,11 @@ class _Judge:
             stop = self.record.incarnations[before.incarnation]
             if (
                 stop.was_crash
-                and stop.ended_at - self._frozen(answered, stop.ended_at) - answered > _COMMITTED_MS
+                and stop.ended_at - self.frozen_ms(answered, stop.ended_at) - answered > _COMMITTED_MS
             ):
                 yield f"{id_} was sent again, and had been answered {stop.ended_at - answered} ms before the crash"
 
-    def _frozen(self, since: int, until: int) -> int:
+    def frozen_ms(self, since: int, until: int) -> int:
         """Return for how many of these milliseconds the daemon stood still."""
         spans = (
             (max(since, d.began), min(until, d.ended)) for d in self.record.disturbances if d.kind == "freeze"
@@ -465,7 +474,7 @@ class _Judge:
         due = (row.last_fire_time or row.fire_time) + offset
         back = [each.ready_at for each in self.record.incarnations if each.ready_at is not None]
         back += [each.ended for each in self.record.disturbances if each.kind == "freeze"]
-        return any(due + 10_000 < at + _SLACK_MS for at in back)
+        return any(due + 10_000 < at + SLACK_MS for at in back)
 
     def _is_near(self, begin: int, end: int, kinds: set[str] | None) -> bool:
         """Whether there was a fault (of *kinds*; None: any, a daemon's end too) from shortly before *begin* to *end*."""
@@ -473,7 +482,7 @@ class _Judge:
         spans = [(each.began, each.ended) for each in faults]
         if kinds is None:
             spans += self._absences()
-        return any(a <= end + _SLACK_MS and b >= begin - _SLACK_MS for a, b in spans)
+        return any(a <= end + SLACK_MS and b >= begin - SLACK_MS for a, b in spans)
 
 
 def _content_faults(got: Received, name: str, document: Mapping[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cronally.admin.client import Client
-from cronally.errors import AdminError
+from cronally.errors import AdminError, NotReady
 from support.fake_sns import ACCESS_KEY, SECRET_KEY
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        keep = {key: os.environ[key] for key in ("PATH", "LANG", "SYSTEMROOT") if key in os.environ}
+        keep = {
+            key: os.environ[key] for key in ("PATH", "LANG", "SYSTEMROOT", "PYTHONPATH") if key in os.environ
+        }
         keep |= {"HOME": str(self.home), "COVERAGE_PROCESS_START": ""}
         if COMMAND != INSTALLED:
             keep["TMPDIR"] = str(self.home)  # where it unpacks itself: what a kill leaves goes with the home
@@ -182,7 +184,7 @@ class Installation:
         """Return once the daemon is ready, by its socket: by asking again and again, where it can write no log."""
         give_up = time.monotonic() + _START_TIMEOUT_S
         while True:
-            with suppress(AdminError), self.client() as client:
+            with suppress(AdminError, NotReady), self.client() as client:
                 if client.status().is_ready:
                     return
             assert time.monotonic() < give_up, "the daemon is not ready"
