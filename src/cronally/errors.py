@@ -207,7 +207,7 @@ class SchemaMismatch(StoreError):  # noqa: N818 - says the state
 
 
 class ShardElsewhere(StoreError):  # noqa: N818 - says the state
-    """What was to be written belongs to a shard that this machine has not taken. Attributes: shard: its number."""
+    """Another machine drives the shard, or will in a moment; nothing was done. Attributes: shard: its number."""
 
     is_retryable = True
 

@@ -196,6 +196,56 @@ async def test_a_file_is_applied_part_by_part_with_pruning_and_all_or_nothing_of
     assert min(own, others) > 5
 
 
+async def test_a_shard_that_leaves_between_the_look_and_the_change_is_waited_for(pair):
+    for machine in (pair.here, pair.there):
+        absent = machine.rig.engine.core.here.absent
+        absent.update(range(SHARDS))
+        pair.here.owners.otherwise = pair.there.owners.otherwise = machine.owners.machine
+        asking = asyncio.create_task(pair.here.call("put", f"bells-{machine.owners.machine}", BELLS))
+        for _ in range(3):
+            await pair.here.rig.clock.advance(0.1)
+            await asyncio.wait([asking], timeout=0.01)
+        assert not asking.done()
+        absent.clear()
+        while not asking.done():
+            await pair.here.rig.clock.advance(0.1)
+            await asyncio.wait([asking], timeout=0.01)
+        assert (await asking).outcome == "created"
+
+
+async def test_pruning_takes_nothing_of_a_shard_that_came_while_the_parts_were_made(pair):
+    """The line that names it was in the part of the machine that had the shard."""
+    here, there = pair.here, pair.there
+    line = json.dumps({"name": "moved", **BELLS}).encode()
+    there.owners.otherwise = "there"
+    await there.call("apply", _chunks([line]), owner="team")
+    [moved] = await there.rig.store.schedules()
+    here.owners.table = there.owners.table = {moved.id % SHARDS: "here"}
+    done = await here.call("apply", _chunks([]), owner="team", prune=True)
+    assert done.removed == 0
+    assert await there.rig.store.schedule("moved") is not None
+
+
+async def test_a_part_waits_for_a_shard_that_is_about_to_come_and_is_made_once(pair):
+    here, there = pair.here, pair.there
+    lines = [json.dumps({"name": f"job-{n}", **BELLS}).encode() for n in range(40)]
+    here.owners.table = there.owners.table = dict.fromkeys(range(0, SHARDS, 2), "here")
+    here.rig.engine.core.here.absent.add(8)
+    there.rig.engine.core.here.absent.add(9)
+    asking = asyncio.create_task(here.call("apply", _chunks(lines), owner="team"))
+    for _ in range(3):
+        await here.rig.clock.advance(0.1)
+        await asyncio.wait([asking], timeout=0.05)
+    assert not asking.done()
+    here.rig.engine.core.here.absent.clear()
+    there.rig.engine.core.here.absent.clear()
+    while not asking.done():
+        await here.rig.clock.advance(0.1)
+        await asyncio.wait([asking], timeout=0.01)
+    done = await asking
+    assert (done.created, done.unchanged) == (40, 0)
+
+
 async def test_fires_of_several_machines_are_retried_by_each(pair):
     await pair.here.rig.add("ours", "0 9 * * *")
     await pair.there.rig.add("theirs", "0 9 * * *")

@@ -42,9 +42,10 @@ from cronally.admin.requests import (
     to_come,
     whole_number,
 )
+from cronally.admin.routing import not_here
 from cronally.admin.unix_socket import peer_of, user_name
 from cronally.domain.spec import parse_note
-from cronally.errors import NotReady, UsageError
+from cronally.errors import NotReady, ShardElsewhere, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -253,7 +254,10 @@ class Changes:
         Body: JSON Lines: a schedule a line, its name beside its keys.
         Answer: ApplyReply; 422 if there are problems.
         """
-        query = query_of(request, "owner", "prune", "dry_run", "differences")
+        is_part = FORWARDED_BY in request.headers
+        query = query_of(
+            request, "owner", "prune", "dry_run", "differences", *(("shards",) if is_part else ())
+        )
         owner = query.get("owner", "default")
         is_dry_run, is_pruning = flag(query, "dry_run"), flag(query, "prune")
         most = whole_number(query, "differences", default=1_000, least=0, most=wire.MAX_DIFFERENCES)
@@ -275,9 +279,17 @@ class Changes:
                     lines, owner=owner, is_pruning=is_pruning, most=most
                 )
                 return await self._apply_answer(result, is_dry_run=True)
-            parts = None if FORWARDED_BY in request.headers else self._parts
-            apply = self._service.apply if parts is None else parts.apply
-            result = await apply(lines, owner=owner, by=by, is_pruning=is_pruning)
+            if is_part:
+                shards = {int(number) for number in query["shards"].split(",")}
+                try:
+                    result = await self._service.apply(
+                        lines, owner=owner, by=by, is_pruning=is_pruning, shards=shards
+                    )
+                except ShardElsewhere:
+                    return not_here()
+            else:
+                apply = self._service.apply if self._parts is None else self._parts.apply
+                result = await apply(lines, owner=owner, by=by, is_pruning=is_pruning)
         finally:
             self._applies -= 1
         keys = ("created", "changed", "removed", "unchanged")

@@ -1,7 +1,9 @@
 """Changes that concern schedules of several machines: each machine makes its part.
 
 All of it is looked at first, here, so that what is wrong with it is found before anything is done. The parts are done one
-after the other: if a machine fails in the middle, those before it are done, and the error says so.
+after the other: if a machine fails in the middle, those before it are done, and the error says so. A part is of certain shards,
+and is done by whoever drives all of them, or not at all: what a shard that changes hands meanwhile has is neither missed nor
+taken for what no line names.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from urllib.parse import urlencode
 from cronally.admin import wire
 from cronally.admin.answers import retry_answer
 from cronally.admin.parcels import Parcel
+from cronally.admin.routing import LOOK_AGAIN_S, PATIENCE_S
 from cronally.domain.documents import load_json
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import from_document
 from cronally.engine.applying import ApplyResult
-from cronally.errors import CronallyError, NotReady
+from cronally.errors import CronallyError, NotReady, ShardElsewhere
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -72,6 +75,10 @@ class Parts:
             return retry_answer(done, with_fires=is_dry_run)
         body = json.dumps({"fires": fire_ids, "dry_run": is_dry_run}).encode()
         plain = await self._routing.elsewhere(owner, Parcel("POST", "/v1/retry", {}, body, by))
+        if plain is None:
+            raise NotReady(
+                "a shard changed hands meanwhile; see with 'cronally fires' what was done, and do the rest again"
+            )
         return wire.from_plain(wire.RetryReply, plain)
 
     async def apply(
@@ -82,21 +89,31 @@ class Parts:
         looked = await self._service.preview_apply(_again(kept), owner=owner, is_pruning=is_pruning, most=0)
         if looked.problem_count:
             return looked
-        parts = await self._parted(kept, is_pruning=is_pruning)
+        lines_of = await self._by_shard(kept)
+        left = {*range(SHARDS)} if is_pruning else {*lines_of}
         counts = dict.fromkeys(_COUNTS, 0)
-        done: list[str] = []
-        for machine, some in parts.items():
-            try:
-                made = await self._apply_part(machine, some, owner=owner, by=by, is_pruning=is_pruning)
-            except CronallyError as exc:
-                if not done:
-                    raise
-                raise NotReady(
-                    f"only a part was applied, by {len(done)} of {len(parts)} machines: {exc}; apply the file again"
-                ) from exc
-            done.append(machine)
-            for key in _COUNTS:
-                counts[key] += made[key]
+        done: set[int] = set()
+        until_s = self._clock.mono() + PATIENCE_S
+        while left:
+            for machine, shards in (await self._routing.groups(left)).items():
+                some = [line for shard in sorted(shards) for line in lines_of.get(shard, ())]
+                try:
+                    made = await self._apply_part(
+                        machine, shards, some, owner=owner, by=by, is_pruning=is_pruning
+                    )
+                    if made is None and self._clock.mono() > until_s:
+                        raise NotReady("shards change hands all the time")
+                except CronallyError as exc:
+                    if not done:
+                        raise
+                    raise NotReady(f"only a part was applied: {exc}; apply the file again") from exc
+                if made is not None:
+                    done |= shards
+                    for key in _COUNTS:
+                        counts[key] += made[key]
+            left -= done
+            if left:
+                await self._clock.sleep(LOOK_AGAIN_S)
         return ApplyResult(
             created=counts["created"],
             changed=counts["changed"],
@@ -105,44 +122,60 @@ class Parts:
         )
 
     async def _apply_part(
-        self, machine: str, lines: list[bytes], *, owner: str, by: str, is_pruning: bool
-    ) -> dict[str, int]:
+        self,
+        machine: str,
+        shards: set[int],
+        lines: list[bytes],
+        *,
+        owner: str,
+        by: str,
+        is_pruning: bool,
+    ) -> dict[str, int] | None:
+        """Apply *lines*, which are of *shards*; return None if *machine* does not drive all of these any more, and has done nothing."""
         if machine == self._routing.machine:
-            result = await self._service.apply(_again(lines), owner=owner, by=by, is_pruning=is_pruning)
+            try:
+                result = await self._service.apply(
+                    _again(lines), owner=owner, by=by, is_pruning=is_pruning, shards=shards
+                )
+            except ShardElsewhere:
+                return None
             problems: Sequence[Any] = [problem.reason for problem in result.problems]
             made = {key: getattr(result, key) for key in _COUNTS}
         else:
-            query = urlencode({"owner": owner, "prune": str(is_pruning).lower()})
+            query = urlencode(
+                {
+                    "owner": owner,
+                    "prune": str(is_pruning).lower(),
+                    "shards": ",".join(map(str, sorted(shards))),
+                }
+            )
             parcel = Parcel("POST", f"/v1/apply?{query}", {}, b"\n".join(lines), by)
             reply = await self._routing.elsewhere(machine, parcel)
+            if reply is None:
+                return None
             problems = [problem["reason"] for problem in reply["problems"]]
             made = {key: reply[key] for key in _COUNTS}
         if problems:  # it has changed since it was looked at
             raise NotReady(f"nothing of its part was applied: {problems[0]}")
         return made
 
-    async def _parted(self, lines: Sequence[bytes], *, is_pruning: bool) -> dict[str, list[bytes]]:
-        """Return *lines* by the machine that makes them; with pruning each machine has a part, if an empty one."""
+    async def _by_shard(self, lines: Sequence[bytes]) -> dict[int, list[bytes]]:
+        """Return *lines* by the shard that each is of."""
         living = await self._routing.living_shards()
-        shards: list[int] = []
+        found: dict[int, list[bytes]] = {}
         for number, line in enumerate(lines):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await self._clock.sleep(0)
-            document = load_json(line) if line.strip() else {"name": None}
+            if not line.strip():
+                continue
+            document = load_json(line)
             assert isinstance(document, dict)  # it was looked at
             name = document.pop("name")
-            if name is None:
-                shards.append(-1)
-            else:
-                shard = living.get(name)
-                shards.append(shard_of(from_document(name, document)) if shard is None else shard)
-        groups = await self._routing.groups(range(SHARDS) if is_pruning else set(shards) - {-1})
-        owners = {shard: machine for machine, some in groups.items() for shard in some}
-        parts: dict[str, list[bytes]] = {machine: [] for machine in groups}
-        for line, shard in zip(lines, shards, strict=True):
-            if shard >= 0:
-                parts[owners[shard]].append(line)
-        return parts
+            shard = living.get(name)
+            found.setdefault(shard_of(from_document(name, document)) if shard is None else shard, []).append(
+                line
+            )
+        return found
 
 
 async def _again(lines: Sequence[bytes]) -> AsyncIterator[bytes]:

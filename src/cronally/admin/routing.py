@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_PATIENCE_S: Final = 12.0  # a take-over takes ten seconds at most (docs/adr/0014-shared-store.md)
-_LOOK_AGAIN_S: Final = 0.1
+PATIENCE_S: Final = 12.0  # a take-over takes ten seconds at most (docs/adr/0014-shared-store.md)
+LOOK_AGAIN_S: Final = 0.1
 _ANSWERED_WITHIN_S: Final = 15.0
 _APPLIED_WITHIN_S: Final = 300.0  # a hundred thousand lines
 
@@ -78,7 +78,7 @@ class Routing:
             return await handler(request)
         if FORWARDED_BY in request.headers:
             return await self._carry_out(request, shard, handler)
-        until_s = self._clock.mono() + _PATIENCE_S
+        until_s = self._clock.mono() + PATIENCE_S
         while True:
             owner = self._owners.owner_of(shard)
             if owner == self._owners.machine:
@@ -99,7 +99,7 @@ class Routing:
 
     async def groups(self, shards: Iterable[int]) -> dict[str, set[int]]:
         """Return the machines that drive *shards*, each with which. Errors: NotReady if one is driven by nobody for long."""
-        until_s = self._clock.mono() + _PATIENCE_S
+        until_s = self._clock.mono() + PATIENCE_S
         wanted = set(shards)
         while True:
             owners = {shard: self._owners.owner_of(shard) for shard in wanted}
@@ -126,13 +126,14 @@ class Routing:
         await self._catch_up()
         return {row.name: row.id % SHARDS async for rows in self._everything.timetable() for row in rows}
 
-    async def elsewhere(self, owner: str, parcel: Parcel) -> dict[str, Any]:
-        """Return what *owner* answers to a part of a change, read. Errors: NotReady; the error that it answers."""
+    async def elsewhere(self, owner: str, parcel: Parcel) -> dict[str, Any] | None:
+        """Return what *owner* answers to a part of a change, read; None if it does not drive all of it any more, and has done nothing.
+
+        Errors: NotReady; the error that it answers.
+        """
         reply = await self._ask(owner, parcel)
         if reply is None:
-            raise NotReady(
-                "a shard changed hands meanwhile; see with 'cronally ls' what was done, and do the rest again"
-            )
+            return None
         if reply.status >= 400 and reply.status != 422:
             raise wire.error_from_plain(json.loads(reply.body)["error"])
         value: dict[str, Any] = json.loads(reply.body)
@@ -179,7 +180,7 @@ class Routing:
             raise NotReady(
                 "no machine drives the shard of this schedule now; see 'cronally status', and try again"
             )
-        await self._clock.sleep(_LOOK_AGAIN_S)
+        await self._clock.sleep(LOOK_AGAIN_S)
 
 
 def not_here() -> web.Response:

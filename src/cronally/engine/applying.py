@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.documents import DuplicateKey, load_json
 from cronally.domain.model import is_same_pause
+from cronally.domain.shards import SHARDS
 from cronally.domain.spec import canonical_document, from_document, parse_paused
 from cronally.engine.records import StagedRow
 from cronally.engine.views import fires_to_come, wished_pause
@@ -21,7 +22,7 @@ from cronally.errors import FieldError, UsageError, printable
 from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.allowed import AllowedTopics
@@ -114,6 +115,7 @@ class Applying:
         self._put = put
         self._remove = remove
         self.topics: set[str] = set()
+        self._shards: Collection[int] | None = None
         self._line_of: dict[str, int] = {}
         self._singly: dict[str, Mapping[str, object]] = {}
         self._past: dict[str, ScheduleSpec] = {}
@@ -121,12 +123,22 @@ class Applying:
         self._problem_count = 0
 
     async def run(
-        self, lines: AsyncIterator[bytes], *, owner: str, by: str, is_pruning: bool = False
+        self,
+        lines: AsyncIterator[bytes],
+        *,
+        owner: str,
+        by: str,
+        is_pruning: bool = False,
+        shards: Collection[int] | None = None,
     ) -> ApplyResult:
         """Apply *lines*, JSON documents with their ``name``.
 
         is_pruning: schedules that an earlier apply of the same owner made, and that *lines* do not name, are removed.
+        shards: *lines* are of these, of which nothing may be missing here, and nothing else is removed. Errors: ShardElsewhere.
         """
+        if shards is not None:
+            self._core.here.check_all(shards)
+        self._shards = shards
         return await self._compared(
             lines,
             owner if is_pruning else None,
@@ -158,9 +170,12 @@ class Applying:
             if self._problem_count:
                 return ApplyResult(problems=tuple(self._problems), problem_count=self._problem_count)
             owned = [] if pruned_owner is None else await self._store.owned(pruned_owner)
-            return await act(changes, [one for one in owned if one.name not in self._line_of])
+            return await act(changes, [one for one in owned if self._is_obsolete(one)])
         finally:
             await self._store.stage_begin()
+
+    def _is_obsolete(self, one: Owned) -> bool:
+        return one.name not in self._line_of and (self._shards is None or one.id % SHARDS in self._shards)
 
     async def _make(
         self, changes: Sequence[StagedChange], obsolete: Sequence[Owned], *, owner: str, by: str
