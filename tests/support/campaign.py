@@ -332,7 +332,7 @@ class Campaign:
             due_us = (got.fire_time + spread_offset(name, {"spread": spread_of(name)})) * 1000
             self._minute_late_us = max(self._minute_late_us, got.arrived_us - due_us)
 
-    _told = ("kills", "stops", "freezes", "outages")
+    _told: tuple[str, ...] = ("kills", "stops", "freezes", "outages")
 
     def _report_minute(self) -> None:
         minute = int((time.monotonic() - self._began) // 60)

@@ -31,7 +31,7 @@ from support.table_servers import new_table_name, table_server
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cronally.admin.client import Client
     from cronally.admin.wire import Fire
@@ -416,9 +416,11 @@ class ClusterCampaign(Campaign):
                 try:
                     with machine.installation.client() as client:
                         status = client.status()
-                        pending = client.fires(state="pending", until=until, limit="3").fires
+                        pending: Sequence[Fire | CronallyError] = client.fires(
+                            state="pending", until=until, limit="3"
+                        ).fires
                 except CronallyError as exc:
-                    status, pending = None, [str(exc)]
+                    status, pending = None, [exc]
                 if status is not None and not pending:
                     lags = [each["lag_ms"] for each in status.machines or () if each["state"] == "alive"]
                     marks = [_now() - lag for lag in lags if lag is not None]

@@ -68,7 +68,7 @@ class Follower:
         clock: Clock,
         *,
         machine: str,
-        on_entries: Callable[[Sequence[JournalEntry]], None],
+        on_entries: Callable[[Sequence[JournalEntry]], None] = lambda _: None,
     ) -> None:
         """Take what is open."""
         self.machine = machine
