@@ -18,7 +18,7 @@ from cronally.domain.spec import from_canonical
 from cronally.engine import pause_rows
 from cronally.engine.member import Member, member_of, member_of_row
 from cronally.engine.records import OWN_NAME, ScheduleChange, StagedChange
-from cronally.engine.settle import unsent_entry
+from cronally.engine.settle import GROUP_COMMIT_S, unsent_entry
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import StoreError, UsageError
 from cronally.instants import MIN_UTC_MS, UtcMs
@@ -205,10 +205,15 @@ class Edits:
     async def _flip(
         self, changes: Sequence[StagedChange], removed: Sequence[Owned], *, by: str, owner: str
     ) -> None:
-        await self._loop.put_on_record()
+        await self._put_old_on_record()
         async with self._loop.steady():
             await self._check_here([*changes, *removed])
             await self._flip_ahead(changes, removed, by=by, owner=owner)
+
+    async def _put_old_on_record(self) -> None:
+        """Where commits are far apart, do not take for pending what has been published for seconds."""
+        if self._store.commit_interval_s > GROUP_COMMIT_S:
+            await self._loop.put_on_record()
 
     async def _check_here(self, changes: Sequence[StagedChange | Owned]) -> None:
         """Errors: ShardElsewhere if that of one of *changes* is not here."""
@@ -334,8 +339,10 @@ class Edits:
     # --- one change ---------------------------------------------------------------------------------------------------
 
     async def _change(self, stored: StoredSchedule, change: _Change) -> Revised:
-        # What is known is not taken for pending; what has failed becomes a pending row, so that it can be dropped.
-        await self._loop.put_on_record()
+        if change.drop_pending:  # what has failed becomes a pending row, so that it is dropped too
+            await self._loop.put_on_record()
+        else:
+            await self._put_old_on_record()
         async with self._loop.steady():
             if (
                 self._clock.wall() < self._core.relived.through
