@@ -398,6 +398,27 @@ async def test_commits_and_snapshots_of_many_items_are_read_whole(cluster, monke
 # --- following and taking over ----------------------------------------------------------------------------------------
 
 
+async def test_each_shard_has_its_snapshot_written_once(cluster, monkeypatch):
+    monkeypatch.setattr(dynamodb, "_GROWN_BYTES", 1)
+    store = await cluster.machine()
+    await take(store)
+    await store.commit([], watermark=T)
+    await store._snapshots_written()
+    written = []
+
+    def note(_name, parameters):
+        if parameters.get("Item", {}).get("pk", {}).get("S", "").startswith("snapshot/"):
+            written.append(parameters["Item"]["pk"]["S"])
+
+    store.faulty.after = note
+    names = [f"s{number}" for number in range(30)]
+    await store.stage_begin()
+    await store.stage([StagedRow(name, canonical_document(spec(name))) for name in names])
+    await store.flip(at=T, by="uid 1", owner="ops", unsettled=[])
+    await store._snapshots_written()
+    assert sorted(written) == sorted({f"snapshot/{home(name):02d}" for name in names})
+
+
 async def test_two_machines_follow_each_other(cluster):
     first, second = await cluster.machine(), await cluster.machine()
     names = [f"s{number}" for number in range(20)]

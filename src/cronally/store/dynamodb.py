@@ -104,6 +104,7 @@ class DynamodbStore(OwnWriting):
         self._copying: list[_Copying] = []
         self._copier: asyncio.Task[None] | None = None
         self._snapshotting = asyncio.Lock()
+        self._snapshotter: asyncio.Task[None] | None = None
         self._grown: set[int] = set()
         self._unfilled: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +130,7 @@ class DynamodbStore(OwnWriting):
     async def read_history(self) -> None:
         """Return when ``has_history``, or when what reads it has given up."""
         while not self.has_history and self._tasks:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._some_task()
 
     async def open(self) -> Opened:
         self._heartbeat = Heartbeat(self.table, self._clock, host=self._host, lease_ms=self.lease_ms)
@@ -184,7 +185,7 @@ class DynamodbStore(OwnWriting):
             return
         try:
             if watermark is not None:
-                with suppress(LeaseLost):
+                with suppress(StoreError):  # others then wait for the end of the lease
                     await asyncio.gather(
                         *(self._give(item, watermark, is_last=True) for item in [*self._mine.values()])
                     )
@@ -199,6 +200,7 @@ class DynamodbStore(OwnWriting):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._tasks.clear()
         if hasattr(self, "_committer"):
             await self._committer.close()
         await self._own.let_go()
@@ -270,6 +272,9 @@ class DynamodbStore(OwnWriting):
         return [*self._items.values()]
 
     async def take(self, shard: Shard, owner: Machine | None) -> TakenIn | None:
+        return await self._to_its_end(self._take(shard, owner))
+
+    async def _take(self, shard: Shard, owner: Machine | None) -> TakenIn | None:
         number = shard.number
         self._heartbeat.check()
         item = self._items.get(number)
@@ -437,7 +442,7 @@ class DynamodbStore(OwnWriting):
         item = self._mine.get(shard.number)
         if item is None or item.epoch != shard.epoch:
             return False
-        return await self._give(item, watermark)
+        return await self._to_its_end(self._give(item, watermark))
 
     async def _give(self, item: ShardItem, watermark: UtcMs, *, is_last: bool = False) -> bool:
         """Let go of a shard. is_last: this machine is about to leave."""
@@ -500,8 +505,8 @@ class DynamodbStore(OwnWriting):
         is_grown = self._growth.get(number, 0) > max(_GROWN_BYTES, size_bytes)
         if (is_grown or is_old or len(item.chain) > _MOST_STRETCHES) and number not in self._grown:
             self._grown.add(number)
-            if len(self._grown) == 1 or not self._snapshotting.locked():
-                self._start(self._snapshot_grown())
+            if self._snapshotter is None or self._snapshotter.done():
+                self._snapshotter = self._start(self._snapshot_grown())
 
     async def _snapshot_grown(self) -> None:
         while self._grown:
@@ -510,8 +515,8 @@ class DynamodbStore(OwnWriting):
             self._grown.discard(number)
 
     async def _snapshots_written(self) -> None:
-        while self._grown:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        while self._grown and self._tasks:
+            await self._some_task()
 
     async def _snapshot(self, number: int) -> None:
         """Write a snapshot of a shard and name it in its item. Errors: StoreError."""
@@ -592,16 +597,23 @@ class DynamodbStore(OwnWriting):
                         machine_key(item["sk"]), condition="#retired = :yes", values={"yes": True}
                     )
 
-    def _start(self, what: Coroutine[Any, Any, None]) -> None:
+    def _start(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something in the background; if it fails, its lease is lost or it is tried again with the next occasion."""
 
         async def run() -> None:
-            with suppress(StoreError):
-                await what
+            try:
+                with suppress(StoreError):
+                    await what
+            finally:
+                self._tasks.discard(task)
 
         task = asyncio.create_task(run())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _some_task(self) -> None:
+        """Return when something is done in the background."""
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _later(one: UtcMs | None, other: UtcMs | None) -> UtcMs | None:

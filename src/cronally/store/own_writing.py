@@ -33,7 +33,7 @@ from cronally.store.shared_log import (
 from cronally.store.sqlite import ChosenIds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     from cronally.domain.model import FireKey, JournalEntry
     from cronally.domain.spec import ScheduleSpec
@@ -106,7 +106,11 @@ class OwnWriting(OwnReading):
             await done
             return result
 
-        task = asyncio.create_task(write())
+        return await self._to_its_end(write())
+
+    async def _to_its_end(self, what: Coroutine[Any, Any, R]) -> R:
+        """Return what *what* gives; if nobody waits for it any more, it goes on all the same."""
+        task = asyncio.create_task(what)
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
         task.add_done_callback(heard)
@@ -155,7 +159,7 @@ class OwnWriting(OwnReading):
     async def _refuse_taken(self, wanted: Mapping[str, int | None]) -> None:
         """Errors: Conflict if another schedule than the given one has a name already, wherever that is."""
         await self._follower.catch_up()
-        for name, id_ in (await self._everything.ids_of([*wanted])).items():
+        for name, id_ in await self._everything.bearers_of([*wanted]):
             if id_ != wanted[name]:
                 raise Conflict(f"there is a schedule named {name!r} already")
 
@@ -205,7 +209,13 @@ class OwnWriting(OwnReading):
             kept_of = [key for key in kept if key.schedule_id % SHARDS == shard]
             of_shard[shard] = of_shard.get(shard, Committed(()))._replace(newer=newer_of, kept=kept_of)
         recovered = frozenset(self._recovering) if watermark is not None else frozenset()
-        self._recovering -= recovered
+
+        async def do() -> int:
+            superseded = await self._own.commit(
+                entries, watermark=watermark, errors=told, newer=newer, kept=kept
+            )
+            self._recovering -= recovered
+            return superseded
 
         def say(said: Said) -> Said:
             if watermark is None:
@@ -215,7 +225,7 @@ class OwnWriting(OwnReading):
             return replace(said, watermark=reached, behind=behind)
 
         return await self._write(
-            lambda: self._own.commit(entries, watermark=watermark, errors=told, newer=newer, kept=kept),
+            do,
             lambda _: [Logged(shard, deed) for shard, deed in of_shard.items()],
             say,
         )
@@ -358,8 +368,7 @@ class OwnWriting(OwnReading):
         await self._own.unstage(names)
 
     async def own(self, names: Sequence[str], *, owner: str, at: UtcMs, by: str) -> None:
-        ids = await self._own.ids_of(names)
-        by_shard = self._by_shard(ids.items(), lambda one: one[1])
+        by_shard = self._by_shard(await self._own.bearers_of(names), lambda one: one[1])
         await self._write(
             lambda: self._own.own(names, owner=owner, at=at, by=by),
             lambda _: [

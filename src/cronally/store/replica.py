@@ -184,9 +184,10 @@ class Replica(SqliteStore):
         """Return the names of schedules, also of removed ones."""
         return dict(await self._database.reader.json(replica_sql.NAMES, (json.dumps(list(ids)),)))
 
-    async def ids_of(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the ids of the living schedules with these names."""
-        return dict(await self._database.lister.json(replica_sql.IDS, (json.dumps(list(names)),)))
+    async def bearers_of(self, names: Sequence[str]) -> list[tuple[str, int]]:
+        """Return name and id of each living schedule with one of these names."""
+        rows = await self._database.lister.json(replica_sql.BEARERS, (json.dumps(list(names)),))
+        return [(name, id_) for name, id_ in rows]
 
     async def taken_over(self, owner: str) -> list[tuple[str, int]]:
         """Return name and id of each schedule that a flip for *owner* changes in nothing but its owner."""

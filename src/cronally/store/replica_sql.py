@@ -50,7 +50,7 @@ NAMES: Final = (
     "SELECT json_group_array(json_array(id, name)) FROM schedule WHERE id IN (SELECT value FROM json_each(?))"
 )
 
-IDS: Final = """
+BEARERS: Final = """
     SELECT json_group_array(json_array(schedule.name, schedule.id))
     FROM json_each(?) AS asked JOIN schedule ON schedule.name = asked.value AND removed_at IS NULL
 """
