@@ -11,7 +11,7 @@ from cronally.domain.shards import SHARDS
 from cronally.engine.hooks import Hooks
 from cronally.engine.membership import Membership
 from cronally.errors import LeaseLost
-from support.memory_cluster import ClusterStore, Table
+from support.memory_cluster import LEASE_MS, ClusterStore, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -187,11 +187,13 @@ class Fleet:
         *,
         former: Iterable[str] = (),
         latency_s: float = 0.0,
+        lease_ms: int = LEASE_MS,
         error: CronallyError | None = None,
     ) -> Node:
         """Start a machine. latency_s: of its calls to the table. error: what its engine says."""
         node = Node(self, host or f"m{len(self.nodes)}", former)
         node.store.faults.latency_s = latency_s
+        node.store.lease_ms = lease_ms
         node.driver.error = error
         starting = asyncio.create_task(node.start())
         await self.clock.settle()

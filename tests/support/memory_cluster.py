@@ -250,7 +250,7 @@ class ClusterStore(MemoryStore):
 
     async def machines(self) -> list[Machine]:
         def effect() -> list[Machine]:
-            named = {shard.owner for shard in self._table.shards}
+            named = {self.machine, *(shard.owner for shard in self._table.shards)}
             return [each for each in self._table.machines.values() if not each.is_retired or each.id in named]
 
         return await self._ask(effect)

@@ -273,6 +273,8 @@ class Membership:
             self._giving -= {
                 shard.number for shard in self._shards if shard.owner not in (None, store.machine)
             }
+        if self._store.trusted_until <= self._clock.boot():
+            return  # it has slept, and has no right to call others silent
         if await self._retire():
             self._changed_at = self._clock.boot()
         if not self._is_leaving:

@@ -97,6 +97,19 @@ async def test_what_a_crashed_machine_had_is_fired_again_within_ten_seconds(flee
     assert "took 32 of b" in fleet.nodes[0].said
 
 
+async def test_the_end_of_a_silent_lease_is_not_overslept(fleet):
+    took_s = []
+    a = await fleet.add("a")
+    for tenth in range(0, 27, 3):
+        b = await fleet.add("b", lease_ms=8_200)  # no multiple of the time between two looks
+        await fleet.advance(20 + tenth / 10)
+        await b.end()
+        took_s.append(await fleet.until_whole(10))
+    assert a.owned == {*range(SHARDS)}
+    # A whole lease from when a heartbeat was seen, which was half a second after it was written at most.
+    assert max(took_s) <= 8.2 + 0.5 + 0.05
+
+
 async def test_of_several_machines_that_are_left_each_takes_some(fleet):
     for _ in range(4):
         await fleet.add(latency_s=0.04)
@@ -164,6 +177,17 @@ async def test_a_machine_that_freezes_for_longer_than_its_lease_sends_nothing_an
         await b.store.commit([], watermark=fleet.clock.wall())
     assert fleet.table.refused == [b.store.machine]
     assert a.owned == {*range(SHARDS)}
+
+
+async def test_a_machine_that_was_retired_learns_it_from_its_next_look(fleet):
+    a, b = await two(fleet)
+    await fleet.advance(0.4)
+    fleet.table.machines[b.store.machine] = fleet.table.machines[b.store.machine]._replace(is_retired=True)
+    await fleet.advance(0.55)
+    with pytest.raises(LeaseLost, match="has retired this one"):
+        await b.running
+    await fleet.advance(0.5)
+    assert a.sends == {*range(SHARDS)}
 
 
 async def test_a_machine_that_freezes_for_less_goes_on(fleet):
@@ -326,6 +350,25 @@ async def test_answers_that_are_lost_while_shards_change_hands_leave_no_shard_be
     assert fleet.is_whole
 
 
+async def test_a_take_whose_answer_is_lost_is_taken_up_again(fleet):
+    a, b = await two(fleet)
+    take, calls = a.store.take, 0
+
+    async def take_unheard(*args):
+        nonlocal calls
+        calls += 1
+        a.store.faults.lost_answers = int(calls <= 5)
+        return await take(*args)
+
+    a.store.take = take_unheard
+    takes = len(fleet.table.takes)
+    await b.end()
+    await fleet.advance(LEASE_S + 3)
+    assert calls > 32
+    assert a.sends == {*range(SHARDS)}
+    assert len(fleet.table.takes) == takes + 32
+
+
 @pytest.mark.parametrize("error", [StoreBusy("the disk is full"), NotReady("the clock is not believed")])
 async def test_a_shard_that_the_engine_cannot_take_in_is_tried_until_it_can(fleet, error):
     a = await fleet.add("a", error=error)
@@ -350,6 +393,14 @@ async def test_what_a_machine_cannot_take_goes_to_others_after_a_while(fleet):
     assert given <= 2
     await fleet.advance(50, step_s=0.5)
     assert a.said.count("gave") == given
+    assert b.said.count("table fails") <= 3
+    del b.store.take
+    await fleet.advance(80, step_s=0.5)
+    assert fleet.counts == [32, 32]
+    leaving = asyncio.create_task(a.membership.leave())
+    await fleet.advance(1)
+    await leaving
+    assert fleet.counts == [SHARDS]
 
 
 # --- fights ---
