@@ -94,21 +94,27 @@ class Receiver:
         self, count: int, *, names: str = NAMES, between_s: tuple[float, float] | None = None
     ) -> dict[str, Any]:
         """Return the ledger's summary of what came. count: schedules expected at every fire time, one of *between_s*."""
-        return self._ask({"do": "collect", "names": [names, count], "between_s": between_s})
+        summary: dict[str, Any] = self._ask(
+            {"do": "collect", "names": [names, count], "between_s": between_s}
+        )
+        return summary
 
-    def _ask(self, command: Mapping[str, object]) -> dict[str, Any]:
+    def arrivals(self) -> list[tuple[str, int]]:
+        """Return fire id and microseconds of each message that came since the last call; ``collect`` knows nothing of them."""
+        return [(fire_id, arrived_us) for fire_id, arrived_us in self._ask({"do": "arrivals"})]
+
+    def _ask(self, command: Mapping[str, object]) -> Any:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise BenchmarkError("the receiver has ended; what it said is above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return json.loads(line)
 
 
 class Daemon:
@@ -122,14 +128,18 @@ class Daemon:
         config: str | None = UNPACED,
         timeout_s: float = _START_TIMEOUT_S,
         command: Path = COMMAND,
+        store: str | None = None,
+        extra: Mapping[str, str] | None = None,
     ) -> None:
-        """home: keeps the store, so that a second daemon in it goes on. config: TOML. command: what is measured."""
+        """home: keeps the store, so that a second daemon in it goes on. config: TOML. command: what is measured. store: another than in
+        *home*. extra: variables of its environment.
+        """
         self.home = home
         self.command = command
         self.socket = str(home / "cronally.sock")
         self.store = home / "cronally.db"
         self._log = home / "daemon.log"
-        keep = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
+        keep = {key: os.environ[key] for key in ("PATH", "LANG", "PYTHONPATH") if key in os.environ}
         self.environment = keep | {
             "HOME": str(home),
             "CRONALLY_SOCKET": self.socket,
@@ -138,9 +148,10 @@ class Daemon:
             "AWS_ENDPOINT_URL_SNS": receiver.url,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+        self.environment |= extra or {}
         if receiver.certificate is not None:
             self.environment["AWS_CA_BUNDLE"] = str(receiver.certificate)
-        arguments = ["serve", "--store", f"sqlite:{self.store}", "--socket", self.socket]
+        arguments = ["serve", "--store", store or f"sqlite:{self.store}", "--socket", self.socket]
         if config is not None:
             (home / "cronally.toml").write_text(config)
             arguments += ["--config", str(home / "cronally.toml")]
@@ -151,7 +162,7 @@ class Daemon:
             )
         while "ready" not in self._log.read_text():
             if self._process.poll() is not None or time.monotonic() > began + timeout_s:
-                self._end(signal.SIGKILL)
+                self.end(signal.SIGKILL)
                 raise BenchmarkError(f"the daemon did not start: {self._log.read_text().strip()}")
             time.sleep(0.002)
         self.start_s = time.monotonic() - began
@@ -164,9 +175,10 @@ class Daemon:
     def __exit__(self, *exc: object) -> None:
         self.client.close()
         # A result is there, or there will be none: what is still in flight need not be waited for.
-        self._end(signal.SIGTERM if exc[0] is None else signal.SIGKILL)
+        self.end(signal.SIGTERM if exc[0] is None else signal.SIGKILL)
 
-    def _end(self, number: signal.Signals) -> None:
+    def end(self, number: signal.Signals) -> None:
+        """Send it a signal that ends it, unless it has ended, and wait for that."""
         if self._process.poll() is None:
             self._process.send_signal(number)
         try:

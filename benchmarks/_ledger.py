@@ -143,7 +143,7 @@ class Ledger:
             self.bad_signatures += 1
             self._note(fault)
         count = 0
-        for fire_id, message in _fires(request[request.index(b"\r\n\r\n") + 4 :]):
+        for fire_id, message in fires_in(request[request.index(b"\r\n\r\n") + 4 :]):
             count += 1
             name, at, fire_time = fire_id.rpartition(b"@")
             if not at:
@@ -224,7 +224,7 @@ def curve(values: Sequence[int] | array[int]) -> list[int]:
     return [ordered[min(len(ordered) - 1, int(share * len(ordered) / 100))] for share in CURVE]
 
 
-def _fires(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+def fires_in(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield fire id (empty if there is none) and message, still in its escapes, of each entry of a Publish or PublishBatch.
 
     It is called for every request of a run that goes on, beside the daemon: so it looks at no more than it needs.

@@ -10,6 +10,7 @@ reads, so that a long run takes no more memory than a short one.
     {"do": "collect", "names": [F, N]}    book all, return the ledger's summary and begin a new one. Expected at every
                                           fire time are the N schedules that the format F names ("bench-{:06d}");
                                           with "between_s": [A, B] other fire times are left out
+    {"do": "arrivals"}                    return [fire id, microseconds] of all that came since, and forget it; it is not booked
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from collections import deque
 from functools import lru_cache
 from typing import Any, cast
 
-from benchmarks._ledger import Ledger
+from benchmarks._ledger import Ledger, fires_in
 
 _BACKLOG = 20_000  # requests kept before they are booked between reads: 140 MB of full batches
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -89,6 +90,15 @@ class Receiver:
             "throttled": self.throttled,
             "connections": self.connections,
         }
+
+    def arrivals(self) -> list[tuple[str, int]]:
+        """Return the fire ids that came, and when, and forget them."""
+        raw, self._raw = self._raw, deque()
+        return [
+            (fire_id.decode(), arrived_us)
+            for arrived_us, request in raw
+            for fire_id, _ in fires_in(request[request.index(b"\r\n\r\n") + 4 :])
+        ]
 
     async def collect(
         self, expected: list[str], between_s: tuple[float, float] | None = None
@@ -188,8 +198,11 @@ async def serve(receiver: Receiver, tls: ssl.SSLContext | None) -> None:
     gc.disable()  # nothing that is kept here points in a circle
     while line := await commands.readline():
         command = json.loads(line)
+        answer: Any
         if command["do"] == "stats":
             answer = receiver.stats()
+        elif command["do"] == "arrivals":
+            answer = receiver.arrivals()
         else:
             form, count = command["names"]
             expected = [form.format(number) for number in range(count)]

@@ -16,8 +16,8 @@ from cronally import errors
 from cronally.admin import requests, wire
 from cronally.admin.boundary import Boundary, _status_of
 from cronally.admin.changing import Changes
-from cronally.admin.reading import Readings
 from cronally.admin.paths import SYSTEM_SOCKET, read_only_socket
+from cronally.admin.reading import Readings
 from cronally.admin.server import AdminServer
 from cronally.cli.main import EXIT_CODES
 from docs_site.markdown import block, code, outside_code, plain, slug, table
