@@ -3,6 +3,7 @@ PYTHON ?= python3
 FOR ?= 20
 CASES ?= 200000
 MINUTES ?= 20
+DYNALITE ?= $(HOME)/.cache/cronally-dynalite
 SEED ?=
 NAME ?= all
 ARGS ?=
@@ -21,7 +22,7 @@ LOCK += --constraint constraints.txt --no-emit-package colorama --custom-compile
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-cluster simulate-short model-check faults faults-cluster fuzz-times fuzz-socket crash-sweep kept-store man docs clean
+.PHONY: help setup demo test test-long test-all dynalite cov fmt lint type layers check bench binary test-binary dist lock audit simulate simulate-cluster simulate-short model-check faults faults-cluster fuzz-times fuzz-socket crash-sweep kept-store man docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ test-long: setup ## Run the tests that kill, freeze, fill and attack a daemon, a
 	@$(BIN)/pytest -q --numprocesses 4 --dist worksteal -m long tests
 
 test-all: test test-long simulate-short ## All of that, and two hundred simulated days
+
+dynalite: ## Install dynalite, a second server for the tests of the store of several machines (needs Node's npm), into DYNALITE
+	@test -d $(DYNALITE)/node_modules/dynalite || npm install --silent --no-audit --no-fund --prefix $(DYNALITE) dynalite@4
 
 cov: setup ## Run the tests and show what they do not reach
 	@$(BIN)/pytest -q tests --cov --cov-report=term-missing:skip-covered
