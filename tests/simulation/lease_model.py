@@ -42,6 +42,8 @@ class Flaw(Enum):
     ENDS_BEHIND_AT_ONCE = "the shard counts as in line before a commit has said so"
     ENDS_BEHIND_WITH_ANY_COMMIT = "a commit that was on its way brings the shard in line"
     ENDS_BEHIND_EARLY = "a commit brings the shard in line though it is still behind the machine"
+    GIVES_IN_LINE = "a shard that is being given is not said to be behind before the engine lets go of it"
+    HOLDS_BEFORE_ITS_COMMIT = "a shard that is being given is said to be behind while a commit is on its way"
     GIVES_UNCOMMITTED = "a shard is given with what was sent and is not on record"
     SENDS_WHAT_IT_GIVES = "a shard that is being given is still fired"
 
@@ -124,6 +126,8 @@ class Model:
         if node.move is None:
             yield from self._begins_to_take(state, me, node)
             yield from self._begins_to_give(state, me, node)
+        elif node.move.step in ("hold", "let go"):
+            yield from self._is_given(state, me, node, node.move)
         else:
             yield self._is_moved(state, me, node, node.move)
         yield from self._retires(state, me)
@@ -179,18 +183,38 @@ class Model:
 
     def _begins_to_give(self, state: State, me: int, node: Node) -> Iterator[tuple[str, State]]:
         for number, held in enumerate(node.held):
-            if held is not None and (held.is_on_record or self.flaw is Flaw.GIVES_UNCOMMITTED):
-                move = Move("give", number, me, held.epoch, held.sent)
-                left = held if self.flaw is Flaw.SENDS_WHAT_IT_GIVES else None
-                after = with_node(state, me, move=move, held=with_item(node.held, number, left))
-                yield f"{me} begins to give {number}", after
+            if held is None:
+                continue
+            if self.flaw is Flaw.GIVES_IN_LINE:
+                move = Move("let go", number, me, held.epoch, 0)
+                yield f"{me} begins to give {number}", with_node(state, me, move=move)
+                continue
+            move = Move("hold", number, me, held.epoch, 0)
+            out_of_line = with_item(node.held, number, held._replace(is_in_line=False))
+            yield f"{me} begins to give {number}", with_node(state, me, move=move, held=out_of_line)
+
+    def _is_given(self, state: State, me: int, node: Node, move: Move) -> Iterator[tuple[str, State]]:
+        number, held = move.shard, node.held[move.shard]
+        if move.step == "hold":
+            if node.retired:
+                yield f"{me} finds that it is retired", _ended(state, me)
+            elif node.beat is None or self.flaw is Flaw.HOLDS_BEFORE_ITS_COMMIT:
+                behind = with_item(node.behind, number, self._watermark(state, number))
+                held_back = with_node(state, me, behind=behind, silence=0, move=move._replace(step="let go"))
+                yield f"{me} says that {number} stays behind", held_back
+        elif held is not None and (held.is_on_record or self.flaw is Flaw.GIVES_UNCOMMITTED):
+            left = held if self.flaw is Flaw.SENDS_WHAT_IT_GIVES else None
+            given = move._replace(step="give", watermark=held.sent)
+            after = with_node(state, me, move=given, held=with_item(node.held, number, left))
+            yield f"{me} lets go of {number}", after
 
     def _fires(self, state: State, me: int, node: Node) -> Iterator[tuple[str, State]]:
         is_trusted = node.trust > 0 or self.flaw is Flaw.SENDS_WITHOUT_TRUST
         for number, held in enumerate(node.held):
             if held is None:
                 continue
-            if not held.is_in_line:
+            is_giving = node.move is not None and node.move.shard == number
+            if not held.is_in_line and not is_giving:
                 behind = node.behind
                 if self.flaw is Flaw.ENDS_BEHIND_AT_ONCE and not node.retired:
                     behind = with_item(behind, number, None)
@@ -323,6 +347,7 @@ _FIRST: Final = (
     "looks",
     "finds",
     "says",
+    "lets go",
     "takes",
     "gives",
     "in line",

@@ -6,6 +6,7 @@ store of the machine that had it last; who takes it copies them from there, as t
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -99,6 +100,7 @@ class ClusterStore(MemoryStore):
         self._clock = clock
         self._host = host
         self._trusted_until = float("-inf")
+        self._writing = asyncio.Lock()  # one commit at a time
         self._in_line: set[int] = set()  # shards that are behind no more, as soon as a commit has said so
 
     # --- one machine's records --------------------------------------------------------------------------------------
@@ -189,8 +191,17 @@ class ClusterStore(MemoryStore):
 
     async def _committed(self, write: Coroutine[Any, Any, _T], watermark: UtcMs | None = None) -> _T:
         """Do *write* on the records and in the table, in one step; try until the lease ends. Errors: LeaseLost, Conflict."""
-        done: list[_T] = []
         in_line = {*self._in_line}  # now, for *watermark* was told with those in mind and no others
+        try:
+            async with self._writing:
+                return await self._committed_alone(write, watermark, in_line)
+        finally:
+            write.close()
+
+    async def _committed_alone(
+        self, write: Coroutine[Any, Any, _T], watermark: UtcMs | None, in_line: set[int]
+    ) -> _T:
+        done: list[_T] = []
 
         def effect() -> _T:
             if not done:
@@ -207,22 +218,19 @@ class ClusterStore(MemoryStore):
                 done.append(_at_once(write))
             return done[0]
 
-        try:
-            while True:
-                began_at = self._clock.boot()
-                try:
-                    answer = await self._ask(effect)
-                except LeaseLost:
-                    raise
-                except StoreError:
-                    await self._clock.sleep(_TRY_AGAIN_S)
-                    if self._clock.boot() >= self._trusted_until:
-                        raise LeaseLost("the table did not answer to the end of the lease") from None
-                else:
-                    self._note_renewal(began_at)
-                    return answer
-        finally:
-            write.close()
+        while True:
+            began_at = self._clock.boot()
+            try:
+                answer = await self._ask(effect)
+            except LeaseLost:
+                raise
+            except StoreError:
+                await self._clock.sleep(_TRY_AGAIN_S)
+                if self._clock.boot() >= self._trusted_until:
+                    raise LeaseLost("the table did not answer to the end of the lease") from None
+            else:
+                self._note_renewal(began_at)
+                return answer
 
     # --- what the machines share ------------------------------------------------------------------------------------
 
@@ -300,6 +308,13 @@ class ClusterStore(MemoryStore):
 
     async def recovered(self, number: int) -> None:
         self._in_line.add(number)
+
+    async def begin_give(self, number: int) -> None:
+        self._in_line.discard(number)
+        async with self._writing:
+            own = self._table.machines[self.machine]
+            behind = {**own.behind, number: own.watermark_of(number)}
+            await self._ask(lambda: self._table.heartbeat(self.machine, behind=behind))
 
     async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
         table = self._table

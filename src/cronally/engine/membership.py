@@ -2,7 +2,8 @@
 
 1. Renewing waits for nothing else: taking a large shard, or a slow look at the others, does not cost the lease.
 2. A shard is driven from when the engine has taken it in until it has given it up; in between the store's lease says that it is this
-   machine's. So it is given up in the engine before it is given in the store.
+   machine's. So it is given up in the engine before it is given in the store; and before that the store is told to keep its
+   watermark apart, for that of the machine goes on without it.
 3. Whatever fails is tried again until the lease has ended. Then ``run`` raises LeaseLost: the incarnation is over.
 """
 
@@ -369,6 +370,7 @@ class Membership:
         return True
 
     async def _give(self, number: int) -> None:
+        await self._until_done("give", partial(self._store.begin_give, number))
         watermark = await self._until_done("give", partial(self._driver.give_up, number))
         shard = self._driven.pop(number)
         await self._until_done("give", partial(self._store.give, shard, watermark=watermark))

@@ -529,6 +529,14 @@ class SharedStore(Store, Protocol):
         """
         ...
 
+    async def begin_give(self, number: int) -> None:
+        """Keep the watermark of a shard of this machine's apart from now on, as after ``take``: the engine is about to let go of it.
+
+        From then on this machine's watermark passes slots of the shard that nobody has decided, and whoever takes the shard
+        must not go by it. No commit that was asked for before is still on its way when this returns.
+        """
+        ...
+
     async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
         """Give up a shard of this machine's, whose slots are settled up to *watermark*; False if it is not its any more."""
         ...

@@ -283,6 +283,22 @@ async def test_one_that_leaves_while_it_takes_gives_that_too(fleet):
     assert a.driver.fires == set()
 
 
+async def test_what_is_committed_while_a_shard_is_given_says_nothing_of_that_shard(fleet):
+    a, b = await two(fleet)
+    # Its shards are in line, and all of them settled up to here.
+    await b.store.commit([], watermark=fleet.clock.wall())
+    mark = fleet.clock.wall()
+    b.driver.give_s = 3_600.0
+    leaving = asyncio.create_task(b.membership.leave())
+    await fleet.advance(1)
+    await b.store.commit([], watermark=fleet.clock.wall())
+    leaving.cancel()
+    await b.end()
+    taken = len(a.driver.taken)
+    await fleet.advance(9)
+    assert {each.watermark for each in a.driver.taken[taken:]} == {mark}
+
+
 # --- a table that does not answer ---
 
 
