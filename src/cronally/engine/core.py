@@ -137,8 +137,6 @@ class Core(Holding):
         fires = self.take(at)  # then none of them is among those that come yet
         for member in members:
             self._at_settled[member.id % SHARDS] = at
-            if self._at_touched is not None:
-                self._at_touched.add(member.id)
             after = UtcMs(at - member.offset_ms)
             if member.paused_until is not None and member.paused_until <= at:
                 fires += self._join_awake(member, after)

@@ -11,14 +11,23 @@ from cronally.domain.model import Kind, SkipReason, State
 from cronally.domain.shards import SHARDS
 from cronally.engine.hooks import Hooks
 from cronally.engine.records import TakenIn
+from cronally.engine.retention import Keep, Retention
 from cronally.errors import ShardElsewhere, StoreBusy
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
 from support.lost_zone import lose_zone
-from support.recording_publisher import LOST_ACKNOWLEDGEMENT, PUBLISHED, THROTTLED, TOPIC_GONE, Answer
+from support.recording_publisher import (
+    LOST_ACKNOWLEDGEMENT,
+    PUBLISHED,
+    REJECTED,
+    THROTTLED,
+    TOPIC_GONE,
+    Answer,
+)
 from support.rig import FIFO_TOPIC, TOPIC, running_engine
 from support.shard_store import Numbers, ShardStore, moved
+from support.slot_lives import spread_offset
 
 
 def at(time):
@@ -423,6 +432,44 @@ async def test_a_schedule_whose_rule_cannot_be_compiled_is_parked_and_the_others
         assert set(two.engine.recovery.parked) == {"lost"}
 
 
+async def test_a_schedule_that_was_refused_once_is_well_again_where_it_goes():
+    cluster = Cluster()
+    async with cluster.first(script=lambda _e, _n: REJECTED) as one, cluster.machine() as two:
+        await one.add("job", "* * * * *")
+        await cluster.clock.advance_to(at("09:00:01"))
+        await cluster.hand_over(one, two, await shard_of_name(one, "job"))
+        assert (await two.service.get("job")).stored.error is not None
+        await cluster.clock.advance(60)
+        assert (await two.service.get("job")).stored.error is None
+
+
+async def test_what_was_missed_since_a_pause_has_ended_goes_by_policy():
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        await one.add("job", "@every 1s", catch_up="skip")
+        await one.service.pause("job", by="t", until=at("08:59:33"))
+        number = await shard_of_name(one, "job")
+        watermark = await cluster.give_up(one, number)
+        await cluster.clock.advance_to(at("08:59:50"))
+        await cluster.take_in(two, moved(one.store.inner, two.store.inner, number, watermark=watermark))
+        await cluster.clock.advance(2)
+        assert sorted(times(two.sent)) == [f"08:59:{s}" for s in range(40, 53)]
+
+
+async def test_a_single_instant_that_was_decided_by_a_clock_that_was_ahead_is_decided_anew():
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        await one.add("single", "@at 2026-11-23T08:59:35Z", catch_up="skip")
+        number = await shard_of_name(one, "single")
+        watermark = await cluster.give_up(one, number)
+        await cluster.clock.advance_to(at("08:59:50"))
+        await cluster.take_in(two, moved(one.store.inner, two.store.inner, number, watermark=watermark))
+        assert set((await two.states()).values()) == {State.SKIPPED}
+        cluster.clock.step_wall(-20_000)
+        await cluster.clock.advance(10)
+        assert two.sent == ["single@2026-11-23T08:59:35Z"]
+
+
 # --- what is pending ----------------------------------------------------------------------------------------------
 
 
@@ -674,6 +721,77 @@ async def test_a_clock_set_back_while_a_shard_is_taken_in_fires_nothing_twice():
         assert Counter(sent) == {f"job@2026-11-23T08:59:{s}Z": 1 for s in range(31, last + 1)}
 
 
+async def test_what_was_decided_and_not_committed_is_on_record_before_it_is_decided_again():
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        await one.add("job", "@every 1s", catch_up="skip")
+        number = await shard_of_name(one, "job")
+        watermark = await cluster.give_up(one, number)
+        await cluster.clock.advance(20)
+        taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
+        two.store.fail("commit")
+        for _ in range(2):
+            with pytest.raises(StoreBusy):
+                await two.engine.hand_over.take_in(taken)
+            await cluster.clock.advance(5)
+        two.store.fail()
+        await cluster.take_in(two, taken)
+        await cluster.clock.advance(1.1)
+        assert sum(entry.count for entry in (await two.journal("job")).values()) == 31
+
+
+async def test_a_shard_that_the_store_does_not_let_in_leaves_no_parked_schedule(monkeypatch):
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        await one.add("lost", "* * * * *", tz="Europe/London")
+        number = await shard_of_name(one, "lost")
+        watermark = await cluster.give_up(one, number)
+        lose_zone(monkeypatch, "Europe/London")
+        two.store.fail("settled_between")
+        with pytest.raises(StoreBusy):
+            await two.engine.hand_over.take_in(
+                moved(one.store.inner, two.store.inner, number, watermark=watermark)
+            )
+        assert everything_of(two, number) == {}
+
+
+async def test_a_shard_waits_for_a_recovery_that_is_under_way():
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        await one.add("job", "@every 1s", catch_up="all")
+        number = await shard_of_name(one, "job")
+        watermark = await cluster.give_up(one, number)
+        two.store.before_s["settled_between"] = 2.0
+        cluster.clock.step_wall(5_000)
+        await cluster.clock.advance(1)
+        assert two.engine.loop.recovering.locked()
+        two.store.before_s.clear()
+        taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
+        taking = two.start(two.engine.hand_over.take_in(taken))
+        await cluster.clock.advance(0.5)
+        assert not taking.done()
+        await cluster.clock.advance(3)
+        assert taking.done()
+        last = int(format_utc(cluster.clock.wall())[17:19])
+        assert Counter(times(two.sent)) == {f"08:59:{s}": 1 for s in range(31, last + 1)}
+
+
+async def test_an_order_waits_for_a_shard_that_comes():
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        await one.add("job", "0 9 * * *")
+        number = await shard_of_name(one, "job")
+        watermark = await cluster.give_up(one, number)
+        two.store.before_s["settled_between"] = 0.5
+        taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
+        taking = two.start(two.engine.hand_over.take_in(taken))
+        await cluster.clock.settle()
+        running = two.start(two.service.run("job", by="t"))
+        await cluster.clock.advance(1)
+        assert taking.done()
+        assert two.sent == [running.result()]
+
+
 async def test_a_change_waits_for_a_shard_that_comes_and_is_exact():
     cluster = Cluster()
     async with cluster.first() as one, cluster.machine() as two:
@@ -755,13 +873,13 @@ async def test_an_open_attempt_is_awaited_and_the_others_go_on_meanwhile():
         await one.add("slow", "@every 5s", catch_up="all")
         await one.add("other", "@every 1s")
         number = await shard_of_name(one, "slow")
-        await cluster.clock.advance_to(at("08:59:35.500"))
+        await cluster.clock.advance_to(at("08:59:38.500"))  # that of 08:59:40 is armed
         giving = one.start(one.engine.hand_over.give_up(number))
         await cluster.clock.advance_to(at("08:59:42.900"))
         assert not giving.done()
         await one.set("other", when="@every 1s", message="an edit of others does not wait for it")
         await cluster.clock.advance_to(at("08:59:43"))
-        assert giving.result() == at("08:59:35.500")
+        assert giving.result() == at("08:59:38.500")
         assert everything_of(one, number) == {}
         row = (await one.journal("slow"))["slow@2026-11-23T08:59:35Z"]
         assert (row.state, row.attempts, row.maybe_published) == (State.PENDING, 1, True)
@@ -802,14 +920,17 @@ async def test_what_is_taken_and_finds_no_memory_becomes_pending_too():
     async with cluster.first(room=0, armed_budget_bytes=1) as one, cluster.machine() as two:
         for number in range(30):
             await one.add(f"job-{number}", "@every 1s", catch_up="all")
-        await cluster.clock.advance(2.5)
-        assert one.engine.core.takings
+        await cluster.clock.advance(0.5)
+        one.store.before_s["specs"] = 5.0  # planning waits for it
+        await cluster.clock.advance(3)
+        one.store.before_s.clear()
+        assert one.engine.core.takings.earliest_due() <= cluster.clock.wall()
         numbers = {await shard_of_name(one, f"job-{number}") for number in range(30)}
         for number in numbers:
             await cluster.hand_over(one, two, number)
         await cluster.clock.advance(2)
         assert one.sent == []
-        slots = [f"job-{n}@2026-11-23T08:59:{s}Z" for n in range(30) for s in range(31, 35)]
+        slots = [f"job-{n}@2026-11-23T08:59:{s}Z" for n in range(30) for s in range(31, 36)]
         assert Counter(two.sent) == dict.fromkeys(slots, 1)
 
 
@@ -820,10 +941,9 @@ async def test_slots_of_a_spread_are_settled_by_when_they_are_due():
         number = await shard_of_name(one, "spread")
         offset_ms = (await one.service.get("spread")).stored.spec.offset_ms()
         assert offset_ms > 10_000
-        await cluster.clock.advance_to(at("09:00:35"))
-        await cluster.hand_over(one, two, number)
-        await cluster.clock.advance_to(at("09:01:35"))
-        await cluster.hand_over(two, one, number)
+        for giver, taker, minute in ((one, two, 0), (two, one, 1)):  # a second before one is due
+            await cluster.clock.advance_to(UtcMs(at(f"09:0{minute}:40") + offset_ms % 10_000 - 1_000))
+            await cluster.hand_over(giver, taker, number)
         await cluster.clock.advance_to(at("09:02:35"))
         sent = one.publisher.arrivals + two.publisher.arrivals
         slots = range(at("08:59:40"), cluster.clock.wall() - offset_ms, 10_000)
@@ -882,7 +1002,7 @@ async def test_a_shard_that_the_store_does_not_let_go_stays_and_fires_on(method)
         run = await one.service.run("job", by="t")
         if method == "change":
             one.store.fail(method)
-        await cluster.clock.advance_to(at("08:59:33"))
+        await cluster.clock.advance_to(at("08:59:33.500"))  # nothing waits to be committed
         names = ("rested",) if method == "change" else ("job", "fifo", "rested")
         for name in names:
             one.store.fail(method)
@@ -901,6 +1021,43 @@ async def test_a_shard_that_the_store_does_not_let_go_stays_and_fires_on(method)
         assert group == sorted(group)
         await cluster.clock.advance(1)
         assert set((await one.states("job")).values()) == {State.PUBLISHED}
+
+
+async def test_a_group_whose_head_was_about_to_be_tried_again_goes_on_if_its_shard_stays():
+    cluster = Cluster()
+    async with cluster.first(script=lambda _e, n: THROTTLED if n == 1 else PUBLISHED) as one:
+        await one.add("fifo", "@every 1s", catch_up="all", topic=FIFO_TOPIC, group="g")
+        number = await shard_of_name(one, "fifo")
+        await cluster.clock.advance_to(at("08:59:31"))
+        one.publisher.room = 0
+        await cluster.clock.advance_to(at("08:59:33"))  # its row waits to be committed
+        one.store.fail("commit")
+        with pytest.raises(StoreBusy):
+            await one.engine.hand_over.give_up(number)
+        one.store.fail()
+        one.publisher.room = None
+        one.publisher.on_room()
+        await cluster.clock.advance(20)
+        assert times(one.accepted) == sorted(times(one.accepted))
+        assert len(set(one.accepted)) == len(one.accepted) > 18
+
+
+@pytest.mark.parametrize("topic", [TOPIC, FIFO_TOPIC])
+async def test_what_is_being_read_when_its_shard_leaves_is_not_missed(topic):
+    cluster = Cluster()
+    answer = THROTTLED if topic == FIFO_TOPIC else PUBLISHED
+    async with cluster.first(script=lambda _e, _n: answer) as one, cluster.machine() as two:
+        await one.add("job", "@every 5s", catch_up="all", topic=topic)
+        number = await shard_of_name(one, "job")
+        await cluster.clock.advance_to(at("08:59:33"))
+        one.store.before_s["specs"] = 0.7
+        await cluster.clock.advance_to(at("08:59:35.100" if topic == FIFO_TOPIC else "08:59:33.100"))
+        watermark = await cluster.give_up(one, number)
+        taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
+        await cluster.clock.advance(3)
+        await cluster.take_in(two, taken)
+        await cluster.clock.advance_to(at("08:59:45.100"))
+        assert sorted(times(set(two.accepted))) == ["08:59:35", "08:59:40", "08:59:45"]
 
 
 async def test_giving_up_that_is_broken_off_lets_the_shard_stay():
@@ -962,14 +1119,68 @@ async def test_pending_fires_of_a_shard_that_has_left_keep_no_probe_of_others_wa
     gone = [TOPIC_GONE]
     async with cluster.first(script=lambda _e, _n: gone[0]) as one:
         await one.add("first", "@every 1s", catch_up="all", deadline="1h")
-        await one.add("other", "@every 5s", catch_up="all", deadline="1h")
-        await cluster.clock.advance(30)
+        await one.add("other", "0 9 * * *", catch_up="all", deadline="1h")
+        await cluster.clock.advance(30.5)
         await cluster.give_up(one, await shard_of_name(one, "first"))
         gone[0] = PUBLISHED
         await one.service.run("other", by="t")  # it probes
         await cluster.clock.advance(2)
         assert any(id_.startswith("other") for id_ in one.accepted)
         assert not any(id_.startswith("first") for id_ in one.accepted)
+
+
+@pytest.mark.parametrize("step_ms", [-15_000, 15_000])
+async def test_a_clock_that_jumps_after_a_shard_has_left_brings_nothing_of_it_back(step_ms):
+    cluster = Cluster()
+    async with cluster.first() as one:
+        await cluster.clock.advance(12)
+        await one.add("job", "@every 1s", catch_up="skip")
+        await one.add("single", "@at 2026-11-23T08:59:50Z")
+        await one.service.pause("single", by="t")
+        await one.service.resume("single", by="t")
+        numbers = [await shard_of_name(one, name) for name in ("job", "single")]
+        await cluster.clock.advance(3.1)
+        journal = await one.journal()
+        for number in numbers:
+            await cluster.give_up(one, number)
+        cluster.clock.step_wall(step_ms)
+        await cluster.clock.advance(30)
+        assert await one.journal() == journal
+        assert len(one.sent) == 3
+        assert [everything_of(one, number) for number in numbers] == [{}, {}]
+
+
+async def test_slots_of_a_long_spread_that_come_twice_fire_once_where_their_shard_is():
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        name = next(f"job-{n}" for n in range(99) if spread_offset(f"job-{n}", {"spread": "14m"}) > 600_000)
+        await one.add(name, "@every 10s", spread="14m", catch_up="all")
+        number = await shard_of_name(one, name)
+        await cluster.clock.advance(1200.5)
+        cluster.clock.step_wall(-300_000)
+        await cluster.clock.advance(5)
+        await cluster.hand_over(one, two, number)
+        await cluster.clock.advance(600)
+        assert Counter(one.sent + two.sent) == dict.fromkeys(one.sent + two.sent, 1)
+        assert len(one.sent + two.sent) > 60
+
+
+async def test_nothing_is_pruned_that_says_what_is_settled_of_a_shard_that_comes():
+    cluster = Cluster()
+    async with cluster.first() as one:
+        await one.add("job", "@every 1s")
+        await cluster.clock.advance(10)
+        engine, store = one.engine, one.store
+        floor = engine.core.hold_watermark(at("08:59:35"))  # as ``take_in`` does
+        keep = Keep(keep_ms=3_600_000, max_bytes=1)
+        retention = Retention(
+            engine.core, store, cluster.clock, Hooks(), is_quiet=lambda _ms: True, keep=keep
+        )
+        pruning = one.start(retention.prune())
+        await cluster.clock.advance(5.1)
+        pruning.cancel()
+        engine.core.let_watermark(floor)
+        assert times(await one.journal()) == [f"08:59:{s}" for s in range(36, 46)]
 
 
 async def test_a_manual_fire_of_a_shard_that_left_is_not_sent_from_here_again():
