@@ -13,7 +13,6 @@ import typer
 from cronally.cli import options as o
 from cronally.cli.output import note, out, out_json, report, shows_progress
 from cronally.domain import table_calls
-from cronally.domain.aws_calls import command_line
 from cronally.domain.store_name import StoreName, parse_store_name
 from cronally.errors import UsageError
 
@@ -57,10 +56,7 @@ def store_create_command(
         out_json(table_calls.cloudformation(table))
         return
     if dry_run:
-        lines = [
-            command_line(call)
-            for call in (table_calls.create_table(table), table_calls.let_items_expire(table))
-        ]
+        lines = table_calls.create_lines(table)
         if json:
             out_json({"commands": lines})
         else:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import shlex
+from typing import TYPE_CHECKING, Any, Final
 
-from cronally.domain.aws_calls import Call
+from cronally.domain.aws_calls import Call, command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 EXPIRES: Final = "expires"
 """The attribute that says when an item may go, in seconds since the epoch."""
@@ -36,6 +40,12 @@ def create_table(name: str) -> Call:
     )
 
 
+def foreign_key(table: Mapping[str, Any]) -> str | None:
+    """Return the key of a table that is not one of ours, as DescribeTable has it; None for one that is."""
+    found = [(key["AttributeName"], key["KeyType"]) for key in table["KeySchema"]]
+    return None if found == list(_KEY) else ", ".join(name for name, _ in found)
+
+
 def let_items_expire(name: str) -> Call:
     """Return the call after which items that are over go by themselves, at no cost."""
     return Call(
@@ -47,6 +57,12 @@ def let_items_expire(name: str) -> Call:
             "TimeToLiveSpecification": {"Enabled": True, "AttributeName": EXPIRES},
         },
     )
+
+
+def create_lines(name: str) -> list[str]:
+    """Return the lines for the AWS CLI that make the table."""
+    wait = shlex.join(["aws", "dynamodb", "wait", "table-exists", "--table-name", name])
+    return [command_line(create_table(name)), wait, command_line(let_items_expire(name))]
 
 
 def cloudformation(name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
+from cronally.domain import table_calls
 from cronally.errors import StoreBusy, StoreError
 
 if TYPE_CHECKING:
@@ -87,15 +88,7 @@ class DynamodbTable:
         Errors: StoreError.
         """
         try:
-            await self._call(
-                "CreateTable",
-                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
-                KeySchema=[
-                    {"AttributeName": "pk", "KeyType": "HASH"},
-                    {"AttributeName": "sk", "KeyType": "RANGE"},
-                ],
-                BillingMode="PAY_PER_REQUEST",
-            )
+            await self._call("CreateTable", **table_calls.create_table(self.name).parameters)
         except _AlreadyThere:
             is_new = False
         else:
@@ -107,22 +100,25 @@ class DynamodbTable:
                     f"the DynamoDB table {self.name!r} is not active yet after {_CREATE_TIMEOUT_S:g} s; run it again later"
                 )
             await self._clock.sleep(_PAUSE_S)
-        if is_new:
-            with suppress(_Unknown):  # a stand-in that keeps everything
-                await self._call(
-                    "UpdateTimeToLive", TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"}
-                )
+        await self.check()
+        with suppress(_Unknown):  # a stand-in that keeps everything
+            if is_new or not await self.has_expiry():  # whoever made it may have been interrupted right then
+                await self._call("UpdateTimeToLive", **table_calls.let_items_expire(self.name).parameters)
         return is_new
 
     async def check(self) -> None:
         """Make sure that the table is there and is one of ours. Errors: StoreError."""
         described = await self._described()
-        keys = {key["KeyType"]: key["AttributeName"] for key in described["KeySchema"]}
-        if keys != {"HASH": "pk", "RANGE": "sk"}:
+        key = table_calls.foreign_key(described)
+        if key is not None:
             raise StoreError(
-                f"the DynamoDB table {self.name!r} is not one of cronally's (its key is {', '.join(keys.values())}); "
-                "name another with --store"
+                f"the DynamoDB table {self.name!r} is not one of cronally's (its key is {key}); name another with --store"
             )
+
+    async def has_expiry(self) -> bool:
+        """Whether items that are over go by themselves. Errors: StoreError."""
+        reply = await self._read("DescribeTimeToLive")
+        return reply["TimeToLiveDescription"]["TimeToLiveStatus"] in ("ENABLED", "ENABLING")
 
     async def _status(self) -> str:
         return str((await self._described())["TableStatus"])
@@ -352,6 +348,7 @@ _METHODS: Final = {
     "CreateTable": "create_table",
     "DeleteItem": "delete_item",
     "DescribeTable": "describe_table",
+    "DescribeTimeToLive": "describe_time_to_live",
     "GetItem": "get_item",
     "PutItem": "put_item",
     "Query": "query",
