@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +17,11 @@ from cronally import RELEASED_AT, __version__
 from cronally.admin.client import Client
 from cronally.domain.durations import MINUTE_MS
 from cronally.domain.findings import clock_finding, failed, ok, quota_finding, tzdata_finding, warning
+from cronally.domain.store_name import parse_store_name
 from cronally.domain.zones import tzdata_version
 from cronally.errors import CronallyError, DaemonUnreachable
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
+from cronally.sns.clients import Clients
 from cronally.sns.examination import (
     MOST_REGIONS,
     InUse,
@@ -26,7 +29,10 @@ from cronally.sns.examination import (
     examine_endpoint,
     examine_topics,
 )
+from cronally.sns.local import local_credentials
+from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.examination import examine_store
+from cronally.store.table_examination import examine_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
 _ANY_REGION: Final = "us-east-1"  # has an STS, and the stand-in answers for it, too
 _DAEMON_S: Final = 3.0
 _FORECAST_S: Final = 6.0  # a million schedules take 4 s
+_TABLE_S: Final = 6.5
 _STORE_UNTIL_S: Final = 8.0  # from the start
 
 
@@ -130,10 +137,15 @@ class Doctor:
 
     async def _look_at_store(self, daemon: _Daemon, begun: MonoS) -> list[Finding]:
         status = daemon.status
-        path = self._config.store_path
+        store = self._config.store
+        if status is not None:
+            with suppress(ValueError):
+                store = parse_store_name(status.store)
+        if store.kind == "dynamodb":
+            return await self._look_at_table(store.place, daemon)
+        path = store.place
         max_bytes = self._config.journal.max_bytes
         if status is not None:
-            path = status.store.removeprefix("sqlite:") or path
             max_bytes = status.journal_max_bytes or max_bytes
         try:
             async with asyncio.timeout(_STORE_UNTIL_S - _DAEMON_S + 0.5):  # a disk may not answer at all
@@ -148,6 +160,28 @@ class Doctor:
             return [
                 failed("store", f"the disk of {path} does not answer", "see to the disk, or to its mount")
             ]
+
+    async def _look_at_table(self, name: str, daemon: _Daemon) -> list[Finding]:
+        stand_in = None if daemon.status is None else daemon.status.stand_in
+        credentials = self._credentials if stand_in is None else local_credentials(self._clock)
+        if stand_in is None and not credentials.is_resolved:
+            text = f"the DynamoDB table {name} was not looked at: there are no credentials"
+            return [warning("store", text, "see to the credentials first")]
+        regions = [_ANY_REGION] if stand_in is not None else self._session_region()
+        if not regions:
+            text = f"in which region is the DynamoDB table {name}? none is set"
+            return [failed("store", text, "set AWS_REGION, or the region of the profile")]
+        [region] = regions
+        clients = Clients(credentials, service="dynamodb", endpoint_url=stand_in)
+        table = DynamodbTable(name, lambda: clients.get(region), self._clock)
+        try:
+            async with asyncio.timeout(_TABLE_S):
+                return await examine_table(table, self._clock, region=region)
+        except TimeoutError:
+            text = f"the DynamoDB table {name} in {region} does not answer within {_TABLE_S:g} s"
+            return [failed("store", text, "look at the network, and at the quotas of the account")]
+        finally:
+            await clients.close()
 
     def _look_at_machine(self, daemon: _Daemon) -> list[Finding]:
         now = self._clock.wall()

@@ -225,3 +225,36 @@ def test_it_ends_whatever_does_not_answer(alone, tmp_path):
     found = {one["check"]: one["state"] for one in json.loads(done.stdout)["checks"]}
     assert (found["daemon"], found["endpoint us-east-1"]) == ("failed", "failed")
     assert took_s < 10
+
+
+# --- a table that machines share --------------------------------------------------------------------------------
+
+
+def test_a_table_is_looked_at_instead_of_a_file(alone, aws, monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    alone.ok("store", "create", "dynamodb:doctors")
+    found = checks(alone, "--store", "dynamodb:doctors", code=0)
+    assert found["store"]["text"] == "the DynamoDB table doctors in us-east-1 is there"
+    for check in ("permissions", "store expiry", "store clock", "machines"):
+        assert found[check]["state"] == "ok", found[check]
+    assert "disk" not in found
+    absent = checks(alone, "--store", "dynamodb:absent", code=1)["store"]
+    assert (absent["state"], absent["fix"].split("'")[1]) == (
+        "failed",
+        "cronally store create dynamodb:absent",
+    )
+
+
+def test_the_table_that_the_daemon_names_is_looked_at(cronally, aws, monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    cronally.ok("store", "create", "dynamodb:shared")
+    monkeypatch.setattr(cronally.daemon.reporting, "_store_name", "dynamodb:shared")
+    assert checks(cronally, code=0)["store"]["text"].startswith("the DynamoDB table shared")
+
+
+def test_a_table_without_credentials_or_a_region_is_not_looked_at(alone, aws, monkeypatch):
+    found = checks(alone, "--store", "dynamodb:abc", code=1)
+    assert found["store"]["fix"] == "set AWS_REGION, or the region of the profile"
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    found = checks(alone, "--store", "dynamodb:abc", code=1)
+    assert (found["store"]["state"], found["credentials"]["state"]) == ("warning", "failed")

@@ -24,7 +24,9 @@ _WIDEST: Final = 120  # a path is to be read whole
 
 def config_show_command(
     config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="Settings in TOML.")] = None,
-    store: Annotated[str | None, typer.Option("--store", metavar="sqlite:PATH", help="As for serve.")] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="sqlite:PATH|dynamodb:TABLE", help="As for serve.")
+    ] = None,
     socket: Annotated[str | None, typer.Option("--socket", metavar="PATH", help="As for serve.")] = None,
     local: Annotated[bool, typer.Option("--local", help="As for serve.")] = False,
     local_port: Annotated[

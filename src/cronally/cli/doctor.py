@@ -32,7 +32,7 @@ def doctor_command(
         str | None,
         typer.Option(
             "--store",
-            metavar="sqlite:PATH",
+            metavar="sqlite:PATH|dynamodb:TABLE",
             help="The store, if no daemon answers. [default: in the state directory]",
         ),
     ] = None,

@@ -94,7 +94,7 @@ class DynamodbTable:
         else:
             is_new = True
         until_s = self._clock.mono() + _CREATE_TIMEOUT_S
-        while await self._status() != "ACTIVE":
+        while (await self.describe())["Table"]["TableStatus"] != "ACTIVE":
             if self._clock.mono() > until_s:
                 raise StoreBusy(
                     f"the DynamoDB table {self.name!r} is not active yet after {_CREATE_TIMEOUT_S:g} s; run it again later"
@@ -108,7 +108,7 @@ class DynamodbTable:
 
     async def check(self) -> None:
         """Make sure that the table is there and is one of ours. Errors: StoreError."""
-        described = await self._described()
+        described = (await self.describe())["Table"]
         key = table_calls.foreign_key(described)
         if key is not None:
             raise StoreError(
@@ -120,13 +120,9 @@ class DynamodbTable:
         reply = await self._read("DescribeTimeToLive")
         return reply["TimeToLiveDescription"]["TimeToLiveStatus"] in ("ENABLED", "ENABLING")
 
-    async def _status(self) -> str:
-        return str((await self._described())["TableStatus"])
-
-    async def _described(self) -> dict[str, Any]:
-        reply = await self._read("DescribeTable")
-        table: dict[str, Any] = reply["Table"]
-        return table
+    async def describe(self) -> dict[str, Any]:
+        """Return what AWS says of the table, as its whole answer. Errors: StoreError."""
+        return await self._read("DescribeTable")
 
     async def put(
         self,
@@ -303,10 +299,7 @@ class DynamodbTable:
                 f"'cronally store create dynamodb:{self.name}', or look at AWS_REGION and AWS_PROFILE"
             )
         if code in _DENIED:
-            return StoreError(
-                f"AWS does not allow dynamodb:{operation} on the table {self.name!r} ({message}); "
-                "'cronally doctor' prints the policy that is needed"
-            )
+            return NotAllowed(operation, self.name, message)
         if code in _UNSIGNED:
             return StoreError(
                 f"AWS does not accept the credentials for the DynamoDB table {self.name!r} ({said}); "
@@ -315,6 +308,17 @@ class DynamodbTable:
         if code in _BUSY or not code or code.isdigit():
             return self._busy(operation, said or "it gave no reason")
         return StoreError(f"the DynamoDB table {self.name!r} refuses {operation}: {said}")
+
+
+class NotAllowed(StoreError):  # noqa: N818 - says what was found
+    """AWS does not allow it. Attributes: operation."""
+
+    def __init__(self, operation: str, table: str, message: str) -> None:
+        self.operation = operation
+        super().__init__(
+            f"AWS does not allow dynamodb:{operation} on the table {table!r} ({message}); "
+            "'cronally doctor' prints the policy that is needed"
+        )
 
 
 class _ConditionFailed(StoreError):  # noqa: N818 - says what was found
