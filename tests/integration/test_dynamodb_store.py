@@ -212,6 +212,24 @@ async def test_a_shard_that_is_given_goes_with_its_watermark_and_is_clean(cluste
     assert (await first.everything.schedule("a")).revision_id == changed.revision_id
 
 
+async def test_the_watermark_of_a_shard_stays_where_it_was_from_when_the_engine_is_about_to_let_go_of_it(
+    cluster,
+):
+    first, second = await cluster.machine(), await cluster.machine()
+    await take(first)
+    await first.commit([], watermark=T)
+    await first.recovered(7)  # said with the next commit, which comes too late
+    going = asyncio.create_task(first.begin_give(7))
+    await first.commit([], watermark=T + MINUTE)
+    await going
+    await first.commit([], watermark=T + 2 * MINUTE)
+    [machine] = [each for each in await second.machines() if each.id == first.machine]
+    assert machine.watermark_of(7) in (T, T + MINUTE)
+    assert machine.watermark_of(8) == T + 2 * MINUTE
+    taken = await taken_over(second, first, 7)
+    assert taken[7].watermark == machine.watermark_of(7)
+
+
 async def test_a_clean_stop_gives_all_and_leaves(cluster):
     first, second = await cluster.machine(), await cluster.machine()
     await take(first)

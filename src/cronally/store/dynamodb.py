@@ -437,6 +437,15 @@ class DynamodbStore(OwnWriting):
         if number in self._mine:
             self._recovering.add(number)
 
+    async def begin_give(self, number: int) -> None:
+        self._heartbeat.check()
+        async with self._turn:
+            self._recovering.discard(number)
+            await self._committer.flush()  # one of before may be about to say that it is recovered
+            await self._heartbeat.say(
+                lambda said: replace(said, behind={**said.behind, number: said.watermark_of(number)})
+            )
+
     async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
         self._heartbeat.check()
         item = self._mine.get(shard.number)

@@ -208,9 +208,11 @@ class OwnWriting(OwnReading):
         for shard, newer_of in self._by_shard(newer, lambda one: one.schedule_id).items():
             kept_of = [key for key in kept if key.schedule_id % SHARDS == shard]
             of_shard[shard] = of_shard.get(shard, Committed(()))._replace(newer=newer_of, kept=kept_of)
-        recovered = frozenset(self._recovering) if watermark is not None else frozenset()
+        recovered: frozenset[int] = frozenset()
 
         async def do() -> int:
+            nonlocal recovered
+            recovered = frozenset() if watermark is None else frozenset(self._recovering)
             superseded = await self._own.commit(
                 entries, watermark=watermark, errors=told, newer=newer, kept=kept
             )
