@@ -433,6 +433,9 @@ SCHEDULES_NAMED: Final = """
 """
 
 
+BEARERS: Final = f"SELECT id FROM schedule WHERE id IN ({SCHEDULES_NAMED}) ORDER BY created_at DESC, id DESC"
+
+
 _IS_OVER: Final = """
     state <> 'pending' AND NOT is_open
     AND max(coalesce(last_due, fire_time), coalesce(released_at, fire_time)) <= min(?1, (SELECT value FROM meta WHERE key = 'watermark'))

@@ -224,8 +224,8 @@ class SqliteJournal:
             await note_orders(writer, "retry", orders, at=at, by=by)
 
     async def bearers(self, name: str) -> list[int]:
-        rows = await self._database.reader.rows(journal_sql.SCHEDULES_NAMED, (name, name))
-        return sorted((id_ for (id_,) in rows), reverse=True)
+        rows = await self._database.reader.rows(journal_sql.BEARERS, (name, name))
+        return [id_ for (id_,) in rows]
 
     async def rows(self, keys: Sequence[FireKey]) -> list[JournalRow]:
         found: list[JournalRow] = []
