@@ -22,7 +22,7 @@ from cronally.admin.answers import (
 )
 from cronally.admin.limits import MAX_APPLIES
 from cronally.admin.parcels import FORWARDED_BY
-from cronally.admin.parts import Parts
+from cronally.admin.parts import Parts, read_shards
 from cronally.admin.rendering import json_answer, rendered, text_answer, wire_answer
 from cronally.admin.requests import (
     AN_INSTANT,
@@ -42,10 +42,9 @@ from cronally.admin.requests import (
     to_come,
     whole_number,
 )
-from cronally.admin.routing import not_here
 from cronally.admin.unix_socket import peer_of, user_name
 from cronally.domain.spec import parse_note
-from cronally.errors import NotReady, ShardElsewhere, UsageError
+from cronally.errors import NotReady, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -280,13 +279,9 @@ class Changes:
                 )
                 return await self._apply_answer(result, is_dry_run=True)
             if is_part:
-                shards = {int(number) for number in query["shards"].split(",")}
-                try:
-                    result = await self._service.apply(
-                        lines, owner=owner, by=by, is_pruning=is_pruning, shards=shards
-                    )
-                except ShardElsewhere:
-                    return not_here()
+                result = await self._service.apply(
+                    lines, owner=owner, by=by, is_pruning=is_pruning, shards=read_shards(query["shards"])
+                )
             else:
                 apply = self._service.apply if self._parts is None else self._parts.apply
                 result = await apply(lines, owner=owner, by=by, is_pruning=is_pruning)
@@ -304,6 +299,8 @@ class Changes:
         texts = [one async for one in rendered(self._clock, differences)]
         rest = wire.to_plain(apply_answer(result, is_dry_run=is_dry_run))
         del rest["differences"]
+        if result.shards is not None:  # for the machine that has parted it
+            rest["shards"] = sorted(result.shards)
         answer = f'{{"differences": [{", ".join(texts)}], {dumps(rest)[1:]}'
         return text_answer(answer, status=422 if result.problem_count else 200)
 

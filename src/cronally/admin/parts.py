@@ -1,9 +1,8 @@
 """Changes that concern schedules of several machines: each machine makes its part.
 
 All of it is looked at first, here, so that what is wrong with it is found before anything is done. The parts are done one
-after the other: if a machine fails in the middle, those before it are done, and the error says so. A part is of certain shards,
-and is done by whoever drives all of them, or not at all: what a shard that changes hands meanwhile has is neither missed nor
-taken for what no line names.
+after the other: if a machine fails in the middle, those before it are done, and the error says so. A part names its shards; of
+those that have changed hands meanwhile nothing is done, and they are asked for again where they are then.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from cronally.domain.documents import load_json
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import from_document
 from cronally.engine.applying import ApplyResult
-from cronally.errors import CronallyError, NotReady, ShardElsewhere
+from cronally.errors import CronallyError, NotReady
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from typing import Any
 
     from cronally.admin.routing import Routing
@@ -92,26 +91,25 @@ class Parts:
         lines_of = await self._by_shard(kept)
         left = {*range(SHARDS)} if is_pruning else {*lines_of}
         counts = dict.fromkeys(_COUNTS, 0)
-        done: set[int] = set()
+        is_begun = False
         until_s = self._clock.mono() + PATIENCE_S
         while left:
             for machine, shards in (await self._routing.groups(left)).items():
-                some = [line for shard in sorted(shards) for line in lines_of.get(shard, ())]
+                part = {shard: lines_of.get(shard, []) for shard in sorted(shards)}
                 try:
-                    made = await self._apply_part(
-                        machine, shards, some, owner=owner, by=by, is_pruning=is_pruning
+                    made, done = await self._apply_part(
+                        machine, part, owner=owner, by=by, is_pruning=is_pruning
                     )
-                    if made is None and self._clock.mono() > until_s:
+                    if not done and self._clock.mono() > until_s:
                         raise NotReady("shards change hands all the time")
                 except CronallyError as exc:
-                    if not done:
+                    if not is_begun:
                         raise
                     raise NotReady(f"only a part was applied: {exc}; apply the file again") from exc
-                if made is not None:
-                    done |= shards
-                    for key in _COUNTS:
-                        counts[key] += made[key]
-            left -= done
+                is_begun = is_begun or bool(done)
+                left -= done
+                for key in _COUNTS:
+                    counts[key] += made[key]
             if left:
                 await self._clock.sleep(LOOK_AGAIN_S)
         return ApplyResult(
@@ -122,42 +120,31 @@ class Parts:
         )
 
     async def _apply_part(
-        self,
-        machine: str,
-        shards: set[int],
-        lines: list[bytes],
-        *,
-        owner: str,
-        by: str,
-        is_pruning: bool,
-    ) -> dict[str, int] | None:
-        """Apply *lines*, which are of *shards*; return None if *machine* does not drive all of these any more, and has done nothing."""
+        self, machine: str, part: Mapping[int, list[bytes]], *, owner: str, by: str, is_pruning: bool
+    ) -> tuple[dict[str, int], set[int]]:
+        """Apply a part, lines by shard; return what that did, and the shards that *machine* still drove."""
+        lines = [line for some in part.values() for line in some]
+        shards = {shard: len(some) for shard, some in part.items()}
         if machine == self._routing.machine:
-            try:
-                result = await self._service.apply(
-                    _again(lines), owner=owner, by=by, is_pruning=is_pruning, shards=shards
-                )
-            except ShardElsewhere:
-                return None
+            result = await self._service.apply(
+                _again(lines), owner=owner, by=by, is_pruning=is_pruning, shards=shards
+            )
             problems: Sequence[Any] = [problem.reason for problem in result.problems]
             made = {key: getattr(result, key) for key in _COUNTS}
+            done = set(result.shards or ())
         else:
-            query = urlencode(
-                {
-                    "owner": owner,
-                    "prune": str(is_pruning).lower(),
-                    "shards": ",".join(map(str, sorted(shards))),
-                }
-            )
+            told = ",".join(f"{shard}:{count}" for shard, count in shards.items())
+            query = urlencode({"owner": owner, "prune": str(is_pruning).lower(), "shards": told}, safe=":,")
             parcel = Parcel("POST", f"/v1/apply?{query}", {}, b"\n".join(lines), by)
             reply = await self._routing.elsewhere(machine, parcel)
             if reply is None:
-                return None
+                return dict.fromkeys(_COUNTS, 0), set()
             problems = [problem["reason"] for problem in reply["problems"]]
             made = {key: reply[key] for key in _COUNTS}
+            done = set(reply.get("shards", ()))
         if problems:  # it has changed since it was looked at
             raise NotReady(f"nothing of its part was applied: {problems[0]}")
-        return made
+        return made, done
 
     async def _by_shard(self, lines: Sequence[bytes]) -> dict[int, list[bytes]]:
         """Return *lines* by the shard that each is of."""
@@ -176,6 +163,11 @@ class Parts:
                 line
             )
         return found
+
+
+def read_shards(told: str) -> dict[int, int]:
+    """Return what a part says of its lines: how many there are of each shard, in order."""
+    return {int(shard): int(count) for shard, _, count in (one.partition(":") for one in told.split(","))}
 
 
 async def _again(lines: Sequence[bytes]) -> AsyncIterator[bytes]:

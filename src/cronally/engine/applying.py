@@ -79,13 +79,14 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyResult:
-    """What an apply did; with problems, nothing. differences: of a preview, the first ones by name."""
+    """What an apply did; with problems, nothing. differences: of a preview, the first ones by name. shards: those that were here, None: all."""
 
     created: int = 0
     changed: int = 0
     removed: int = 0
     unchanged: int = 0
     differences: tuple[Difference, ...] = ()
+    shards: frozenset[int] | None = None
     problems: tuple[LineProblem, ...] = ()
     problem_count: int = 0
 
@@ -115,7 +116,7 @@ class Applying:
         self._put = put
         self._remove = remove
         self.topics: set[str] = set()
-        self._shards: Collection[int] | None = None
+        self._shards: frozenset[int] | None = None
         self._line_of: dict[str, int] = {}
         self._singly: dict[str, Mapping[str, object]] = {}
         self._past: dict[str, ScheduleSpec] = {}
@@ -129,16 +130,17 @@ class Applying:
         owner: str,
         by: str,
         is_pruning: bool = False,
-        shards: Collection[int] | None = None,
+        shards: Mapping[int, int] | None = None,
     ) -> ApplyResult:
         """Apply *lines*, JSON documents with their ``name``.
 
         is_pruning: schedules that an earlier apply of the same owner made, and that *lines* do not name, are removed.
-        shards: *lines* are of these, of which nothing may be missing here, and nothing else is removed. Errors: ShardElsewhere.
+        shards: what *lines* are of: first so many of the first one, and so on. Those that are not here are left out, with what they
+            have, and nothing of another one is removed.
         """
         if shards is not None:
-            self._core.here.check_all(shards)
-        self._shards = shards
+            self._shards = frozenset(shards) - self._core.here.absent
+            lines = _of_shards(lines, shards, self._shards)
         return await self._compared(
             lines,
             owner if is_pruning else None,
@@ -211,6 +213,7 @@ class Applying:
             changed=changed,
             removed=removed,
             unchanged=len(self._line_of) - created - changed,
+            shards=self._shards,
             differences=tuple(differences),
         )
 
@@ -324,6 +327,18 @@ class Applying:
         if len(self._problems) < MAX_PROBLEMS:
             shown = None if name is None else printable(name[:_MAX_SHOWN_CHARS])
             self._problems.append(LineProblem(line, shown, reason))
+
+
+async def _of_shards(
+    lines: AsyncIterator[bytes], counts: Mapping[int, int], wanted: Collection[int]
+) -> AsyncIterator[bytes]:
+    """Yield those of *lines* that are of *wanted* shards. counts: how many there are of each, in order."""
+    order = [shard for shard, count in counts.items() for _ in range(count)]
+    number = 0
+    async for line in lines:
+        if order[number] in wanted:
+            yield line
+        number += 1
 
 
 def _state(spec: ScheduleSpec, pause: Pause | None, now: UtcMs) -> ScheduleState:

@@ -13,8 +13,6 @@ from cronally.domain.shards import SHARDS, shard_of
 from cronally.errors import ShardElsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from cronally.domain.spec import ScheduleSpec
 
 
@@ -42,8 +40,3 @@ class Here:
         """Before a schedule is made. Errors: ShardElsewhere."""
         if self.absent and shard_of(spec) in self.absent:
             raise ShardElsewhere(shard_of(spec))
-
-    def check_all(self, shards: Iterable[int]) -> None:
-        """Before a change of whatever is in *shards*. Errors: ShardElsewhere."""
-        for number in self.absent.intersection(shards):
-            raise ShardElsewhere(number)

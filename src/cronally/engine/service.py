@@ -36,7 +36,7 @@ from cronally.errors import (
 from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.allowed import AllowedTopics
@@ -366,12 +366,11 @@ class Service:
         owner: str,
         by: str,
         is_pruning: bool = False,
-        shards: Collection[int] | None = None,
+        shards: Mapping[int, int] | None = None,
     ) -> ApplyResult:
         """Apply JSON Lines, one document with its ``name`` a line, all or nothing.
 
-        is_pruning: what an earlier apply of the same owner made, and no line names, is removed. shards: only what is in these is
-            looked at. Errors: ShardElsewhere, of one of *shards*.
+        is_pruning: what an earlier apply of the same owner made, and no line names, is removed. shards: as in ``Applying.run``.
         """
         async with self._changing():
             applying = self._applying(by=by, owner=owner, store=self._store)
