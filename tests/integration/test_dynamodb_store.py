@@ -230,6 +230,28 @@ async def test_the_watermark_of_a_shard_stays_where_it_was_from_when_the_engine_
     assert taken[7].watermark == machine.watermark_of(7)
 
 
+async def test_shards_that_are_given_together_are_written_at_the_same_time_and_told_once(cluster):
+    """While one waits nobody fires what it has."""
+    store = await cluster.machine()
+    await take(store)
+    await store.commit([], watermark=T)  # and what taking them has to say
+    shards = (await store.shards())[:20]
+    store.faulty.calls.clear()
+    all_are_asked = asyncio.Event()
+
+    async def wait(_name, parameters):
+        if parameters.get("Item", {}).get("pk") == {"S": "shard"}:
+            if store.faulty.calls["put_item"] == len(shards):
+                all_are_asked.set()
+            await all_are_asked.wait()
+
+    store.faulty.before = wait
+    assert all(await asyncio.gather(*(store.give(shard, watermark=T) for shard in shards)))
+    assert store.faulty.calls["put_item"] == len(shards) + 1
+    [machine] = await store.machines()
+    assert machine.hand_overs == SHARDS + len(shards)
+
+
 async def test_a_clean_stop_gives_all_and_leaves(cluster):
     first, second = await cluster.machine(), await cluster.machine()
     await take(first)

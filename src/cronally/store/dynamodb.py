@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import AsyncExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from cronally.store.committing import KEPT_DAYS, Committer
 from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.filling import refuse_filling
 from cronally.store.following import Follower
-from cronally.store.heartbeat import Heartbeat
+from cronally.store.heartbeat import Heartbeat, heard
 from cronally.store.names import NameLocks
 from cronally.store.own_writing import ZONES, OwnWriting
 from cronally.store.replica import Replica
@@ -39,7 +39,7 @@ from cronally.store.shared_log import Doubted, Logged, Taken
 from cronally.store.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.model import JournalEntry
@@ -65,6 +65,12 @@ _FORGET_MS: Final = 3_600_000  # a retired machine's heartbeat is kept until eve
 class _Copying(NamedTuple):
     item: ShardItem
     done: asyncio.Future[TakenIn]
+
+
+class _Giving(NamedTuple):
+    number: int
+    watermark: UtcMs
+    done: asyncio.Future[bool]
 
 
 class DynamodbStore(OwnWriting):
@@ -103,6 +109,8 @@ class DynamodbStore(OwnWriting):
         self._since: dict[int, UtcMs] = {}
         self._copying: list[_Copying] = []
         self._copier: asyncio.Task[None] | None = None
+        self._giving: list[_Giving] = []
+        self._giver: asyncio.Task[None] | None = None
         self._snapshotting = asyncio.Lock()
         self._snapshotter: asyncio.Task[None] | None = None
         self._grown: set[int] = set()
@@ -186,16 +194,15 @@ class DynamodbStore(OwnWriting):
         try:
             if watermark is not None:
                 with suppress(StoreError):  # others then wait for the end of the lease
-                    await asyncio.gather(
-                        *(self._give(item, watermark, is_last=True) for item in [*self._mine.values()])
-                    )
+                    async with self._snapshotting:
+                        await self._give(dict.fromkeys(self._mine, watermark))
                     await self._heartbeat.leave()
         finally:
             self._heartbeat.lose("it was closed")
             await self._let_go()
 
     async def _let_go(self) -> None:
-        tasks = [*self._tasks, *([self._copier] if self._copier else []), *self._writing]
+        tasks = [*self._tasks, *self._writing, *(task for task in (self._copier, self._giver) if task)]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -297,7 +304,7 @@ class DynamodbStore(OwnWriting):
         )
         taken = await self._claim(item, watermark, owner, frozen)
         if taken is None:
-            await self._heartbeat.say(lambda said: _without(said, number))
+            await self._heartbeat.say(lambda said: _without(said, (number,)))
             return None
         for stretch in taken.chain[:-1]:
             assert stretch.through is not None
@@ -451,21 +458,43 @@ class DynamodbStore(OwnWriting):
         item = self._mine.get(shard.number)
         if item is None or item.epoch != shard.epoch:
             return False
-        return await self._to_its_end(self._give(item, watermark))
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(heard)
+        self._giving.append(_Giving(item.number, watermark, done))
+        if self._giver is None or self._giver.done():
+            self._giver = asyncio.create_task(self._give_all())
+        return await asyncio.shield(done)
 
-    async def _give(self, item: ShardItem, watermark: UtcMs, *, is_last: bool = False) -> bool:
-        """Let go of a shard. is_last: this machine is about to leave."""
-        number = item.number
-        async with self._snapshotting, nullcontext() if is_last else self._turn:
-            await self._committer.flush()
-            item = self._mine[number]
-            said = self._heartbeat.said
-            settled = said.watermark_of(number)
-            given = replace(
+    async def _give_all(self) -> None:
+        """Let go of the shards that wait, all together: while one waits nobody fires what it has."""
+        while self._giving:
+            batch, self._giving = self._giving, []
+            try:
+                async with self._snapshotting, self._turn:
+                    were_mine = await self._give({one.number: one.watermark for one in batch})
+                    await self._own.take_out(were_mine)
+                await self._heartbeat.say(partial(_without, numbers=were_mine, hand_overs=len(were_mine)))
+            except Exception as exc:  # noqa: BLE001 - what is given and what this machine does are no longer one
+                lost = self._heartbeat.lose(f"shards could not be given: {exc!r}")
+                for one in batch:
+                    if not one.done.done():
+                        one.done.set_exception(exc if isinstance(exc, LeaseLost) else lost)
+                return
+            for one in batch:
+                if not one.done.done():
+                    one.done.set_result(were_mine.get(one.number, False))
+
+    async def _give(self, watermarks: Mapping[int, UtcMs]) -> dict[int, bool]:
+        """Write into the items of these shards that nobody drives them; return of each that this machine had whether the table agrees."""
+        await self._committer.flush()
+        said = self._heartbeat.said
+        items = {number: self._mine[number] for number in watermarks if number in self._mine}
+        given = [
+            replace(
                 item,
                 version=item.version + 1,
                 owner=None,
-                watermark=watermark if settled is None else max(settled, watermark),
+                watermark=max(watermarks[number], said.watermark_of(number) or watermarks[number]),
                 was_clean=True,
                 chain=item.closed(said.sequence),
                 log_bytes=self._growth.get(number, 0),
@@ -474,18 +503,15 @@ class DynamodbStore(OwnWriting):
                 reached=said.reached,
                 set_back_at=said.set_back_at,
             )
-            was_mine = await self._put_shard(item, given)
+            for number, item in items.items()
+        ]
+        put = await asyncio.gather(*map(self._put_shard, items.values(), given))
+        for number in items:
             for kept in (self._mine, self._growth, self._since, self._last_ids):
                 kept.pop(number, None)
             for few in (self._recovering, self._doubted, self._grown, self._unfilled):
                 few.discard(number)
-            if not is_last:
-                await self._own.take_out([number])
-        if not is_last:
-            await self._heartbeat.say(
-                lambda said: replace(_without(said, number), hand_overs=said.hand_overs + 1)
-            )
-        return was_mine
+        return dict(zip(items, put, strict=True))
 
     async def _until_done(self, do: Callable[[], Awaitable[R]]) -> R:
         """Do what may be done twice, again and again while the lease lasts. Errors: LeaseLost."""
@@ -629,5 +655,7 @@ def _later(one: UtcMs | None, other: UtcMs | None) -> UtcMs | None:
     return max((at for at in (one, other) if at is not None), default=None)
 
 
-def _without(said: Said, number: int) -> Said:
-    return replace(said, behind={shard: at for shard, at in said.behind.items() if shard != number})
+def _without(said: Said, numbers: Collection[int], hand_overs: int = 0) -> Said:
+    """Return *said* without the watermarks of shards that are not this machine's, after so many hand-overs more."""
+    behind = {shard: at for shard, at in said.behind.items() if shard not in numbers}
+    return replace(said, behind=behind, hand_overs=said.hand_overs + hand_overs)
