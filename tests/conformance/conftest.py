@@ -5,7 +5,14 @@ import pytest
 from support.stores import DynamodbHouse, MemoryHouse, SqliteHouse
 
 
-@pytest.fixture(params=["memory", "sqlite", "moto", "dynalite"])
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("moto", marks=pytest.mark.long),
+        pytest.param("dynalite", marks=pytest.mark.long),
+    ]
+)
 async def house(request, tmp_path, table_url):
     match request.param:
         case "memory":

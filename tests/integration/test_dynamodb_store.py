@@ -56,6 +56,9 @@ class Cluster:
             await client.close()
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(params=["moto", "dynalite"])
 async def cluster(request, tmp_path, table_url):
     cluster = Cluster(tmp_path, table_url(request.param))
