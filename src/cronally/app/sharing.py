@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cronally.admin.errands import Errands
 from cronally.admin.routing import Routing
 from cronally.domain.shards import SHARDS
 from cronally.engine.membership import Membership
-from cronally.errors import NotReady, StoreError
+from cronally.errors import NotReady, StoreError, UsageError
 from cronally.instants import MIN_UTC_MS
 from cronally.sns.aws import Aws
 from cronally.sns.clients import Clients
 from cronally.store.dynamodb import DynamodbStore
 from cronally.store.dynamodb_inbox import DynamodbInbox
+from cronally.store.replica_directory import replica_directory
 
 if TYPE_CHECKING:
     import asyncio
     from contextlib import AsyncExitStack
-    from typing import Any
 
     from aiohttp import web
 
@@ -52,27 +50,33 @@ class Shared:
         endpoint_url: str | None,
         former: list[str],
     ) -> None:
-        """endpoint_url: of the stand-in; None for AWS, or what the environment says. former: ids that this process had before."""
+        """endpoint_url: of the stand-in; None for AWS, or what the environment says. former: ids that this process had before.
+
+        Errors: UsageError if no region is known; StoreError if there is no place for the replicas.
+        """
         self._clock = clock
-        self._credentials = credentials
+        self._is_local = endpoint_url is not None
         self._former = former
+        region = Aws(credentials).region or ("us-east-1" if self._is_local else None)
+        if region is None:
+            raise UsageError(
+                f"in which region is the table of {config.store}? set AWS_REGION, or the region of the profile"
+            )
         self._clients = Clients(credentials, service="dynamodb", endpoint_url=endpoint_url)
         stack.push_async_callback(self._clients.close)
         self.host = config.machine or platform.node() or "unknown"
         self.store = DynamodbStore(
             config.store.place,
-            self._client,
+            lambda: self._clients.get(region),
             clock,
-            directory=str(Path(config.state_directory) / f"{config.store.place}-{os.getpid()}"),
+            directory=stack.enter_context(replica_directory(config.state_directory, config.store.place)),
             lease_ms=config.lease_ms,
             host=self.host,
         )
+        stack.push_async_callback(self.store.close, watermark=None)
         self._inbox = DynamodbInbox(self.store.table, lambda: self.store.machine, clock)
         self._membership: Membership | None = None
         self._waiting_because: str | None = "it is reading what the table has"
-
-    async def _client(self) -> Any:
-        return await self._clients.get(Aws(self._credentials).region or "us-east-1")
 
     # --- joining ----------------------------------------------------------------------------------------------------
 
@@ -80,6 +84,8 @@ class Shared:
         """Read the table and join its machines. is_first: a table that does not answer is an error; later it is waited for."""
         while True:
             try:
+                if self._is_local:  # there a topic is made on first use, too
+                    await self.store.table.create()
                 opened = await self.store.open()
             except StoreError as exc:
                 if is_first:
