@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -20,18 +21,28 @@ from urllib.request import Request, urlopen
 import boto3
 import pytest
 
+from cronally.store.sqlite import SqliteStore
 from support import aws_cli, crontab, kubectl
 from support.moto_server import moto_url
 from support.pages import Commands, Elsewhere, File, is_as_shown, steps
 from support.processes import COMMAND
 from support.queues import TOPIC_PREFIX, Queue
 from support.shell import Shell
+from support.stores import T, creation, spec
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 COOKBOOK = sorted(path.name for path in DOCS.glob("cookbook/*.md"))
 README = "../../README.md"
 TUTORIAL = "../tutorial.md"
-OTHERS = [README, TUTORIAL, "../topics.md", "../importing.md", "../operations.md", "../runbook.md"]
+OTHERS = [
+    README,
+    TUTORIAL,
+    "../topics.md",
+    "../importing.md",
+    "../operations.md",
+    "../runbook.md",
+    "../machines.md",
+]
 
 # Lines that are not typed, and why.
 NOT_RUN = {
@@ -40,6 +51,7 @@ NOT_RUN = {
     "export AWS_PROFILE=production": "the reader has credentials of moto's",
     "cronally serve": "one runs already",
     "cronally serve --local": "as above",
+    "cronally serve --store dynamodb:cronally": "as above; tests/faults/test_cluster_campaign.py has three",
     "make setup": "it is what runs the tests",
     'export PATH="$PWD/.venv/bin:$PATH"': "it is",
     "export AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1": "moto is elsewhere",
@@ -64,6 +76,8 @@ NOT_RUN = {
 # What is typed in place of what the page says, and why.
 INSTEAD = {
     "/var/backups/": "",  # a directory of the reader's
+    "sqlite:/var/lib/cronally/cronally.db dynamodb": "sqlite:cronally.db dynamodb",  # as above
+    "sqlite:/var/lib/cronally/back.db": "sqlite:back.db",  # as above
     "/etc/c": "etc/c",  # as above
     "--failed --since 2h": "--failed --since 2h --yes",  # nobody answers
     "--until 2026-11-20T23:59": "--until 2026-11-20T23:59 --yes",  # as above
@@ -137,6 +151,17 @@ class Reader:
                 Attributes={"RawMessageDelivery": str(is_raw).lower()},
             )
 
+    def make_store(self):
+        """Make a store that no daemon uses."""
+
+        async def make():
+            store = SqliteStore(self.directory / "cronally.db")
+            await store.open()
+            await store.change(creation(spec("nightly")))
+            await store.close(watermark=T)
+
+        asyncio.run(make())
+
     def make_worker(self):
         self.write("sqs-worker.md")
         self.make_queue("jobs", topic="tasks")
@@ -191,6 +216,7 @@ HAVE = {
     "../topics.md": lambda reader: reader.make_queue("jobs"),
     README: lambda reader: reader.make_queue("jobs", "reports"),
     "../importing.md": Reader.make_all_to_import,
+    "../machines.md": Reader.make_store,
 }
 # What is looked at after a page, beside what its commands print.
 SEEN = {"from-elastic-beanstalk.md": Reader.has_what_the_leader_would_send}

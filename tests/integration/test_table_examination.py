@@ -18,6 +18,7 @@ from cronally.store.table_examination import examine_table
 from support.fake_clock import FakeClock
 from support.table_servers import TableClient, new_table_name, table_server
 
+ROOT = Path(__file__).parents[2]
 REGION = "us-east-1"
 DENIABLE = {
     "DescribeTable": "describe_table",
@@ -137,9 +138,12 @@ def test_what_is_tried_is_what_the_policy_has():
     assert statement["Action"] == [f"dynamodb:{action}" for action in DENIABLE]
 
 
-def test_the_file_in_deploy_is_that_policy():
-    file = Path(__file__).parents[2] / "deploy" / "iam" / "table.json"
-    assert json.loads(file.read_text()) == table_policy("cronally", region=REGION, account="123456789012")
+def test_the_policy_is_the_same_in_deploy_and_on_the_page():
+    expected = table_policy("cronally", region=REGION, account="123456789012")
+    assert json.loads((ROOT / "deploy" / "iam" / "table.json").read_text()) == expected
+    page = (ROOT / "docs" / "machines.md").read_text()
+    [shown] = re.findall(r"<!-- policy: table -->\n```json\n(.*?)```", page, re.DOTALL)
+    assert json.loads(shown) == expected
 
 
 async def test_a_daemon_needs_no_right_to_see_whether_items_expire(look):
