@@ -609,6 +609,22 @@ async def test_who_takes_over_has_exactly_what_was_committed(cluster, monkeypatc
     assert differing(dump(follower._everything), before) == {}
 
 
+async def test_the_history_of_a_shard_is_told_in_the_order_of_its_owners_whichever_machine_is_older(cluster):
+    """The younger machine had the shard first; what it left pending the older one sent."""
+    older, younger = await cluster.machine(), await cluster.machine()
+    number = home("a")
+    await take(younger, number)
+    made = await younger.change(creation(spec("a")))
+    await younger.commit([pending(made)], watermark=T)
+    await take(older, number, owner=await retired(older, younger))
+    await older.commit([entry(made)], watermark=T + MINUTE)
+    await older._snapshot(number)  # of the journal it has nothing: that is read from the older log
+    await older.commit([], watermark=T + MINUTE)
+    third = await cluster.machine()
+    await third.read_history()
+    assert dump(third._everything)["journal"] == dump(older._everything)["journal"]
+
+
 # --- names ------------------------------------------------------------------------------------------------------------
 
 

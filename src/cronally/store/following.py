@@ -221,7 +221,7 @@ class Follower:
                 rows: list[JournalEntry] = []
                 for logged in reversed(decode(parts)):
                     rows += later.rows_left_by(logged.deed, pruned_through=self._pruned_through)
-                await self._everything.add_old(rows)
+                await self._everything.add_old(rows, instead_of=later.to_give_way(rows))
         self.has_history = True
 
 
@@ -235,6 +235,8 @@ class _Later:
         """The earliest later slot of each schedule that made pending ones needless."""
         self._dropped: set[int] = set()
         """Schedules whose pending fires were dropped."""
+        self._given_up: set[FireKey] = set()
+        """Keys of fires that were pending, of which no row that was read says what became of them."""
 
     def rows_left_by(self, deed: Deed, *, pruned_through: UtcMs) -> list[JournalEntry]:
         """Return the final rows that a deed left, as far as newer ones do not stand in their place; those due up to *pruned_through* are gone."""
@@ -264,10 +266,19 @@ class _Later:
         }
         return [*rows.values()]
 
+    def to_give_way(self, rows: Sequence[JournalEntry]) -> list[FireKey]:
+        """Return at which keys of *rows* what was taken for given up was not: a machine that had the shard later may have begun earlier."""
+        return [
+            row.key
+            for row in rows
+            if row.key in self._given_up and row.reason not in (SkipReason.SUPERSEDED, SkipReason.DROPPED)
+        ]
+
     def _final(self, entry: JournalEntry) -> JournalEntry:
         """Return what became of *entry*: if it was pending, and no row says more, it was given up together with others."""
         if entry.state is not State.PENDING:
             return entry
+        self._given_up.add(entry.key)
         newer = self._newer.get(entry.schedule_id)
         is_older = (
             newer is not None and entry.fire_time < newer.fire_time and entry.due_time < newer.due_before

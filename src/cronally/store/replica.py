@@ -269,8 +269,10 @@ class Replica(SqliteStore):
             written += [(replica_sql.NOTE_RUN, (row[0], shard)) for row in rows]
         await self._database.write(written)
 
-    async def add_old(self, entries: Sequence[JournalEntry]) -> None:
-        """Write final rows as far as nothing stands at their keys."""
+    async def add_old(self, entries: Sequence[JournalEntry], *, instead_of: Sequence[FireKey] = ()) -> None:
+        """Write final rows as far as nothing stands at their keys. instead_of: but for what says there that the fire was given up."""
+        if instead_of:
+            await self._database.write([(replica_sql.GIVE_WAY, (orders_sql.keys_json(instead_of),))])
         for start in range(0, len(entries), _MOST_ROWS):
             rows = [journal_sql.row_values(entry) for entry in entries[start : start + _MOST_ROWS]]
             await self._database.write([(replica_sql.ADD_OLD, (json.dumps(rows),))])

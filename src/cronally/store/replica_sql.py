@@ -228,6 +228,12 @@ WRITE: Final = {
 }
 """Of each table: the statement that writes rows which were read so."""
 
+GIVE_WAY: Final = """
+    DELETE FROM journal WHERE state = 'skipped' AND reason IN ('superseded', 'dropped')
+    AND (schedule_id, fire_time, kind) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
+"""
+"""Removes rows at these keys that say that a fire was given up."""
+
 ADD_OLD: Final = (
     WRITE["journal"].replace("OR REPLACE ", "")
     + """ WHERE true ON CONFLICT DO UPDATE SET
