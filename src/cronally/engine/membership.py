@@ -253,9 +253,6 @@ class Membership:
 
     async def _look(self) -> None:
         store = self._store
-        if self._clock.mono() - self._followed_at >= LOOK_S:
-            self._followed_at = self._clock.mono()
-            await self._is_done("follow", store.follow)
         machines = await store.machines()
         self._leases.hear(machines, self._clock.boot())
         self._tell(machines)
@@ -282,6 +279,9 @@ class Membership:
             self._hand_over()
         if not self._taking:
             self._note("take", None)  # somebody else has what could not be taken
+        if self._clock.mono() - self._followed_at >= LOOK_S:
+            self._followed_at = self._clock.mono()
+            await self._is_done("follow", store.follow)  # which goes by what was just read
 
     def _tell(self, machines: Sequence[Machine]) -> None:
         """Tell who has come and gone since the last look. Errors: LeaseLost if it is this machine."""

@@ -82,6 +82,19 @@ async def test_what_is_in_balance_does_not_move_and_an_idle_look_is_one_read(fle
     assert per_s < 2 * 2 + 1 / 2.6 + 0.1
 
 
+async def test_what_others_have_done_is_followed_by_what_a_look_has_just_read(fleet, monkeypatch):
+    """A store that follows without it reads the machines once more."""
+    node = await fleet.add()
+    await fleet.advance(20)
+    done = []
+    machines, follow = node.store.machines, node.store.follow
+    monkeypatch.setattr(node.store, "machines", lambda: done.append("look") or machines())
+    monkeypatch.setattr(node.store, "follow", lambda: done.append("follow") or follow())
+    await fleet.advance(5)
+    assert done[:2] == ["look", "follow"]
+    assert done.count("follow") >= 9
+
+
 # --- a machine that is gone ---
 
 
