@@ -26,6 +26,7 @@ from cronally.engine.records import (
 from cronally.errors import Conflict, StoreBusy, StoreError, StoreLocked, UsageError
 from cronally.instants import MAX_UTC_MS, MIN_UTC_MS, UtcMs
 from cronally.store.dynamodb import DynamodbStore
+from cronally.store.filling import Filling
 from cronally.store.lock import Lock
 from cronally.store.moving import Move, Moved, PatientTable
 from cronally.store.sqlite import SqliteStore
@@ -493,6 +494,39 @@ async def test_a_machine_that_died_is_retired_and_what_it_had_committed_counts(
     with pytest.raises(StoreError):
         await store.commit([], watermark=WATERMARK + 2 * MINUTE)
     await store.close(watermark=None)
+
+
+async def test_a_machine_that_joins_while_the_file_is_written_is_noticed(full, move, path, machine):
+    await move(path).to_table()
+    store = machine()
+    back = path.parent / "back.db"
+    copy = move(back)
+    write = copy._write_file
+
+    async def write_while_one_joins(*args):
+        await write(*args)
+        await store.open()
+
+    copy._write_file = write_while_one_joins
+    with pytest.raises(Conflict, match="has begun to use the table"):
+        await copy.to_file()
+    assert not back.exists()
+    await store.close(watermark=None)
+
+
+async def test_a_machine_that_joins_just_when_a_copy_begins_leaves_again(table, clock, machine):
+    store = machine()
+    join = store.table.all_of
+
+    async def read_while_one_begins(pk, **keys):
+        if await table.get(("filling", "mark")) is None:
+            await Filling(table, clock).begin(print)
+        return await join(pk, **keys)
+
+    store.table.all_of = read_while_one_begins
+    with pytest.raises(StoreError, match="fills the DynamoDB table"):
+        await store.open()
+    assert [item["has_left"] for item in await table.all_of("machine")] == [True]
 
 
 async def test_a_file_that_is_there_is_left_alone(full, move, path):
