@@ -76,7 +76,7 @@ class Parts:
         plain = await self._routing.elsewhere(owner, Parcel("POST", "/v1/retry", {}, body, by))
         if plain is None:
             raise NotReady(
-                "a shard changed hands meanwhile; see with 'cronally fires' what was done, and do the rest again"
+                "a shard changed hands meanwhile; see with 'cronally history' what was done, and do the rest again"
             )
         return wire.from_plain(wire.RetryReply, plain)
 
