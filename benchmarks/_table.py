@@ -181,8 +181,10 @@ class _Meter:
     def __init__(self, port: int) -> None:
         self._port = port
         self.units = Units()
+        self._serving: set[asyncio.Task[Any] | None] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._serving.add(asyncio.current_task())  # the loop itself may forget it
         back, onward = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             while True:
@@ -200,6 +202,7 @@ class _Meter:
         finally:
             for stream in (writer, onward):
                 stream.transport.abort()
+            self._serving.discard(asyncio.current_task())
 
 
 async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
