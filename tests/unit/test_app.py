@@ -13,6 +13,7 @@ from cronally.app.memory import available_memory
 from cronally.app.term import Term
 from cronally.config import load_config
 from cronally.engine.clock_watch import ClockWatch
+from cronally.errors import LeaseLost
 from cronally.instants import parse_rfc3339
 from support.fake_clock import FakeClock
 
@@ -67,3 +68,24 @@ def test_the_memory_that_is_left_is_what_machine_and_cgroups_leave(tmp_path, mon
         (tmp_path / name).write_text(text)
     half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     assert available_memory(tmp_path) == (half if available is None else available)
+
+
+async def test_what_a_stop_waits_for_ends_with_it_when_the_lease_is_lost():
+    """Otherwise asyncio writes a traceback of its error into the log, some time later."""
+    daemon = SimpleNamespace(clock=None, signals=SimpleNamespace(is_hurried=asyncio.Event()))
+    ended = asyncio.Event()
+
+    async def leave():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+            raise LeaseLost("the table does not answer")
+
+    waiting = asyncio.create_task(Term(daemon)._unless_hurried(leave()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended.is_set()

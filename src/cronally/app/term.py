@@ -355,10 +355,12 @@ class Term:
         """Wait for *work*, which lets what is in flight be answered, unless somebody is in a hurry."""
         working = asyncio.ensure_future(work)
         hurried = asyncio.ensure_future(self._daemon.signals.is_hurried.wait())
-        await asyncio.wait((working, hurried), return_when=asyncio.FIRST_COMPLETED)
-        for task in (working, hurried):
-            task.cancel()
-        await asyncio.gather(working, hurried, return_exceptions=True)
+        try:
+            await asyncio.wait((working, hurried), return_when=asyncio.FIRST_COMPLETED)
+        finally:  # the lease may be lost meanwhile, and *work* with it
+            for task in (working, hurried):
+                task.cancel()
+            await asyncio.gather(working, hurried, return_exceptions=True)
 
     def _announce(self, stand_in: StandIn | None) -> None:
         store, socket = str(self._daemon.config.store), self._daemon.config.socket
