@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from support.slot_checker import Life, Sent
 
 _LATE_MS = 10_000  # design §4: what is later was missed
-_SETTLED_MS = 5_000  # after a take-over: what it found pending is sent
+_SETTLED_MS = 15_000  # after it was retired: what a machine had is taken, doubted, and sent
 _COMMIT_MS = 2_500  # a busy server of a table takes a commit, and a look at it, within that
 
 
