@@ -18,6 +18,8 @@ from cronally.store.sqlite import SqliteStore
 from support.stores import T, creation, spec
 from support.table_servers import new_table_name, table_server
 
+pytestmark = pytest.mark.long
+
 CLI = Path(__file__).parents[1] / "support" / "aws_cli.py"
 
 

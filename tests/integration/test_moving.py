@@ -34,6 +34,8 @@ from support.fake_clock import FakeClock
 from support.stores import FIFO, MINUTE, T, creation, edit, entry, pause_row, pending, spec
 from support.table_servers import TableClient, new_table_name, table_server
 
+pytestmark = pytest.mark.long
+
 NAMES = ("a", "b", "c", "old-name", "new-name", "removed", "orders", "once", "nightly", "applied")
 ZONE = ZoneRecord("Europe/London", "2026a", (-(1 << 60), T // 1000), (0, 3600))
 WATERMARK = UtcMs(T + 10 * MINUTE)

@@ -18,6 +18,8 @@ from cronally.store.table_examination import examine_table
 from support.fake_clock import FakeClock
 from support.table_servers import TableClient, new_table_name, table_server
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 REGION = "us-east-1"
 DENIABLE = {

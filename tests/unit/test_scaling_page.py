@@ -157,6 +157,7 @@ def at_most(row):
     return float(re.search(r"([\d.]+) s at most", row)[1])
 
 
+@pytest.mark.long
 async def test_twenty_machines_do_what_the_page_says(fleet):
     started, killed, joined, stopped, quiet = [row[1] for row in rows("| what happens | |")]
     for _ in range(20):
