@@ -52,7 +52,7 @@ test: setup ## Run the tests, two at a time; those of whole processes that take 
 
 # Four at a time: they wait more than they work.
 test-long: setup ## Run the tests that kill, freeze, fill and attack a daemon, and set its clock
-	@$(BIN)/pytest -q --numprocesses 4 --dist worksteal -m long tests
+	@$(BIN)/pytest -q --numprocesses 4 --dist worksteal -o faulthandler_timeout=300 -m long tests
 
 test-all: test test-long simulate-short ## All of that, and two hundred simulated days
 

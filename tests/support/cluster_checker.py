@@ -76,10 +76,13 @@ async def read_table(url: str, name: str) -> Table:
     client = TableClient(url)
     table = DynamodbTable(name, client, SystemClock())
     read = Table([], set(), set())
+    now = SystemClock().wall()
     try:
         for item in await table.all_of(MACHINES):
-            assert item["retired"], f"{item['sk']} is not retired"
-            started, ended = item["started_at"], item["retired_at"]
+            started = item["started_at"]
+            ended = (
+                item["retired_at"] if item["retired"] else now
+            )  # stopped in a hurry, and nobody was left to retire it
             read.terms.append(
                 Term(started, started, ended, ended, was_crash=not item["has_left"], machine=item["host"])
             )

@@ -39,6 +39,7 @@ class Link:
         self._whole = asyncio.Event()
         self._whole.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
         self.url = ""
 
     def cut(self, how: Cut) -> None:
@@ -66,8 +67,13 @@ class Link:
             writer.transport.abort()
 
     async def listen(self) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -108,6 +114,7 @@ class Links:
     """Links, run by a thread. A context manager: they are gone when it ends."""
 
     def __init__(self) -> None:
+        self._links: list[Link] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="links", daemon=True)
         self._thread.start()
@@ -116,6 +123,7 @@ class Links:
         """Return a new link to a server of this machine. source: the address of 127.0.0.0/8 that its connections come from."""
         link = Link(self, int(url.rpartition(":")[2]), source)
         self._wait(link.listen())
+        self._links.append(link)
         return link
 
     def do(self, act: Callable[[], None]) -> None:
@@ -128,6 +136,8 @@ class Links:
 
     def close(self) -> None:
         async def end() -> None:
+            for link in self._links:
+                link.close()
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()
