@@ -13,9 +13,10 @@ from cronally.domain.model import Kind, Pause, SkipReason, State
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import canonical_document
 from cronally.engine.records import Newer, StagedRow
-from cronally.errors import Conflict, LeaseLost, ShardElsewhere, StoreError
+from cronally.errors import Conflict, LeaseLost, SchemaMismatch, ShardElsewhere, StoreError
 from cronally.store import dynamodb
 from cronally.store.dynamodb import DynamodbStore
+from cronally.store.shared_items import FORMAT, FORMAT_KEY
 from support.faulty_table import FaultyTable, LeapingClock, cut_off, refused, unreachable
 from support.stores import FIFO, MINUTE, T, creation, edit, entries, entry, pause_row, pending, spec
 from support.table_servers import TableClient, new_table_name
@@ -151,6 +152,15 @@ async def test_a_retired_machine_commits_no_more_and_nobody_sees_what_it_tries(c
     assert await seen(second) == ["a"]
     assert await entries(second) == await entries(second.everything) == []
     assert (await second.shards())[0].owner == second.machine
+
+
+async def test_a_table_that_a_newer_version_has_written_is_refused_with_both_versions(cluster):
+    first = await cluster.machine()
+    assert await first.table.get(FORMAT_KEY) == {"pk": "format", "sk": "format", "version": FORMAT}
+    await first.table.put({"pk": "format", "sk": "format", "version": FORMAT + 1})
+    with pytest.raises(SchemaMismatch, match=rf"schema version {FORMAT + 1} .* up to {FORMAT};"):
+        await cluster.machine()
+    assert [each.id for each in await first.machines()] == [first.machine]
 
 
 async def test_a_machine_that_is_not_silent_cannot_be_retired(cluster):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from cronally.domain.durations import DAY_MS
 from cronally.domain.shards import SHARDS
 from cronally.engine.records import LogPlace, Opened, TakenIn, ZoneRecord
-from cronally.errors import LeaseLost, StoreError
+from cronally.errors import LeaseLost, SchemaMismatch, StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
 from cronally.store.committing import KEPT_DAYS, Committer
 from cronally.store.dynamodb_table import DynamodbTable
@@ -24,6 +24,8 @@ from cronally.store.names import NameLocks
 from cronally.store.own_writing import ZONES, OwnWriting
 from cronally.store.replica import Replica
 from cronally.store.shared_items import (
+    FORMAT,
+    FORMAT_KEY,
     MACHINES,
     PAST,
     SHARDS_KEY,
@@ -144,6 +146,7 @@ class DynamodbStore(OwnWriting):
         self._heartbeat = Heartbeat(self.table, self._clock, host=self._host, lease_ms=self.lease_ms)
         self.machine = self._heartbeat.machine
         await self.table.check()
+        await self._agree_on_format()
         await refuse_filling(self.table)
         await self._own.open()
         try:
@@ -187,6 +190,18 @@ class DynamodbStore(OwnWriting):
         self._tidied_s = self._clock.mono()
         self._start(self._read_history())
         return Opened(watermark=None, was_clean=True)
+
+    async def _agree_on_format(self) -> None:
+        """Errors: SchemaMismatch if a newer version has written the table."""
+        pk, sk = FORMAT_KEY
+        item = {"pk": pk, "sk": sk, "version": FORMAT}
+        if await self.table.put(item, condition="attribute_not_exists(pk)"):
+            return
+        found = await self.table.get(FORMAT_KEY)
+        if found is not None and found["version"] > FORMAT:
+            raise SchemaMismatch(
+                f"the DynamoDB table {self.table.name!r}", found=found["version"], wanted=FORMAT
+            )
 
     async def close(self, *, watermark: UtcMs | None) -> None:
         if not self.machine:

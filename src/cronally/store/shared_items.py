@@ -56,6 +56,12 @@ class Said:
         }
 
 
+FORMAT: Final = 1
+"""Of everything in a table. A machine that knows less does not join; a change that such a machine would misread raises it."""
+
+FORMAT_KEY: Final[Key] = ("format", "format")
+
+
 def machine_key(machine: str) -> Key:
     return MACHINES, machine
 
