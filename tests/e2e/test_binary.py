@@ -21,6 +21,7 @@ from support.moto_server import free_port, moto_url
 from support.processes import COMMAND, INSTALLED
 from support.pseudo_terminal import PseudoTerminal
 from support.receiver import start_receiver
+from support.table_servers import new_table_name, table_server
 
 pytestmark = pytest.mark.skipif(COMMAND == INSTALLED, reason="make test-binary builds what is tested here")
 
@@ -69,6 +70,23 @@ def test_its_version_and_its_time_zones_are_those_of_the_package(installation):
 def test_it_installs_itself_as_a_service(installation):
     shown = ok(installation, "install", "--systemd", "--dry-run", "--prefix", str(installation.home))
     assert f"ExecStart={COMMAND} serve" in shown
+
+
+def test_it_makes_a_table_and_shares_it(installation, receiver):
+    installation.extra |= {
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_DYNAMODB": table_server("moto"),
+        "CRONALLY_STORE": f"dynamodb:{new_table_name()}",
+    }
+    ok(installation, "store", "create", installation.extra["CRONALLY_STORE"])
+    installation.start()
+    ok(installation, "add", "report", "0 9 * * *", "--topic", TOPIC)
+    [machine] = installation.json("status")["machines"]
+    assert (machine["state"], machine["shards"]) == ("alive", 64)
+    assert installation.stop() == 0
+    installation.start()
+    assert "report" in ok(installation, "ls")
+    assert installation.stop() == 0
 
 
 def test_every_module_of_commands_is_in_it(installation):
