@@ -1062,6 +1062,40 @@ async def test_what_is_being_read_when_its_shard_leaves_is_not_missed(topic):
         assert sorted(times(set(two.accepted))) == ["08:59:35", "08:59:40", "08:59:45"]
 
 
+async def test_a_group_whose_shard_leaves_between_the_reads_of_its_fires_and_of_their_messages_is_let_go():
+    cluster = Cluster()
+    keys = {"catch_up": "all", "topic": FIFO_TOPIC}
+    async with cluster.first(script=lambda _e, _n: THROTTLED) as one, cluster.machine() as two:
+        await one.add("job", "@every 5s", group="g", **keys)
+        await one.add("other", "@every 1s", group="h", **keys)
+        number = await shard_of_name(one, "job")
+        await cluster.hand_over(one, two, await shard_of_name(one, "other"))
+        await cluster.clock.advance_to(at("08:59:35.100"))
+        two.store.fail("group_pending")
+        await cluster.hand_over(one, two, number)
+        # A change keeps the shard from leaving until its group is read, which takes longer than to leave.
+        two.store.before_s["change"] = 0.5
+        two.store.after_s["group_pending"] = 1
+        changing = two.start(two.service.pause("other", by="t"))
+        await cluster.clock.advance(0.1)
+        two.store.fail()
+        giving = two.start(two.engine.hand_over.give_up(number))
+        await cluster.clock.advance(0.5)
+        assert changing.done()
+        taken = moved(two.store.inner, one.store.inner, number, watermark=giving.result())
+        await cluster.clock.advance(2)
+        assert everything_of(two, number) == {}
+        two.store.before_s.clear()
+        two.store.after_s.clear()
+        await two.service.resume("other", by="t")
+        await cluster.take_in(two, moved(one.store.inner, two.store.inner, number, watermark=taken.watermark))
+        await cluster.clock.advance_to(at("08:59:46"))
+        accepted = [arrival.entry for arrival in two.publisher.accepted]
+        of_job = times(entry.fire_id for entry in accepted if entry.name == "job")
+        assert of_job == ["08:59:35", "08:59:40", "08:59:45"]
+        assert accepted[-1].name == "other"
+
+
 async def test_giving_up_that_is_broken_off_lets_the_shard_stay():
     cluster = Cluster()
     async with cluster.first(script=lambda _e, _n: Answer(delay_s=3)) as one:
