@@ -12,13 +12,14 @@ from cronally.domain.shards import SHARDS
 from cronally.errors import NotReady, StoreError
 from cronally.instants import UtcMs
 from simulation.cluster import Cluster, Left
+from simulation.mortal import end_other_tasks
 from simulation.story import QUIET_S, Story, Verdict
 from support.slot_checker import faults as checked
 from support.slot_lives import Notes, Troubles
 from support.virtual_time import run_virtually
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from cronally.domain.model import JournalEntry
     from simulation.cluster import Machine, Shard
@@ -36,7 +37,7 @@ class ClusterStory(Story):
         super().__init__(seed, is_calm=is_calm)
         self.cluster = Cluster(self.clock)
         self.notes.written = self.cluster.shared.written
-        self._moving: list[asyncio.Task[Any]] = []
+        self._moving: set[asyncio.Task[None]] = set()
 
     # --- the whole of it ----------------------------------------------------------------------------------------------
 
@@ -121,6 +122,8 @@ class ClusterStory(Story):
             assert machine is not None
             shard.end(self.clock.wall(), was_crash=False)
             shard.machine = machine
+        await end_other_tasks()
+        await self._collect()
 
     async def _act(self) -> None:
         rng, alive = self.rng, self.cluster.alive
@@ -210,7 +213,7 @@ class ClusterStory(Story):
             if not machine.is_alive:
                 machine.is_buried = True
                 machine.daemon.store.fail()  # the dead ask nobody, so that chance goes on as it would
-                self._moving.append(asyncio.create_task(self._take_over(machine)))
+                self._begin(self._take_over(machine))
 
     async def _take_over(self, machine: Machine) -> None:
         """Wait for its lease to end, and have others take its shards."""
@@ -224,17 +227,32 @@ class ClusterStory(Story):
             shard.end(died_at, was_crash=True)
         await self.clock.sleep(_LEASE_S)
         for shard in shards:
-            self._moving.append(asyncio.create_task(self._take(shard)))
+            self._begin(self._take(shard))
 
     # --- shards -------------------------------------------------------------------------------------------------------
 
+    def _begin(self, move: Coroutine[Any, Any, None]) -> None:
+        """Let a shard, or those of a machine, be moved meanwhile; what goes wrong with that is a bug."""
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._moving.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                self._note_bug("a move failed", error)
+
+        task = asyncio.create_task(move)
+        self._moving.add(task)
+        task.add_done_callback(end)
+
     async def _settle_shards(self) -> None:
         """Return when every shard is driven by a machine."""
-        while any(shard.machine is None or shard.moving_since is not None for shard in self.cluster.shards):
+        while not self.bugs and any(
+            shard.machine is None or shard.moving_since is not None for shard in self.cluster.shards
+        ):
             for shard in self.cluster.shards:
                 if shard.machine is None and shard.moving_since is None:
                     shard.begin_move(self.clock.wall())
-                    self._moving.append(asyncio.create_task(self._take(shard)))
+                    self._begin(self._take(shard))
             await self._pass(1, None)
 
     def _hand_over_some(self) -> None:
@@ -244,7 +262,7 @@ class ClusterStory(Story):
             return
         shard.begin_move(self.clock.wall())
         self.faults.counts["hand-over"] += 1
-        self._moving.append(asyncio.create_task(self._give(shard, shard.machine)))
+        self._begin(self._give(shard, shard.machine))
 
     async def _give(self, shard: Shard, machine: Machine) -> None:
         while True:

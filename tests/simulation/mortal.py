@@ -184,11 +184,16 @@ class Incarnation:
         """End all tasks of a dead daemon, in whatever they are."""
         self.life.die()
         self.store.fail()  # the dead ask nobody, so that chance goes on as it would
-        for _ in range(100):
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            if not tasks:
-                return
-            for task in tasks:
-                task.cancel()
-            await asyncio.sleep(0)
-        raise AssertionError(f"tasks do not end: {tasks}")
+        await end_other_tasks()
+
+
+async def end_other_tasks() -> None:
+    """End every task but this one. Those of the dead may have to be told again: what they clean up with never answers."""
+    for _ in range(100):
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if not tasks:
+            return
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0)
+    raise AssertionError(f"tasks do not end: {tasks}")

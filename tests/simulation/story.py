@@ -216,7 +216,7 @@ class Story:
             leaves_doubt = is_crash or not stopping.result()
         died_at = daemon.life.died_at
         await daemon.bury()
-        await self._collect(daemon)
+        await self._collect()
         incarnation = len(self.stops)
         self.sent += [Sent(incarnation, arrival) for arrival in daemon.publisher.arrivals]
         at = self.clock.wall() if died_at is None else died_at
@@ -281,9 +281,9 @@ class Story:
             await self._pass(10, daemon, task)
         if rng.random() < 0.5:
             task.cancel()
-        await self._collect(daemon)
+        await self._collect()
 
-    async def _collect(self, daemon: Incarnation) -> None:
+    async def _collect(self) -> None:
         """Look at what became of commands."""
         left = []
         for task in self.tasks:
@@ -295,7 +295,7 @@ class Story:
                     self.made_changes += 1
                 elif not isinstance(error, CronallyError):
                     self._note_bug("a command failed", error)
-        self.tasks = [] if daemon.life.is_dead else left
+        self.tasks = left
 
     def _document(self) -> dict[str, object]:
         return self.drawn.document(self.clock.wall())
