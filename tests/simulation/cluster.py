@@ -103,12 +103,16 @@ class MachineStore(ShardStore, WitnessStore):
 
 @dataclass(eq=False)
 class Machine:
-    """One of several. Fields: behind: the watermarks of shards that it has taken and not brought in line yet."""
+    """One of several.
+
+    Fields: behind: the watermarks of shards that it has taken and not brought in line yet. is_started: it may take shards.
+    """
 
     number: int
     daemon: Incarnation
     records: MachineStore
     behind: dict[int, UtcMs | None] = field(default_factory=dict)
+    is_started: bool = False
     is_buried: bool = False
     is_leaving: bool = False
 
@@ -186,8 +190,12 @@ class Cluster:
 
     @property
     def alive(self) -> list[Machine]:
-        """The machines that live and are not about to leave."""
-        return [machine for machine in self.machines if machine.is_alive and not machine.is_leaving]
+        """The machines that have started and live, and are not about to leave."""
+        return [
+            machine
+            for machine in self.machines
+            if machine.is_started and machine.is_alive and not machine.is_leaving
+        ]
 
     def add(self, script: Callable[[Entry, int], Answer], **keys: Any) -> Machine:
         """Return a new machine, which is to be started."""

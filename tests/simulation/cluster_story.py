@@ -186,6 +186,7 @@ class ClusterStory(Story):
         while not starting.done() and await self._pass(60, machine.daemon, starting):
             pass
         error = starting.exception() if starting.done() else None
+        machine.is_started = starting.done() and error is None
         if error is not None:
             if not isinstance(error, StoreError):
                 raise error
