@@ -21,7 +21,7 @@ from cronally.errors import InternalError
 from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Container, Iterable, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.model import Fire
@@ -135,12 +135,24 @@ class HandOver:
             relived.restart(now, spread_ms)
         relived.widen(spread_ms)
         relived.begin(reached)
+        await self._mind_ranges(ids, now)
         read_through = MIN_UTC_MS
         while read_through < (through := UtcMs(max(core.planned_through, relived.read_through))):
             found = await self._store.settled_slots(UtcMs(now - spread_ms), through)
             settled = {id_: spans for id_, spans in found.items() if id_ in ids}
             relived.add(settled, UtcMs(max(through, relived.read_through)), self._clock.wall())
             read_through = through
+
+    async def _mind_ranges(self, ids: Container[int], now: UtcMs) -> None:
+        """Have no slot planned that is in a range row which reaches beyond *now*: by its last slot it is read too late."""
+        place: tuple[UtcMs, int, UtcMs] | None = None
+        while page := await self._store.decided_beyond(now, after=place, limit=_SLICE):
+            for entry in page:
+                if entry.schedule_id in ids and entry.last_slot > entry.fire_time:
+                    self._core.relived.keep_range(entry)
+            last = page[-1]
+            place = (last.last_due_time, last.schedule_id, last.fire_time)
+            await self._clock.sleep(0)
 
     # --- giving up ----------------------------------------------------------------------------------------------------
 

@@ -64,8 +64,8 @@ class Relived:
         """Schedules with a longer spread are here now: what was read is kept for longer."""
         self._spread_ms = max(self._spread_ms, min(spread_ms, _MOST_SPREAD_MS))
 
-    def keep_pause(self, entry: JournalEntry) -> None:
-        """A pause that is over has a row for slots that are still to come: they stay paused."""
+    def keep_range(self, entry: JournalEntry) -> None:
+        """A row has slots that are still to come, as that of a pause which is over: they stay what it says."""
         self._paused.setdefault(entry.schedule_id, []).append((entry.fire_time, entry.last_slot))
 
     def forget_pauses(self, schedule_id: int | None = None) -> None:

@@ -93,7 +93,7 @@ class SetBack:
         self._core.relived.forget_pauses()
         async for page in self._decided_beyond(now):
             for entry in page:
-                self._core.relived.keep_pause(entry)
+                self._core.relived.keep_range(entry)
         self._core.expect_pending(now)
         await self._store.end_set_back()
         return taken

@@ -630,6 +630,29 @@ async def test_a_shard_of_a_machine_whose_clock_was_ahead_fires_nothing_twice():
         assert len([id_ for id_ in two.sent if id_.startswith("other")]) == 10
 
 
+async def test_a_shard_that_was_on_its_way_when_the_clock_was_set_back_has_each_slot_in_one_entry():
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        await one.add("job", "@every 5s")
+        number = await shard_of_name(one, "job")
+        await cluster.clock.suspend(60)
+        await cluster.clock.advance(2)
+        rows = await one.journal("job")
+        assert [entry.count for entry in rows.values() if entry.reason is SkipReason.CATCH_UP] == [9]
+        watermark = await cluster.give_up(one, number)
+        taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
+        cluster.clock.step_wall(-40_000)  # into the middle of what was skipped together
+        await cluster.clock.advance(1)
+        await cluster.take_in(two, taken)
+        await cluster.clock.advance(60)
+        sent = times(one.sent + two.sent)
+        assert len(sent) == len(set(sent))
+        rows = await two.journal("job")
+        (skipped,) = [entry for entry in rows.values() if entry.reason is SkipReason.CATCH_UP]
+        assert not [time for time in sent if skipped.fire_time <= at(time) <= skipped.last_slot]
+        assert len(sent) + skipped.count == (cluster.clock.wall() - at("08:59:30")) // 5_000
+
+
 # --- what goes wrong while a shard comes ----------------------------------------------------------------------------
 
 
