@@ -15,6 +15,7 @@ import pytest
 
 from cronally.domain.table_calls import EXPIRES
 from cronally.store.sqlite import SqliteStore
+from support.moto_server import free_port
 from support.stores import T, creation, spec
 from support.table_servers import new_table_name, table_server
 
@@ -68,6 +69,21 @@ def file_with(path, *names):
 
 
 # --- create -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("store", "create", "dynamodb:jobs"), "CreateTable"),
+        (("store", "copy", "dynamodb:jobs", "sqlite:{}/new.db"), "DescribeTable"),
+    ],
+)
+def test_where_nobody_listens_that_is_said_at_once(alone, dynamodb, tmp_path, monkeypatch, words, asked):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    code, out, err = alone(*(word.format(tmp_path) for word in words))
+    assert (code, out) == (1, "")
+    assert f"the DynamoDB table 'jobs' does not answer {asked}: " in err
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_create_makes_the_table_once(alone, dynamodb, table):

@@ -76,17 +76,23 @@ class Moved(NamedTuple):
 
 
 class PatientTable(DynamodbTable):
-    """A table for somebody whom no lease hurries: what may be done twice is tried for a minute."""
+    """A table for somebody whom no lease hurries: once it has answered, what may be done twice is tried for a minute."""
+
+    _has_answered = False
 
     async def _call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         until_s = self._clock.mono() + _PATIENCE_S
         pause_s = _PAUSE_S
         while True:
             try:
-                return await super()._call(operation, **parameters)
+                reply = await super()._call(operation, **parameters)
             except StoreBusy:
-                if "ConditionExpression" in parameters or self._clock.mono() > until_s:
+                is_hopeless = not self._has_answered or self._clock.mono() > until_s
+                if is_hopeless or "ConditionExpression" in parameters:
                     raise
+            else:
+                self._has_answered = True
+                return reply
             await self._clock.sleep(pause_s)
             pause_s = min(2 * pause_s, _MOST_PAUSE_S)
 
