@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cronally.errors import LeaseLost, StoreError
+from cronally.errors import LeaseLost
 from cronally.store.heartbeat import heard
+from cronally.store.shared_items import expires_s
 from cronally.store.shared_log import encode
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ KEPT_DAYS: Final = 30  # what was published: as long as the journal is kept
 _KEPT_STATE_DAYS: Final = (
     400  # all else, until a snapshot has it; a table whose machines all stand still keeps it that long
 )
-_FIRST_PAUSE_S: Final = 0.05
-_MOST_PAUSE_S: Final = 1.0
 _MOST_TOGETHER: Final = 64  # writes of one commit
 _THREAD_DEEDS: Final = 8  # with fewer the way to a thread takes longer
 
@@ -41,6 +41,20 @@ def place_text(sequence: int, part: int = 0) -> str:
 
 def sequence_in(text: str) -> int:
     return int(text.partition(".")[0])
+
+
+def log_items(machine: str, sequence: int, record: Record, *, expires: int) -> list[Item]:
+    """Return the items that a record is in the log of a machine."""
+    return [
+        {
+            "pk": log_key(machine),
+            "sk": place_text(sequence, part),
+            "parts": len(record.parts),
+            "held": held,
+            "expires": expires,
+        }
+        for part, held in enumerate(record.parts)
+    ]
 
 
 class _Waiting(NamedTuple):
@@ -127,8 +141,11 @@ class Committer:
             record = (
                 encode(logged) if len(logged) <= _THREAD_DEEDS else await asyncio.to_thread(encode, logged)
             )
-            for part, held in enumerate(record.parts):
-                await self._write(self._item(sequence, part, held, record))
+            days = KEPT_DAYS if record.is_plain else _KEPT_STATE_DAYS
+            expires = expires_s(self._clock.wall(), days)
+            for item in log_items(self._heartbeat.machine, sequence, record, expires=expires):
+                # Nobody else has this key, and it is the same each time.
+                await self._heartbeat.until_done(partial(self._table.put, item))
 
         def say(said: Said) -> Said:
             for waiting in together:
@@ -138,30 +155,3 @@ class Committer:
         await self._heartbeat.say(say)
         if logged:
             await self._on_committed(logged, record)
-
-    def _item(self, sequence: int, part: int, held: bytes, record: Record) -> Item:
-        kept_days = KEPT_DAYS if record.is_plain else _KEPT_STATE_DAYS
-        return {
-            "pk": log_key(self._heartbeat.machine),
-            "sk": place_text(sequence, part),
-            "parts": len(record.parts),
-            "held": held,
-            "expires": self._clock.wall() // 1000 + kept_days * 86_400,
-        }
-
-    async def _write(self, item: Item) -> None:
-        """Write an item of the log, again and again while the lease lasts: nobody else has this key, and it is the same each time."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                await self._table.put(item)
-            except StoreError as exc:
-                self._heartbeat.check()
-                if self._clock.boot() >= self._heartbeat.trusted_until:
-                    raise self._heartbeat.lose(
-                        f"the table has not taken a commit for a whole lease ({exc})"
-                    ) from exc
-                await self._clock.sleep(pause_s)
-                pause_s = min(2 * pause_s, _MOST_PAUSE_S)
-            else:
-                return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.shards import SHARDS
-from cronally.engine.records import LogPlace, Opened, TakenIn, ZoneRecord
+from cronally.engine.records import LogPlace, Opened, TakenIn
 from cronally.errors import LeaseLost, SchemaMismatch, StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
 from cronally.store.committing import KEPT_DAYS, Committer
@@ -21,21 +20,24 @@ from cronally.store.filling import refuse_filling
 from cronally.store.following import Follower
 from cronally.store.heartbeat import Heartbeat, heard
 from cronally.store.names import NameLocks
-from cronally.store.own_writing import ZONES, OwnWriting
+from cronally.store.own_writing import OwnWriting
 from cronally.store.replica import Replica
 from cronally.store.shared_items import (
     FORMAT,
     FORMAT_KEY,
     MACHINES,
-    PAST,
     SHARDS_KEY,
+    ZONES,
     ShardItem,
     Stretch,
+    expires_s,
     machine_in,
     machine_key,
+    past_item,
     said_in,
     shard_item_in,
     shard_key,
+    zone_in,
 )
 from cronally.store.shared_log import Doubted, Logged, Taken
 from cronally.store.snapshots import Snapshots
@@ -53,8 +55,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 LEASE_MS: Final = 8_000
-_PAUSE_S: Final = 0.1
-_MOST_PAUSE_S: Final = 2.0
 _SEEN_S: Final = 0.4  # who has just read the machines follows them without reading them again
 _BEFORE_MS: Final = 3_600_000  # of a taken shard's journal this much before the watermark is there at once
 _GROWN_BYTES: Final = 64 << 10  # so much log of a shard is read in some milliseconds
@@ -160,17 +160,7 @@ class DynamodbStore(OwnWriting):
                 on_entries=self.on_entries,
             )
             await self._follower.load()
-            await self._own.keep_zone_records(
-                [
-                    ZoneRecord(
-                        item["sk"],
-                        item["tzdata"],
-                        tuple(json.loads(item["starts"])),
-                        tuple(json.loads(item["offsets"])),
-                    )
-                    for item in await self.table.all_of(ZONES)
-                ]
-            )
+            await self._own.keep_zone_records([zone_in(item) for item in await self.table.all_of(ZONES)])
             await self._heartbeat.join()
             try:
                 await refuse_filling(self.table)
@@ -323,7 +313,7 @@ class DynamodbStore(OwnWriting):
             return None
         for stretch in taken.chain[:-1]:
             assert stretch.through is not None
-            await self._until_done(partial(self._follower.reach, stretch.machine, stretch.through))
+            await self._heartbeat.until_done(partial(self._follower.reach, stretch.machine, stretch.through))
         done: asyncio.Future[TakenIn] = asyncio.get_running_loop().create_future()
         self._copying.append(_Copying(taken, done))
         if self._copier is None or self._copier.done():
@@ -371,7 +361,7 @@ class DynamodbStore(OwnWriting):
                 )
             if await self._put_shard(item, taken):
                 return taken
-            now = await self._until_done(partial(self._read_shard, item.number))
+            now = await self._heartbeat.until_done(partial(self._read_shard, item.number))
             if (now.owner, now.epoch) != (item.owner, item.epoch):
                 return None
             item = now  # its owner has written a snapshot since it was read
@@ -388,7 +378,7 @@ class DynamodbStore(OwnWriting):
                 return True
             return await self._read_shard(item.number) == item  # an attempt whose answer was lost
 
-        return await self._until_done(put)
+        return await self._heartbeat.until_done(put)
 
     async def _copy_all(self) -> None:
         """Bring the shards that were claimed into ``own``, all that wait together."""
@@ -528,23 +518,6 @@ class DynamodbStore(OwnWriting):
                 few.discard(number)
         return dict(zip(items, put, strict=True))
 
-    async def _until_done(self, do: Callable[[], Awaitable[R]]) -> R:
-        """Do what may be done twice, again and again while the lease lasts. Errors: LeaseLost."""
-        pause_s = _PAUSE_S
-        while True:
-            self._heartbeat.check()
-            try:
-                return await do()
-            except LeaseLost:
-                raise
-            except StoreError as exc:
-                if self._clock.boot() >= self.trusted_until:
-                    raise self._heartbeat.lose(
-                        f"the table has not answered for a whole lease ({exc})"
-                    ) from exc
-            await self._clock.sleep(pause_s)
-            pause_s = min(2 * pause_s, _MOST_PAUSE_S)
-
     # snapshots
 
     def _look_at_growth(self, number: int) -> None:
@@ -561,7 +534,7 @@ class DynamodbStore(OwnWriting):
     async def _snapshot_grown(self) -> None:
         while self._grown:
             number = next(iter(self._grown))
-            await self._until_done(partial(self._snapshot, number))
+            await self._heartbeat.until_done(partial(self._snapshot, number))
             self._grown.discard(number)
 
     async def _snapshots_written(self) -> None:
@@ -609,7 +582,7 @@ class DynamodbStore(OwnWriting):
     # history, and what is done once in a while
 
     async def _read_history(self) -> None:
-        await self._until_done(self._follower.read_history)
+        await self._heartbeat.until_done(self._follower.read_history)
         await self._fill()
 
     async def _fill(self) -> None:
@@ -635,13 +608,12 @@ class DynamodbStore(OwnWriting):
             for item in await self.table.all_of(MACHINES):
                 if item["retired"] and item["sk"] not in owners and item["retired_at"] < before:
                     await self.table.put(
-                        {
-                            "pk": PAST,
-                            "sk": item["sk"],
-                            "through": item["sequence"],
-                            "started_at": item["started_at"],
-                            "expires": self._clock.wall() // 1000 + 2 * KEPT_DAYS * 86_400,
-                        }
+                        past_item(
+                            item["sk"],
+                            through=item["sequence"],
+                            started_at=item["started_at"],
+                            expires=expires_s(self._clock.wall(), 2 * KEPT_DAYS),
+                        )
                     )
                     await self.table.delete(
                         machine_key(item["sk"]), condition="#retired = :yes", values={"yes": True}

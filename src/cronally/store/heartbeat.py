@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cronally.engine.leases import trusted_until
 from cronally.errors import LeaseLost, StoreError
 from cronally.store.shared_items import MACHINES, Said, machine_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from cronally.clock import Clock
     from cronally.instants import UtcMs
     from cronally.store.dynamodb_table import DynamodbTable, Item
+
+R = TypeVar("R")
 
 _FIRST_PAUSE_S: Final = 0.05
 _MOST_PAUSE_S: Final = 1.0
@@ -97,6 +99,21 @@ class Heartbeat:
         self.check()
         if self._clock.boot() >= self._began_s + self._lease_ms / 3000:
             await self.say(lambda said: said)
+
+    async def until_done(self, do: Callable[[], Awaitable[R]]) -> R:
+        """Do what may be done twice, again and again while the lease lasts. Errors: LeaseLost."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            self.check()
+            try:
+                return await do()
+            except LeaseLost:
+                raise
+            except StoreError as exc:
+                if self._clock.boot() >= self.trusted_until:
+                    raise self.lose(f"the table has not answered for a whole lease ({exc})") from exc
+            await self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, _MOST_PAUSE_S)
 
     async def leave(self) -> None:
         """Retire in order. Errors: LeaseLost; StoreError."""

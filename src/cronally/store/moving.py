@@ -22,14 +22,13 @@ from cronally.engine.records import ZoneRecord
 from cronally.errors import Conflict, StoreBusy, StoreCorrupt, StoreError, UsageError
 from cronally.instants import MIN_UTC_MS, UtcMs
 from cronally.store import journal_sql, moving_sql
-from cronally.store.committing import KEPT_DAYS, log_key, place_text
+from cronally.store.committing import KEPT_DAYS, log_items, log_key
 from cronally.store.copying import Damaged, is_store, name_new, read_only, seal, sync
 from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.faults import reason_of
 from cronally.store.filling import Filling, refuse_filling
 from cronally.store.following import Follower
 from cronally.store.lock import locked
-from cronally.store.own_writing import ZONES
 from cronally.store.replica import Replica
 from cronally.store.restoring import finish_restore, give
 from cronally.store.schema import CLEAN_STOP, PRUNED_THROUGH, REACHED, SET_BACK_AT, WATERMARK
@@ -37,11 +36,16 @@ from cronally.store.shared_items import (
     MACHINES,
     PAST,
     SHARDS_KEY,
+    ZONES,
     ShardItem,
+    expires_s,
     machine_key,
+    past_item,
     said_in,
     shard_item_in,
     shard_key,
+    zone_in,
+    zone_item,
 )
 from cronally.store.shared_log import Committed, Logged, encode
 from cronally.store.snapshots import Snapshots, snapshot_key
@@ -156,16 +160,10 @@ class Move:
                 sequence = await self._write_history(filling, connection)
                 items = await self._write_snapshots(filling, connection, renumbered, opened, sequence)
                 zones = await connection.json(moving_sql.ZONES)
-            await self._table.write_all([_zone_item(*zone) for zone in zones])
-            await self._table.put(
-                {
-                    "pk": PAST,
-                    "sk": filling.id,
-                    "through": sequence,
-                    "started_at": self._clock.wall(),
-                    "expires": self._expires(2 * KEPT_DAYS),
-                }
-            )
+            await self._table.write_all([zone_item(ZoneRecord(*zone)) for zone in zones])
+            now = self._clock.wall()
+            expires = expires_s(now, 2 * KEPT_DAYS)
+            await self._table.put(past_item(filling.id, through=sequence, started_at=now, expires=expires))
             for item in items:
                 await self._put_shard(item)
             await filling.end()
@@ -237,17 +235,10 @@ class Move:
             logged = [Logged(shard, Committed(some)) for shard, some in by_shard.items()]
             record = await asyncio.to_thread(encode, logged)
             sequence += 1
-            for part, held in enumerate(record.parts):
+            expires = expires_s(self._clock.wall(), KEPT_DAYS)
+            for item in log_items(filling.id, sequence, record, expires=expires):
                 await filling.renew()
-                await self._table.put(
-                    {
-                        "pk": log_key(filling.id),
-                        "sk": place_text(sequence, part),
-                        "parts": len(record.parts),
-                        "held": held,
-                        "expires": self._expires(KEPT_DAYS),
-                    }
-                )
+                await self._table.put(item)
             place = (entries[-1].fire_time, entries[-1].schedule_id, str(entries[-1].kind))
             done += len(entries)
             self._progress(done, self._total)
@@ -297,9 +288,6 @@ class Move:
             else:
                 raise Conflict(f"somebody else writes into the table {self._table.name!r} while it is filled")
 
-    def _expires(self, days: int) -> int:
-        return self._clock.wall() // 1000 + days * 86_400
-
     # --- into the file ----------------------------------------------------------------------------------------------
 
     async def to_file(self) -> Moved:
@@ -337,7 +325,7 @@ class Move:
             self._progress(1, 2)
             await follower.read_history()
             self._progress(2, 2)
-            zones = [_zone_record(item) for item in await self._table.all_of(ZONES)]
+            zones = [zone_in(item) for item in await self._table.all_of(ZONES)]
             await replica.keep_zone_records(zones)
             shards = [shard_item_in(item) for item in await self._table.all_of(SHARDS_KEY)]
             said = {item["sk"]: said_in(item) for item in machines}
@@ -508,13 +496,3 @@ def _watermark_of(shard: ShardItem, said: dict[str, Said]) -> UtcMs | None:
 def _pruned_through(shards: Sequence[ShardItem], said: dict[str, Said]) -> UtcMs | None:
     of_all: list[ShardItem | Said] = [*shards, *said.values()]
     return max((one.pruned_through for one in of_all if one.pruned_through is not None), default=None)
-
-
-def _zone_item(name: str, tzdata: str, starts: str, offsets: str) -> Item:
-    return {"pk": ZONES, "sk": name, "tzdata": tzdata, "starts": starts, "offsets": offsets}
-
-
-def _zone_record(item: Item) -> ZoneRecord:
-    return ZoneRecord(
-        item["sk"], item["tzdata"], tuple(json.loads(item["starts"])), tuple(json.loads(item["offsets"]))
-    )

@@ -65,7 +65,7 @@ STRAY_GROUPS: Final = f"""
 """
 """The FIFO groups that have pending fires, and a schedule of each shard where those are."""
 
-ZONES: Final = "SELECT json_group_array(json_array(name, tzdata, starts, offsets)) FROM zone"
+ZONES: Final = "SELECT json_group_array(json_array(name, tzdata, json(starts), json(offsets))) FROM zone"
 
 COUNTS: Final = """
     SELECT (SELECT count(*) FROM schedule WHERE removed_at IS NULL), (SELECT count(*) FROM journal),

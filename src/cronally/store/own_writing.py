@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +14,7 @@ from cronally.errors import Conflict, ShardElsewhere
 from cronally.instants import UtcMs
 from cronally.store.heartbeat import heard
 from cronally.store.own_reading import OwnReading
+from cronally.store.shared_items import ZONES, zone_item
 from cronally.store.shared_log import (
     Amended,
     Asked,
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-ZONES = "zone"
 
 
 def unchanged(said: Said) -> Said:
@@ -336,18 +334,7 @@ class OwnWriting(OwnReading):
 
     async def keep_zone_records(self, rows: Sequence[ZoneRecord]) -> None:
         self._heartbeat.check()
-        await self._table.write_all(
-            [
-                {
-                    "pk": ZONES,
-                    "sk": row.name,
-                    "tzdata": row.tzdata,
-                    "starts": json.dumps(row.starts),
-                    "offsets": json.dumps(row.offsets),
-                }
-                for row in rows
-            ]
-        )
+        await self._table.write_all([zone_item(row) for row in rows])
         await self._own.keep_zone_records(rows)
 
     async def forget_zone_records(self, *, but: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cronally.domain.shards import SHARDS
-from cronally.engine.records import Machine, Shard
+from cronally.engine.records import Machine, Shard, ZoneRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MACHINES: Final = "machine"
 SHARDS_KEY: Final = "shard"
+ZONES: Final = "zone"
 PAST: Final = "past"
 """Machines whose heartbeats are gone: where the log of each ends, for those who read its history."""
 
@@ -60,6 +61,28 @@ FORMAT: Final = 1
 """Of everything in a table. A machine that knows less does not join; a change that such a machine would misread raises it."""
 
 FORMAT_KEY: Final[Key] = ("format", "format")
+
+
+def expires_s(now: UtcMs, days: int) -> int:
+    """Return what an item says in ``expires`` that may go after so many days."""
+    return now // 1000 + days * 86_400
+
+
+def past_item(machine: str, *, through: int, started_at: UtcMs, expires: int) -> Item:
+    """Return the item that is left of a machine: *through* is its last commit."""
+    return {"pk": PAST, "sk": machine, "through": through, "started_at": started_at, "expires": expires}
+
+
+def zone_item(row: ZoneRecord) -> Item:
+    """Return the item of a zone."""
+    starts, offsets = json.dumps(row.starts), json.dumps(row.offsets)
+    return {"pk": ZONES, "sk": row.name, "tzdata": row.tzdata, "starts": starts, "offsets": offsets}
+
+
+def zone_in(item: Item) -> ZoneRecord:
+    """Return the zone that an item is about."""
+    starts, offsets = tuple(json.loads(item["starts"])), tuple(json.loads(item["offsets"]))
+    return ZoneRecord(item["sk"], item["tzdata"], starts, offsets)
 
 
 def machine_key(machine: str) -> Key:
