@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from cronally.admin.errands import Errands
 from cronally.admin.routing import Routing
+from cronally.app.stores import table_region
 from cronally.domain.shards import SHARDS
 from cronally.engine.membership import Membership
-from cronally.errors import NotReady, StoreError, UsageError
+from cronally.errors import NotReady, StoreError
 from cronally.instants import MIN_UTC_MS
-from cronally.sns.aws import Aws
 from cronally.sns.clients import Clients
 from cronally.store.dynamodb import DynamodbStore
 from cronally.store.dynamodb_inbox import DynamodbInbox
@@ -57,11 +57,7 @@ class Shared:
         self._clock = clock
         self._is_local = endpoint_url is not None
         self._former = former
-        region = Aws(credentials).region or ("us-east-1" if self._is_local else None)
-        if region is None:
-            raise UsageError(
-                f"in which region is the table of {config.store}? set AWS_REGION, or the region of the profile"
-            )
+        region = table_region(credentials, default="us-east-1" if self._is_local else None)
         self._clients = Clients(credentials, service="dynamodb", endpoint_url=endpoint_url)
         stack.push_async_callback(self._clients.close)
         self.host = config.machine or platform.node() or "unknown"
@@ -100,11 +96,6 @@ class Shared:
         """Refuse a request while there is nothing to answer it with. Errors: NotReady."""
         if self._waiting_because is not None and request.path not in _UNCHECKED:
             raise NotReady(f"the daemon has not joined the other machines: {self._waiting_because}")
-
-    @property
-    def waiting_because(self) -> str | None:
-        """Why it has not joined; None once it has."""
-        return self._waiting_because
 
     async def take_part(
         self, engine: Engine, hooks: Hooks, tasks: asyncio.TaskGroup

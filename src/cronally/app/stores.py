@@ -77,6 +77,14 @@ def copy_between(
     return _with_table(table_name.place, copy)
 
 
+def table_region(credentials: Credentials, *, default: str | None = None) -> str:
+    """Return the region that tables are in: that of the environment or the profile. Errors: UsageError if there is none."""
+    region = Aws(credentials).region or default
+    if region is None:
+        raise UsageError("in which region is the table? set AWS_REGION, or the region of the profile")
+    return region
+
+
 def _with_table(name: str, work: Callable[[PatientTable], Awaitable[_T]]) -> _T:
     """Do *work* with the table *name*, by the credentials of this user."""
 
@@ -84,10 +92,8 @@ def _with_table(name: str, work: Callable[[PatientTable], Awaitable[_T]]) -> _T:
         clock = SystemClock()
         credentials = Credentials(clock)
         await credentials.start()
+        region = table_region(credentials)
         clients = Clients(credentials, service="dynamodb")
-        region = Aws(credentials).region
-        if region is None:
-            raise UsageError("in which region is the table? set AWS_REGION, or the region of the profile")
         try:
             return await work(PatientTable(name, lambda: clients.get(region), clock))
         finally:

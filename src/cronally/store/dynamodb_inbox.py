@@ -14,7 +14,7 @@ from cronally.errors import NotReady, StoreBusy
 from cronally.store.dynamodb_table import MOST_ITEM_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container
+    from collections.abc import Callable, Container, Mapping
 
     from cronally.clock import Clock
     from cronally.store.dynamodb_table import DynamodbTable
@@ -73,20 +73,20 @@ class DynamodbInbox:
         if len(parts) > 1:
             for number, part in enumerate(parts):  # a batch takes 16 MB: one by one there is no limit
                 one = {"pk": beside, "sk": f"{number:04d}", "expires": expires, "body": part}
-                await self._again(lambda one=one: self._table.put(one))  # type: ignore[misc] # bound at once
+                await self._put(one)
             item |= {"parts": len(parts), "body": b""}
-        await self._again(lambda: self._table.put(item))
+        await self._put(item)
 
-    async def _again(self, put: Callable[[], Awaitable[object]]) -> None:
-        """Make a *put*, which may be made twice, until it is known to be done."""
+    async def _put(self, item: Mapping[str, object]) -> None:
+        """Put an item until it is known to be there; who is asked twice under one id does it once."""
         for _ in range(_PUT_ATTEMPTS - 1):
             try:
-                await put()
+                await self._table.put(item)
             except StoreBusy:
                 await self._clock.sleep(_POLL_S)
             else:
                 return
-        await put()
+        await self._table.put(item)
 
     async def _whole(self, parts: int, beside: str) -> bytes:
         found = [item["body"] async for page in self._table.query(beside) for item in page]
