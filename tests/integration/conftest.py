@@ -9,6 +9,7 @@ import pytest
 
 from cronally.store.sqlite import SqliteStore
 from support.daemon import running_daemon
+from support.table_servers import TableClient, table_server
 from support.terminal import Terminal
 
 ON_BOTH_LOOPS = {"test_lane", "test_lane_routes", "test_publisher_aws"}
@@ -21,6 +22,14 @@ def pytest_asyncio_loop_factories(config, item):
 
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture
+async def table_client():
+    """A client of a server that speaks DynamoDB."""
+    client = TableClient(table_server("moto"))
+    yield client
+    await client.close()
 
 
 @pytest.fixture

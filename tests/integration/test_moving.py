@@ -32,7 +32,7 @@ from cronally.store.moving import Move, Moved, PatientTable
 from cronally.store.sqlite import SqliteStore
 from support.fake_clock import FakeClock
 from support.stores import FIFO, MINUTE, T, creation, edit, entry, pause_row, pending, spec
-from support.table_servers import TableClient, new_table_name, table_server
+from support.table_servers import new_table_name
 
 pytestmark = pytest.mark.long
 
@@ -158,20 +158,13 @@ async def timetable(store):
 
 
 @pytest.fixture
-async def client():
-    client = TableClient(table_server("moto"))
-    yield client
-    await client.close()
-
-
-@pytest.fixture
 async def clock():
     return FakeClock("2026-11-23T10:00:00Z")
 
 
 @pytest.fixture
-async def table(client, clock):
-    table = PatientTable(new_table_name(), client, clock)
+async def table(table_client, clock):
+    table = PatientTable(new_table_name(), table_client, clock)
     await table.create()
     return table
 
@@ -198,14 +191,16 @@ async def full(path):
 
 
 @pytest.fixture
-def machine(table, client, clock, tmp_path):
+def machine(table, table_client, clock, tmp_path):
     """Return a store of several machines that is not open."""
     made = iter(range(100))
 
     def new():
         directory = tmp_path / f"machine-{next(made)}"
         directory.mkdir()
-        return DynamodbStore(table.name, client, clock, directory=str(directory), host="m", lease_ms=8000)
+        return DynamodbStore(
+            table.name, table_client, clock, directory=str(directory), host="m", lease_ms=8000
+        )
 
     return new
 
@@ -415,11 +410,11 @@ async def test_a_file_that_is_not_there_or_not_ours_is_refused(move, path, tmp_p
         await move(other).to_table()
 
 
-async def test_the_table_must_be_there(full, path, client, clock):
+async def test_the_table_must_be_there(full, path, table_client, clock):
     with pytest.raises(StoreError, match="cronally store create"):
         await Move(
             str(path),
-            PatientTable("nowhere", client, clock),
+            PatientTable("nowhere", table_client, clock),
             clock,
             tell=print,
             progress=lambda *_: None,
@@ -576,8 +571,10 @@ class Broken(PatientTable):
 
 
 @pytest.mark.parametrize("left", [1, 2, 3, 5, 30, 70, 75, 100, 130])
-async def test_a_copy_that_fails_leaves_the_table_empty(full, path, client, clock, table, machine, left):
-    broken = Broken(table.name, client, clock)
+async def test_a_copy_that_fails_leaves_the_table_empty(
+    full, path, table_client, clock, table, machine, left
+):
+    broken = Broken(table.name, table_client, clock)
     broken.left, broken.refusals, broken.error = left, 1, StoreError
     with pytest.raises(StoreError, match="does not answer"):
         await Move(str(path), broken, clock, tell=print, progress=lambda *_: None).to_table()
@@ -585,10 +582,10 @@ async def test_a_copy_that_fails_leaves_the_table_empty(full, path, client, cloc
 
 
 async def test_a_copy_that_cannot_even_tidy_says_what_to_do_and_no_machine_joins_meanwhile(
-    full, path, client, clock, table, machine, move, told
+    full, path, table_client, clock, table, machine, move, told
 ):
     _, original = await seen_in(path)
-    broken = Broken(table.name, client, clock)
+    broken = Broken(table.name, table_client, clock)
     broken.left, broken.refusals, broken.error = 100, MAX_UTC_MS, StoreError
     with pytest.raises(StoreError, match="run the same command again"):
         await Move(str(path), broken, clock, tell=print, progress=lambda *_: None).to_table()
@@ -603,7 +600,9 @@ async def test_a_copy_that_cannot_even_tidy_says_what_to_do_and_no_machine_joins
     await store.close(watermark=WATERMARK)
 
 
-async def test_two_copies_at_once_are_one_too_many(full, path, client, clock, table, told, move, tmp_path):
+async def test_two_copies_at_once_are_one_too_many(
+    full, path, table_client, clock, table, told, move, tmp_path
+):
     other = tmp_path / "other.db"
     store = SqliteStore(other)
     await store.open()
@@ -618,7 +617,7 @@ async def test_two_copies_at_once_are_one_too_many(full, path, client, clock, ta
                 await waiting.wait()
             return await super()._call(operation, **parameters)
 
-    slow = Slow(table.name, client, clock)
+    slow = Slow(table.name, table_client, clock)
     first = asyncio.create_task(
         Move(str(other), slow, clock, tell=print, progress=lambda *_: None).to_table()
     )

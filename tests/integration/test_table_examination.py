@@ -16,7 +16,7 @@ from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.filling import Filling
 from cronally.store.table_examination import examine_table
 from support.fake_clock import FakeClock
-from support.table_servers import TableClient, new_table_name, table_server
+from support.table_servers import new_table_name
 
 pytestmark = pytest.mark.long
 
@@ -53,31 +53,24 @@ class Denying:
 
 
 @pytest.fixture
-async def client():
-    client = TableClient(table_server("moto"))
-    yield client
-    await client.close()
-
-
-@pytest.fixture
 async def clock():
     return FakeClock("2026-11-23T10:00:00Z")
 
 
 @pytest.fixture
-async def table(client, clock):
-    table = DynamodbTable(new_table_name(), client, clock)
+async def table(table_client, clock):
+    table = DynamodbTable(new_table_name(), table_client, clock)
     await table.create()
     return table
 
 
 @pytest.fixture
-def look(table, client, clock):
+def look(table, table_client, clock):
     """Return the findings by their checks."""
 
     async def examined(name=table.name, *, denied=()):
         async def denying():
-            return Denying(await client(), [DENIABLE.get(one, one) for one in denied])
+            return Denying(await table_client(), [DENIABLE.get(one, one) for one in denied])
 
         found = await examine_table(DynamodbTable(name, denying, clock), clock, region=REGION)
         assert all((one.fix is None) == (one.health == "ok") for one in found)
@@ -112,9 +105,9 @@ async def test_a_table_that_is_not_there(look):
     assert "cronally store create dynamodb:nowhere" in found["store"].fix
 
 
-async def test_a_table_of_another_program(look, client):
+async def test_a_table_of_another_program(look, table_client):
     name = new_table_name()
-    await (await client()).create_table(
+    await (await table_client()).create_table(
         TableName=name,
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
@@ -155,8 +148,8 @@ async def test_a_daemon_needs_no_right_to_see_whether_items_expire(look):
     assert "not tested" in found["store expiry"].text
 
 
-async def test_items_that_stay_forever_are_told_of(look, table, client):
-    await (await client()).update_time_to_live(
+async def test_items_that_stay_forever_are_told_of(look, table, table_client):
+    await (await table_client()).update_time_to_live(
         TableName=table.name, TimeToLiveSpecification={"Enabled": False, "AttributeName": EXPIRES}
     )
     found = (await look())["store expiry"]
@@ -165,8 +158,10 @@ async def test_items_that_stay_forever_are_told_of(look, table, client):
 
 
 @pytest.fixture
-async def machine(table, client, clock, tmp_path):
-    store = DynamodbStore(table.name, client, clock, directory=str(tmp_path), host="web-1", lease_ms=8000)
+async def machine(table, table_client, clock, tmp_path):
+    store = DynamodbStore(
+        table.name, table_client, clock, directory=str(tmp_path), host="web-1", lease_ms=8000
+    )
     await store.open()
     yield store
     await store.close(watermark=None)

@@ -410,11 +410,26 @@ def _main() -> int:
     if options.judge is not None:
         print(report(_read(options.judge), Counter()))
         return 0
-    home = Path(tempfile.mkdtemp(prefix="c-"))
-    print(f"seed {options.seed}, {options.minutes:g} minutes, in {home}", flush=True)
-    campaign = Campaign(
-        home, options.seed, seconds=options.minutes * 60, say=lambda line: print(line, flush=True)
+    return run_and_tell(
+        lambda home: Campaign(home, options.seed, seconds=options.minutes * 60, say=say_at_once),
+        "faults",
+        seed=options.seed,
+        minutes=options.minutes,
     )
+
+
+def say_at_once(line: str) -> None:
+    print(line, flush=True)
+
+
+def run_and_tell(make: Callable[[Path], Campaign], target: str, *, seed: int, minutes: float) -> int:
+    """Run a campaign in a new home and print what came of it; return an exit code. target: of make, which runs it again.
+
+    The home of one that failed is kept.
+    """
+    home = Path(tempfile.mkdtemp(prefix="c-"))
+    say_at_once(f"seed {seed}, {minutes:g} minutes, in {home}")
+    campaign = make(home)
     is_right = False
     try:
         verdict = campaign.run()
@@ -425,8 +440,8 @@ def _main() -> int:
             shutil.rmtree(home)
         else:
             print(
-                f"seed {options.seed} failed; its store, log and record are in {home}\n"
-                f"again: make faults SEED={options.seed} MINUTES={options.minutes:g}"
+                f"seed {seed} failed; what it has on record, and its logs, are in {home}\n"
+                f"again: make {target} SEED={seed} MINUTES={minutes:g}"
             )
     return 0 if is_right else 1
 

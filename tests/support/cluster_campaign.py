@@ -13,14 +13,12 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cronally.errors import CronallyError
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
-from support.campaign import Campaign, report, spread_of
+from support.campaign import Campaign, run_and_tell, say_at_once, spread_of
 from support.cluster_checker import ClusterRecord, judge_cluster, read_table
 from support.editor import Editor
 from support.process_checker import Disturbance, Verdict
@@ -32,6 +30,7 @@ from support.table_servers import new_table_name, table_server
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from cronally.admin.client import Client
     from cronally.admin.wire import Fire
@@ -509,31 +508,20 @@ def _main() -> int:
     parser.add_argument("--server", choices=("moto", "dynalite"), default="moto")
     parser.add_argument("--schedules", type=int, default=300)
     options = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="c-"))
-    print(f"seed {options.seed}, {options.minutes:g} minutes, in {home}", flush=True)
-    campaign = ClusterCampaign(
-        home,
-        options.seed,
-        seconds=options.minutes * 60,
-        schedules=options.schedules,
-        lease_s=options.lease,
-        server=options.server,
-        say=lambda line: print(line, flush=True),
+    return run_and_tell(
+        lambda home: ClusterCampaign(
+            home,
+            options.seed,
+            seconds=options.minutes * 60,
+            schedules=options.schedules,
+            lease_s=options.lease,
+            server=options.server,
+            say=say_at_once,
+        ),
+        "faults-cluster",
+        seed=options.seed,
+        minutes=options.minutes,
     )
-    is_right = False
-    try:
-        verdict = campaign.run()
-        print(report(verdict, campaign.counts))
-        is_right = not verdict.wrong
-    finally:
-        if is_right:
-            shutil.rmtree(home)
-        else:
-            print(
-                f"seed {options.seed} failed; its logs, journal and record are in {home}\n"
-                f"again: make faults-cluster SEED={options.seed} MINUTES={options.minutes:g}"
-            )
-    return 0 if is_right else 1
 
 
 if __name__ == "__main__":

@@ -197,15 +197,9 @@ class ClusterJudge(Judge):
 
     def _stale_repeats(self, sent: Iterable[Sent]) -> Iterator[str]:
         """A take-over comes after the machine is retired, and repeats what that one sent since its last commit."""
-        last: dict[str, Sent] = {}
-        for each in sent:
+        for before, each, answered in self._answered_repeats(sent):
             id_ = each.arrival.entry.fire_id
-            before = last.get(id_)
-            last[id_] = each
-            if before is None or before.incarnation == each.incarnation or before.arrival.answer.is_unknown:
-                continue
             term = self._terms[before.incarnation]
-            answered = (before.arrival.released_us + round(before.arrival.answer.delay_s * 1e6)) // 1000
             end = self._end(term)
             by = self._terms[each.incarnation].machine
             if each.arrival.released_us < term.ended_at * 1000:

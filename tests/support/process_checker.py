@@ -367,6 +367,18 @@ class Judge:
 
     def _stale_repeats(self, sent: Iterable[Sent]) -> Iterator[str]:
         """A crash explains the repeat only of what was answered shortly before it."""
+        for before, each, answered in self._answered_repeats(sent):
+            id_ = each.arrival.entry.fire_id
+            stop = self.record.incarnations[before.incarnation]
+            if (
+                stop.was_crash
+                and stop.ended_at - self.frozen_ms(answered, stop.ended_at) - answered > _COMMITTED_MS
+            ):
+                yield f"{id_} was sent again, and had been answered {stop.ended_at - answered} ms before the crash"
+
+    @staticmethod
+    def _answered_repeats(sent: Iterable[Sent]) -> Iterator[tuple[Sent, Sent, int]]:
+        """Yield what was sent again by another incarnation although it was answered: as it was before, again, and when it was answered."""
         last: dict[str, Sent] = {}
         for each in sent:
             id_ = each.arrival.entry.fire_id
@@ -374,13 +386,11 @@ class Judge:
             last[id_] = each
             if before is None or before.incarnation == each.incarnation or before.arrival.answer.is_unknown:
                 continue
-            answered = (before.arrival.released_us + round(before.arrival.answer.delay_s * 1e6)) // 1000
-            stop = self.record.incarnations[before.incarnation]
-            if (
-                stop.was_crash
-                and stop.ended_at - self.frozen_ms(answered, stop.ended_at) - answered > _COMMITTED_MS
-            ):
-                yield f"{id_} was sent again, and had been answered {stop.ended_at - answered} ms before the crash"
+            yield (
+                before,
+                each,
+                (before.arrival.released_us + round(before.arrival.answer.delay_s * 1e6)) // 1000,
+            )
 
     def frozen_ms(self, since: int, until: int) -> int:
         """Return for how many of these milliseconds the daemon stood still."""
