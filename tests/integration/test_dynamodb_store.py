@@ -12,7 +12,7 @@ from cronally.domain.crontab import name_hash
 from cronally.domain.model import Kind, Pause, SkipReason, State
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import canonical_document
-from cronally.engine.records import Newer, StagedRow
+from cronally.engine.records import GivenUp, Newer, StagedRow
 from cronally.errors import Conflict, LeaseLost, SchemaMismatch, ShardElsewhere, StoreError
 from cronally.store import dynamodb
 from cronally.store.dynamodb import DynamodbStore
@@ -211,8 +211,8 @@ async def test_a_shard_that_is_given_goes_with_its_watermark_and_is_clean(cluste
     await first.commit([pending(made)], watermark=T)
     shard = (await first.shards())[home("a")]
     before = [machine.hand_overs for machine in await second.machines() if machine.id == first.machine]
-    assert await first.give(shard, watermark=T + MINUTE)
-    assert not await first.give(shard, watermark=T + MINUTE)
+    assert await first.give(shard, GivenUp(T + MINUTE, was_clean=True))
+    assert not await first.give(shard, GivenUp(T + MINUTE, was_clean=True))
     after = [machine.hand_overs for machine in await second.machines() if machine.id == first.machine]
     assert after[0] == before[0] + 1
     assert await first.schedules() == []
@@ -223,6 +223,18 @@ async def test_a_shard_that_is_given_goes_with_its_watermark_and_is_clean(cluste
     changed = await second.change(edit(made, new_spec=spec("a", note="x")))
     assert await seen(first) == ["a"]
     assert (await first.everything.schedule("a")).revision_id == changed.revision_id
+
+
+async def test_a_doubt_goes_with_a_shard_that_is_given_until_a_machine_gives_it_without(cluster):
+    first, second = await cluster.machine(), await cluster.machine()
+    await take(first)
+    await first.set_back(at=T, watermark=T, reached=T + MINUTE)
+    await first.end_set_back()
+    assert await first.give((await first.shards())[7], GivenUp(T, was_clean=False))
+    taken = (await take(second, 7))[7]
+    assert (taken.watermark, taken.was_clean, taken.reached) == (T, False, T + MINUTE)
+    assert await second.give((await second.shards())[7], GivenUp(T + 2 * MINUTE, was_clean=True))
+    assert (await take(first, 7))[7].was_clean
 
 
 async def test_the_watermark_of_a_shard_stays_where_it_was_from_when_the_engine_is_about_to_let_go_of_it(
@@ -259,7 +271,7 @@ async def test_shards_that_are_given_together_are_written_at_the_same_time_and_t
             await all_are_asked.wait()
 
     store.faulty.before = wait
-    assert all(await asyncio.gather(*(store.give(shard, watermark=T) for shard in shards)))
+    assert all(await asyncio.gather(*(store.give(shard, GivenUp(T, was_clean=True)) for shard in shards)))
     assert store.faulty.calls["put_item"] == len(shards) + 1
     [machine] = await store.machines()
     assert machine.hand_overs == SHARDS + len(shards)
@@ -302,7 +314,7 @@ async def test_every_call_may_fail_once_or_lose_its_answer(cluster, moment, faul
     await store.renew()
     with pytest.raises(Conflict):
         await store.change(creation(spec("a")))
-    assert await store.give((await store.shards())[home("b")], watermark=T + 1)
+    assert await store.give((await store.shards())[home("b")], GivenUp(T + 1, was_clean=True))
     assert len(failed) > 15
     assert await seen(other) == ["a", "b"]
     assert await entries(other.everything) == [entry(made)]

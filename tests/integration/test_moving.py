@@ -15,6 +15,7 @@ from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import canonical_document
 from cronally.engine.records import (
     AuditFilter,
+    GivenUp,
     JournalFilter,
     Newer,
     Order,
@@ -358,10 +359,10 @@ async def test_the_least_watermark_counts_and_what_lies_beyond_it_is_settled_by_
     shards = {shard.number: shard for shard in await store.shards()}
     for number, shard in shards.items():
         if number != mine:
-            await store.give(shard, watermark=WATERMARK + MINUTE)
+            await store.give(shard, GivenUp(WATERMARK + MINUTE, was_clean=True))
     settled = WATERMARK + 5 * MINUTE
     await store.commit([entry(revised_of(b), settled, released_at=settled)], watermark=settled)
-    await store.give(shards[mine], watermark=settled)
+    await store.give(shards[mine], GivenUp(settled, was_clean=True))
     await store.close(watermark=settled)
     back = path.parent / "back.db"
     await move(back).to_file()
@@ -376,7 +377,7 @@ async def test_slots_whose_rows_are_gone_stay_settled_beyond_the_least_watermark
     await joined(store)
     b, c = await store.schedule("b"), await store.schedule("c")
     shards = {shard.number: shard for shard in await store.shards()}
-    await store.give(shards[c.id % SHARDS], watermark=WATERMARK)
+    await store.give(shards[c.id % SHARDS], GivenUp(WATERMARK, was_clean=True))
     settled = UtcMs(WATERMARK + 5 * MINUTE)
     await store.commit([entry(revised_of(b), WATERMARK + MINUTE)], watermark=settled)
     pruned = await store.prune(settled, limit=1000)

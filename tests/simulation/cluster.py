@@ -131,6 +131,7 @@ class Left:
     records: Records = field(default_factory=lambda: Records([], [], [], {}, []))
     watermark: UtcMs | None = None
     was_clean: bool = True
+    reached: UtcMs | None = None
 
 
 @dataclass
@@ -154,11 +155,11 @@ class Shard:
         self.machine = machine
         self.stops.append(Stop(MAX_UTC_MS, was_crash=False, leaves_doubt=False))
 
-    def end(self, at: UtcMs, *, was_crash: bool) -> None:
+    def end(self, at: UtcMs, *, was_crash: bool, leaves_doubt: bool = False) -> None:
         """The tenure ends."""
         self.machine = None
         stop = self.stops[-1]
-        stop.at, stop.was_crash, stop.leaves_doubt = at, was_crash, was_crash
+        stop.at, stop.was_crash, stop.leaves_doubt = at, was_crash, was_crash or leaves_doubt
 
     def begin_move(self, at: UtcMs) -> None:
         """From now on it may be that nothing of it is sent."""

@@ -223,7 +223,8 @@ class ClusterStory(Story):
         shards = [shard for shard in self.cluster.shards if shard.machine is machine]
         for shard in shards:
             watermark = machine.watermark_of(shard.number)
-            shard.left = Left(machine.records.copy(shard.number), watermark, was_clean=False)
+            records = machine.records
+            shard.left = Left(records.copy(shard.number), watermark, was_clean=False, reached=records.reached)
             shard.begin_move(died_at)
             shard.end(died_at, was_crash=True)
         await self.clock.sleep(_LEASE_S)
@@ -268,7 +269,7 @@ class ClusterStory(Story):
     async def _give(self, shard: Shard, machine: Machine) -> None:
         while True:
             try:
-                watermark = await machine.daemon.rig.engine.hand_over.give_up(shard.number)
+                given = await machine.daemon.rig.engine.hand_over.give_up(shard.number)
                 break
             except (StoreError, NotReady):
                 if self.rng.random() < 0.3:  # it stays
@@ -278,9 +279,10 @@ class ClusterStory(Story):
             if not machine.is_alive:
                 return
         if machine.is_alive:
-            shard.left = Left(machine.records.copy(shard.number), watermark)
-            machine.records.drop(shard.number)
-            shard.end(self.clock.wall(), was_crash=False)
+            records = machine.records
+            shard.left = Left(records.copy(shard.number), *given, records.reached)
+            records.drop(shard.number)
+            shard.end(self.clock.wall(), was_crash=False, leaves_doubt=not given.was_clean)
             await self.clock.sleep(self.rng.choice((0, 0.2, 0.2, 1, 12)))
             await self._take(shard)
 
@@ -291,7 +293,11 @@ class ClusterStory(Story):
         left, shard.left = shard.left, None
         assert left is not None
         taken = machine.records.add(
-            shard.number, left.records, watermark=left.watermark, was_clean=left.was_clean
+            shard.number,
+            left.records,
+            watermark=left.watermark,
+            was_clean=left.was_clean,
+            reached=left.reached,
         )
         machine.behind[shard.number] = left.watermark
         shard.begin(machine)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cronally.domain.shards import SHARDS
 from cronally.engine.hooks import Hooks
 from cronally.engine.membership import Membership
+from cronally.engine.records import GivenUp
 from cronally.errors import LeaseLost
 from support.memory_cluster import LEASE_MS, ClusterStore, Table
 
@@ -71,12 +72,12 @@ class FakeDriver:
         self.fires.add(taken.number)
         self.taken.append(taken)
 
-    async def give_up(self, number: int) -> UtcMs:
+    async def give_up(self, number: int) -> GivenUp:
         await self.clock.sleep(self.give_s)
         if self.error:
             raise self.error
         self.fires.remove(number)
-        return self.clock.wall()
+        return GivenUp(self.clock.wall(), was_clean=True)
 
 
 class NodeClock:

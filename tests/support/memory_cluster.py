@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cronally.domain.model import JournalEntry
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.ports import Store
-    from cronally.engine.records import Pruned, Revised, ScheduleChange, TimetableRow
+    from cronally.engine.records import GivenUp, Pruned, Revised, ScheduleChange, TimetableRow
     from cronally.instants import UtcMs
     from cronally.store.base import SingleSlot
 
@@ -316,7 +316,7 @@ class ClusterStore(MemoryStore):
             behind = {**own.behind, number: own.watermark_of(number)}
             await self._ask(lambda: self._table.heartbeat(self.machine, behind=behind))
 
-    async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
+    async def give(self, shard: Shard, given: GivenUp) -> bool:
         table = self._table
 
         def effect() -> bool:
@@ -326,7 +326,9 @@ class ClusterStore(MemoryStore):
             own = table.machines[self.machine]
             behind = {number: at for number, at in own.behind.items() if number != there.number}
             table.heartbeat(self.machine, hand_overs=own.hand_overs + 1, behind=behind)
-            table.shards[shard.number] = there._replace(owner=None, watermark=watermark, was_clean=True)
+            table.shards[shard.number] = there._replace(
+                owner=None, watermark=given.watermark, was_clean=given.was_clean
+            )
             parked = table.holders[shard.number] = ClusterStore(table, self._clock, self._host)
             parked._copy(self, shard.number)
             self._forget(shard.number)

@@ -57,6 +57,10 @@ class ShardStore(MemoryStore):
     def _new_revision_id(self) -> int:
         return self.numbers.new_revision_id()
 
+    @property
+    def reached(self) -> UtcMs | None:
+        return self._reached
+
     def copy(self, shard: int) -> Records:
         """Return what there is of a shard."""
         schedules = [each for id_, each in self._schedules.items() if id_ % SHARDS == shard]
@@ -83,7 +87,13 @@ class ShardStore(MemoryStore):
             del self._revisions[id_]
 
     def add(
-        self, shard: int, records: Records, *, watermark: UtcMs | None, was_clean: bool = True
+        self,
+        shard: int,
+        records: Records,
+        *,
+        watermark: UtcMs | None,
+        was_clean: bool = True,
+        reached: UtcMs | None = None,
     ) -> TakenIn:
         """Take over what another one has, or had, of a shard; return what the engine is to be told."""
         self._schedules |= {each.id: each for each in records.schedules}
@@ -94,7 +104,9 @@ class ShardStore(MemoryStore):
             MemoryStore._write(self, entry)  # nothing is decided here: a subclass does not take it down
         failing = frozenset(id_ for id_ in records.living if self._schedules[id_].error is not None)
         rows = [self._row(id_) for id_ in sorted(records.living)]
-        return TakenIn(shard, rows, watermark, was_clean, failing)
+        if reached is not None:
+            self._reached = max(reached, self._reached or reached)
+        return TakenIn(shard, rows, watermark, was_clean, failing, reached=reached)
 
 
 def moved(
@@ -103,4 +115,4 @@ def moved(
     """Carry a shard from one store to another; return what the taker's engine is to be told."""
     records = source.copy(shard)
     source.drop(shard)
-    return target.add(shard, records, watermark=watermark, was_clean=was_clean)
+    return target.add(shard, records, watermark=watermark, was_clean=was_clean, reached=source.reached)

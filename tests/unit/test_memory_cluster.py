@@ -8,7 +8,7 @@ import pytest
 
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import ScheduleSpec
-from cronally.engine.records import ScheduleChange
+from cronally.engine.records import GivenUp, ScheduleChange
 from cronally.errors import LeaseLost
 from support.entries import NINE, TOPIC
 from support.fake_clock import FakeClock
@@ -53,7 +53,7 @@ async def test_a_schedule_has_its_shard_in_its_id_and_goes_with_it(machines):
     assert (await take(a)).rows == []
     revised = await add(a)
     assert revised.id % SHARDS == NUMBER
-    await a.give((await a.shards())[NUMBER], watermark=NINE)
+    await a.give((await a.shards())[NUMBER], GivenUp(NINE, was_clean=True))
     assert await a.schedule("job") is None
     taken = await take(b)
     assert [(row.id, row.name) for row in taken.rows] == [(revised.id, "job")]
@@ -84,7 +84,7 @@ async def test_a_shard_is_in_line_after_a_commit_that_is_not_behind_the_machine(
 ):
     a, b = await machines.open("a"), await machines.open("b")
     await take(a)
-    await a.give((await a.shards())[NUMBER], watermark=NINE)
+    await a.give((await a.shards())[NUMBER], GivenUp(NINE, was_clean=True))
     await b.commit([], watermark=NINE + 50)
     await take(b)
     await b.commit([], watermark=NINE + 50)

@@ -221,11 +221,16 @@ class Core(Holding):
 
     def fire(self, id_: int, revision_id: int, slot: UtcMs, due_time: UtcMs) -> Fire:
         """Return the fire of a slot that has no row."""
-        is_doubted = due_time <= self.doubted_through or self._is_shard_doubted(id_, due_time)
+        is_doubted = due_time <= self.doubted_through_of(id_ % SHARDS)
         return Fire(id_, revision_id, slot, due_time, maybe_published=is_doubted)
 
-    def _is_shard_doubted(self, id_: int, due_time: UtcMs) -> bool:
-        return bool(self.doubts) and due_time <= self.doubts.get(id_ % SHARDS, MIN_UTC_MS)
+    def doubted_through_of(self, shard: int) -> UtcMs:
+        """Return what is doubted of a shard, see *doubted_through*."""
+        return UtcMs(max(self.doubted_through, self.doubts.get(shard, MIN_UTC_MS)))
+
+    def most_doubted(self) -> UtcMs:
+        """Return the latest instant up to which anything is doubted."""
+        return UtcMs(max([self.doubted_through, *self.doubts.values()]))
 
     def member(self, id_: int) -> Member | None:
         """Return a schedule that is in the timetable or at rest as the core knows it; None for others (``@at``)."""

@@ -148,7 +148,7 @@ class Engine:
         await self._publisher.close()
         await self.settler.flush()
         now = self._clock.wall()
-        return self.core.watermark(now) if self.core.doubted_through <= now else None
+        return self.core.watermark(now) if self.core.most_doubted() <= now else None
 
     def allow(self, topics: Sequence[str] | None) -> None:
         """From now on publish to *topics*, patterns, alone (None: to all); what waited and may go now is tried at once."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cronally.domain.model import State
 from cronally.domain.shards import SHARDS, shard_of_group
 from cronally.engine.holding import Phase
+from cronally.engine.records import GivenUp
 from cronally.engine.settle import MAX_UNCOMMITTED_S, unsent_entry
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import InternalError
@@ -63,7 +64,7 @@ class HandOver:
         self._recovery = recovery
         self._clock = clock
         self._one = asyncio.Lock()
-        self._given: dict[int, UtcMs] = {}
+        self._given: dict[int, GivenUp] = {}
 
     # --- taking in ----------------------------------------------------------------------------------------------------
 
@@ -91,7 +92,7 @@ class HandOver:
                 if not taken.was_clean:
                     await self._store.mark_unclean(number)
                 now = self._clock.wall()
-                reached = await self._reached(watermark, now, was_clean=taken.was_clean)
+                reached = await self._reached(taken, watermark, now)
                 await self._recovery.decide(
                     members,
                     watermark,
@@ -117,14 +118,17 @@ class HandOver:
                 core.let_watermark(floor)
         self._loop.retrying.look_for_taken()
 
-    async def _reached(self, watermark: UtcMs, now: UtcMs, *, was_clean: bool) -> UtcMs:
-        """Return up to when slots may be settled: later than *now* if the clock of the machine before was ahead of this one's."""
+    async def _reached(self, taken: TakenIn, watermark: UtcMs, now: UtcMs) -> UtcMs:
+        """Return up to when slots may be settled: later than *now* if the clock of a machine before was ahead of this one's."""
         newest = await self._store.newest_settled(now)
         reached = UtcMs(max(now, watermark, newest or now))
-        if reached > now and not was_clean:
+        if taken.was_clean:
+            return reached
+        known = taken.reached or MIN_UTC_MS
+        if reached > max(now, known):
             # For so long it may have sent what is not on record.
             reached = UtcMs(reached + round(MAX_UNCOMMITTED_S * 1000))
-        return reached
+        return UtcMs(max(reached, known))
 
     async def _mind_what_is_settled(self, members: Sequence[Member], now: UtcMs, reached: UtcMs) -> None:
         """Have the slots up to *reached* planned less those that have a row."""
@@ -156,8 +160,8 @@ class HandOver:
 
     # --- giving up ----------------------------------------------------------------------------------------------------
 
-    async def give_up(self, number: int) -> UtcMs:
-        """Let go of a shard: from now on nothing of it is sent; return up to when every slot of it has a row.
+    async def give_up(self, number: int) -> GivenUp:
+        """Let go of a shard: from now on nothing of it is sent, and every slot of it up to the watermark returned has a row.
 
         Attempts that are open are awaited, and what becomes of them is on record. Asked again, it says the same until the shard is
         taken in again; the store may then let go of its records. Errors: StoreError, and NotReady while recovery cannot finish or
@@ -186,7 +190,7 @@ class HandOver:
         while flying := [fire for fire in flying if self._core.is_in_flight(fire)]:
             await self._loop.answered()
 
-    async def _give_up(self, number: int, at: UtcMs) -> UtcMs:
+    async def _give_up(self, number: int, at: UtcMs) -> GivenUp:
         core = self._core
         async with self._loop.calm():
             at = UtcMs(min(at, await self._edits.end_pauses()))  # the clock may have been set back meanwhile
@@ -209,12 +213,12 @@ class HandOver:
                         core.end_change(id_, core.member(id_))
                 raise
             core.here.absent.add(number)
-            self._given[number] = at
+            given = self._given[number] = GivenUp(at, was_clean=core.doubted_through_of(number) <= at)
             async for some in self._slices(ids):
                 core.end_leaving(some)
             await self._let_go(number)
             core.here.leaving.discard(number)
-        return at
+        return given
 
     async def _unread(self, number: int, at: UtcMs) -> list[Fire]:
         """Return the slots due by *at* of the shard's ``@at`` schedules that planning has not read yet."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cronally.engine.hooks import Hooks
     from cronally.engine.leases import Take
     from cronally.engine.ports import SharedStore
-    from cronally.engine.records import Machine, Shard, TakenIn
+    from cronally.engine.records import GivenUp, Machine, Shard, TakenIn
     from cronally.instants import UtcMs
 
 _T = TypeVar("_T")
@@ -50,8 +50,8 @@ class Driver(Protocol):
         """Fire the schedules of a shard, from now on."""
         ...
 
-    async def give_up(self, number: int) -> UtcMs:
-        """Let go of a shard, and return up to when its slots are settled, and on record."""
+    async def give_up(self, number: int) -> GivenUp:
+        """Let go of a shard: its slots are settled, and on record."""
         ...
 
 
@@ -371,9 +371,9 @@ class Membership:
 
     async def _give(self, number: int) -> None:
         await self._until_done("give", partial(self._store.begin_give, number))
-        watermark = await self._until_done("give", partial(self._driver.give_up, number))
+        given = await self._until_done("give", partial(self._driver.give_up, number))
         shard = self._driven.pop(number)
-        await self._until_done("give", partial(self._store.give, shard, watermark=watermark))
+        await self._until_done("give", partial(self._store.give, shard, given))
         self._must_read = True
         self._hooks.shard_given(number)
 

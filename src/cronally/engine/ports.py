@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Asked,
         AuditFilter,
         AuditPage,
+        GivenUp,
         JournalFilter,
         JournalRow,
         Label,
@@ -537,8 +538,8 @@ class SharedStore(Store, Protocol):
         """
         ...
 
-    async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
-        """Give up a shard of this machine's, whose slots are settled up to *watermark*; False if it is not its any more."""
+    async def give(self, shard: Shard, given: GivenUp) -> bool:
+        """Give up a shard of this machine's, as the engine has let go of it; False if it is not its any more."""
         ...
 
     async def begin_leave(self) -> None:

@@ -385,8 +385,9 @@ class Shard(NamedTuple):
     """Who drives a shard, as the shared store has it; it changes only at a hand-over.
 
     Fields: owner: a machine's id, None if nobody drives it. epoch: 0 for one that was never driven, then + 1 with each
-        take-over. watermark: as it was when it was handed over last; None in a new store. was_clean: it was given in order, so
-        that all that was sent of it is on record.
+        take-over. watermark: as it was when it was handed over last; None in a new store. was_clean: it was given in order,
+        and all that was sent of it is on record: also no slot is still to come, after a clock was set back, that a machine
+        which crashed may have sent.
     """
 
     number: int
@@ -394,6 +395,13 @@ class Shard(NamedTuple):
     epoch: int
     watermark: UtcMs | None
     was_clean: bool = True
+
+
+class GivenUp(NamedTuple):
+    """What a machine says of a shard that it has let go of: as in ``Shard``."""
+
+    watermark: UtcMs
+    was_clean: bool
 
 
 class TakenIn(NamedTuple):

@@ -78,7 +78,11 @@ class SetBack:
                 ),
             )
         self._hold(now, taken)  # before the rows go: without them their slots are to be decided anew
-        await self._store.set_back(at=now, watermark=taken.watermark, reached=reached)
+        # Where the rows told of doubts, that instant has to: whoever goes on after a crash knows of nothing else.
+        doubted_through = max(taken.doubted_through, self._core.most_doubted())
+        await self._store.set_back(
+            at=now, watermark=taken.watermark, reached=UtcMs(max(reached, doubted_through))
+        )
         async for page in self._decided_beyond(now):
             specs = await self._store.specs([entry.revision_id for entry in page])
             await self._store.amend([self._amended(entry, specs[entry.revision_id], now) for entry in page])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.shards import SHARDS
-from cronally.engine.records import LogPlace, Opened, TakenIn
+from cronally.engine.records import GivenUp, LogPlace, Opened, TakenIn
 from cronally.errors import LeaseLost, SchemaMismatch, StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
 from cronally.store.committing import KEPT_DAYS, Committer
@@ -71,7 +71,7 @@ class _Copying(NamedTuple):
 
 class _Giving(NamedTuple):
     number: int
-    watermark: UtcMs
+    given: GivenUp
     done: asyncio.Future[bool]
 
 
@@ -200,7 +200,7 @@ class DynamodbStore(OwnWriting):
             if watermark is not None:
                 with suppress(StoreError):  # others then wait for the end of the lease
                     async with self._snapshotting:
-                        await self._give(dict.fromkeys(self._mine, watermark))
+                        await self._give(dict.fromkeys(self._mine, GivenUp(watermark, was_clean=True)))
                     await self._heartbeat.leave()
         finally:
             self._heartbeat.lose("it was closed")
@@ -458,14 +458,14 @@ class DynamodbStore(OwnWriting):
                 lambda said: replace(said, behind={**said.behind, number: said.watermark_of(number)})
             )
 
-    async def give(self, shard: Shard, *, watermark: UtcMs) -> bool:
+    async def give(self, shard: Shard, given: GivenUp) -> bool:
         self._heartbeat.check()
         item = self._mine.get(shard.number)
         if item is None or item.epoch != shard.epoch:
             return False
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         done.add_done_callback(heard)
-        self._giving.append(_Giving(item.number, watermark, done))
+        self._giving.append(_Giving(item.number, given, done))
         if self._giver is None or self._giver.done():
             self._giver = asyncio.create_task(self._give_all())
         return await asyncio.shield(done)
@@ -476,7 +476,7 @@ class DynamodbStore(OwnWriting):
             batch, self._giving = self._giving, []
             try:
                 async with self._snapshotting, self._turn:
-                    were_mine = await self._give({one.number: one.watermark for one in batch})
+                    were_mine = await self._give({one.number: one.given for one in batch})
                     await self._own.take_out(were_mine)
                 await self._heartbeat.say(partial(_without, numbers=were_mine, hand_overs=len(were_mine)))
             except Exception as exc:  # noqa: BLE001 - what is given and what this machine does are no longer one
@@ -489,18 +489,18 @@ class DynamodbStore(OwnWriting):
                 if not one.done.done():
                     one.done.set_result(were_mine.get(one.number, False))
 
-    async def _give(self, watermarks: Mapping[int, UtcMs]) -> dict[int, bool]:
+    async def _give(self, given_up: Mapping[int, GivenUp]) -> dict[int, bool]:
         """Write into the items of these shards that nobody drives them; return of each that this machine had whether the table agrees."""
         await self._committer.flush()
         said = self._heartbeat.said
-        items = {number: self._mine[number] for number in watermarks if number in self._mine}
+        items = {number: self._mine[number] for number in given_up if number in self._mine}
         given = [
             replace(
                 item,
                 version=item.version + 1,
                 owner=None,
-                watermark=max(watermarks[number], said.watermark_of(number) or watermarks[number]),
-                was_clean=True,
+                watermark=_later(given.watermark, said.watermark_of(number)),
+                was_clean=given.was_clean,
                 chain=item.closed(said.sequence),
                 log_bytes=self._growth.get(number, 0),
                 since=self._since.get(number),
@@ -509,6 +509,7 @@ class DynamodbStore(OwnWriting):
                 set_back_at=said.set_back_at,
             )
             for number, item in items.items()
+            for given in (given_up[number],)
         ]
         put = await asyncio.gather(*map(self._put_shard, items.values(), given))
         for number in items:

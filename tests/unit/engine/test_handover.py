@@ -73,7 +73,9 @@ class Cluster:
         return task.result()
 
     async def give_up(self, rig, number):
-        return await self.done(rig.engine.hand_over.give_up(number), rig)
+        given = await self.done(rig.engine.hand_over.give_up(number), rig)
+        assert given.was_clean
+        return given.watermark
 
     async def take_in(self, rig, taken):
         await self.done(rig.engine.hand_over.take_in(taken), rig)
@@ -533,7 +535,7 @@ async def test_a_group_keeps_its_order_from_machine_to_machine(is_busy):
             giver, taker = machines
             giving = giver.start(giver.engine.hand_over.give_up(number))
             await cluster.clock.advance(0.5)
-            watermark = giving.result()
+            watermark = giving.result().watermark
             assert everything_of(giver, number) == {}
             taken = moved(giver.store.inner, taker.store.inner, number, watermark=watermark)
             await cluster.take_in(taker, taken)
@@ -621,13 +623,44 @@ async def test_a_shard_of_a_machine_whose_clock_was_ahead_fires_nothing_twice():
         await one.engine.hand_over.take_in(moved(two.store.inner, store.inner, number, watermark=watermark))
         await ahead.advance(4)
         await cluster.clock.advance(4)
-        watermark = await one.engine.hand_over.give_up(number)
+        watermark, _ = await one.engine.hand_over.give_up(number)
         assert watermark == cluster.clock.wall() + 3_000
         await cluster.take_in(two, moved(store.inner, two.store.inner, number, watermark=watermark))
         await cluster.clock.advance(6)
         jobs = [id_ for id_ in one.sent + two.sent if id_.startswith("job")]
         assert sorted(times(jobs)) == [f"08:59:{s}" for s in range(31, 41)]
         assert len([id_ for id_ in two.sent if id_.startswith("other")]) == 10
+
+
+@pytest.mark.parametrize("is_crash", [False, True], ids=["in order", "by a crash"])
+async def test_what_a_crashed_machine_may_have_sent_stays_in_doubt_from_machine_to_machine(is_crash):
+    cluster = Cluster()
+    async with cluster.machine(script=lambda _e, _n: THROTTLED) as three:
+        async with cluster.first(crash=is_crash, script=lambda _e, _n: THROTTLED) as two:
+            async with cluster.machine(crash=True) as one:
+                for number in range(SHARDS):
+                    await cluster.hand_over(two, one, number)
+                await one.add("job", "@every 10s", catch_up="skip", deadline="15s")
+                number = await shard_of_name(one, "job")
+                await cluster.clock.advance_to(at("08:59:45"))
+                lost = one.store
+            await cluster.clock.advance_to(at("09:00:28"))
+            await cluster.take_over(lost, two, number, lost.inner._watermark)
+            taken_over = (await two.journal("job")).values()
+            (skipped,) = [entry for entry in taken_over if entry.reason is SkipReason.CATCH_UP]
+            assert (skipped.last_slot, skipped.maybe_published) == (at("09:00:10"), True)
+            cluster.clock.step_wall(-30_000)
+            await cluster.clock.advance(1)  # what was skipped is taken back, and its row told of the doubt
+            if not is_crash:
+                given = await cluster.done(two.engine.hand_over.give_up(number), two)
+                assert not given.was_clean
+            left, watermark = two.store, two.store.inner._watermark
+        await cluster.take_over(left, three, number, watermark)
+        await cluster.clock.advance_to(at("09:01:30"))
+        journal = await three.journal("job")
+        doubted = [entry.fire_time for entry in journal.values() if entry.maybe_published]
+        assert times(map(format_utc, doubted)) == ["08:59:50", "09:00:00", "09:00:10", "09:00:20"]
+        assert {journal[f"job@{format_utc(slot)}"].state for slot in doubted} == {State.EXPIRED}
 
 
 async def test_a_shard_that_was_on_its_way_when_the_clock_was_set_back_has_each_slot_in_one_entry():
@@ -904,7 +937,7 @@ async def test_an_open_attempt_is_awaited_and_the_others_go_on_meanwhile():
         assert not giving.done()
         await one.set("other", when="@every 1s", message="an edit of others does not wait for it")
         await cluster.clock.advance_to(at("08:59:43"))
-        assert giving.result() == at("08:59:38.500")
+        assert giving.result().watermark == at("08:59:38.500")
         assert everything_of(one, number) == {}
         row = (await one.journal("slow"))["slow@2026-11-23T08:59:35Z"]
         assert (row.state, row.attempts, row.maybe_published) == (State.PENDING, 1, True)
@@ -912,7 +945,9 @@ async def test_an_open_attempt_is_awaited_and_the_others_go_on_meanwhile():
         others = [a for a in one.publisher.arrivals if a.entry.name == "other"]
         assert len(others) == 13
         assert all(a.released_us == a.entry.fire.due_time * 1000 for a in others)
-        await cluster.take_in(two, moved(one.store.inner, two.store.inner, number, watermark=giving.result()))
+        await cluster.take_in(
+            two, moved(one.store.inner, two.store.inner, number, watermark=giving.result().watermark)
+        )
         await cluster.clock.advance(3)
         assert sorted(times(two.sent)) == ["08:59:35", "08:59:40", "08:59:45"]
 
@@ -1105,7 +1140,7 @@ async def test_a_group_whose_shard_leaves_between_the_reads_of_its_fires_and_of_
         giving = two.start(two.engine.hand_over.give_up(number))
         await cluster.clock.advance(0.5)
         assert changing.done()
-        taken = moved(two.store.inner, one.store.inner, number, watermark=giving.result())
+        taken = moved(two.store.inner, one.store.inner, number, watermark=giving.result().watermark)
         await cluster.clock.advance(2)
         assert everything_of(two, number) == {}
         two.store.before_s.clear()
@@ -1145,7 +1180,7 @@ async def test_a_jump_of_the_clock_while_answers_are_awaited_loses_nothing():
             await cluster.clock.advance(1)
             cluster.clock.step_wall(4_000)
             await cluster.clock.advance(4)
-            taken = moved(one.store.inner, two.store.inner, number, watermark=giving.result())
+            taken = moved(one.store.inner, two.store.inner, number, watermark=giving.result().watermark)
             await cluster.take_in(two, taken)
         await cluster.clock.advance(5)
         for name in ("job", "fifo"):
@@ -1165,8 +1200,10 @@ async def test_a_clock_set_back_while_answers_are_awaited_fires_nothing_twice():
         await cluster.clock.advance(1)
         cluster.clock.step_wall(-7_000)
         await cluster.clock.advance(4)
-        assert giving.result() <= at("08:59:36.600")
-        await cluster.take_in(two, moved(one.store.inner, two.store.inner, number, watermark=giving.result()))
+        assert giving.result().watermark <= at("08:59:36.600")
+        await cluster.take_in(
+            two, moved(one.store.inner, two.store.inner, number, watermark=giving.result().watermark)
+        )
         await cluster.clock.advance(10)
         sent = Counter(times(one.sent + two.sent))
         last = int(format_utc(cluster.clock.wall())[17:19])
