@@ -102,7 +102,8 @@ CATALOGUE: Final = {
         ),
         Described(
             "cronally_quota_messages_per_second", "gauge",
-            "Messages that SNS takes in a second, as AWS publishes it or [sns.quota] says. way: standard or fifo topics.",
+            "Messages that SNS takes in a second, as AWS publishes it or [sns.quota] says; of machines that "
+            "share a table the part of this one. way: standard or fifo topics.",
             ("region", "way"),
         ),
         Described(

@@ -28,13 +28,36 @@ if TYPE_CHECKING:
     from cronally.engine.engine import Engine
     from cronally.engine.hooks import Hooks
     from cronally.engine.membership import Sharing
-    from cronally.engine.records import Opened
+    from cronally.engine.records import GivenUp, Opened, TakenIn
     from cronally.instants import UtcMs
     from cronally.sns.credentials import Credentials
+    from cronally.sns.pacing import Pacing
 
 _REJOIN_S = 1.0
 _LOOK_S = 0.05
 _UNCHECKED = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class Paced:
+    """An engine that uses as much of each quota as it has of the shards. It is a ``membership.Driver``."""
+
+    def __init__(self, engine: Engine, pacing: Pacing) -> None:
+        self._engine = engine
+        self._pacing = pacing
+        self._share()
+
+    async def take_in(self, taken: TakenIn) -> None:
+        await self._engine.hand_over.take_in(taken)
+        self._share()
+
+    async def give_up(self, number: int) -> GivenUp:
+        given = await self._engine.hand_over.give_up(number)
+        self._share()
+        return given
+
+    def _share(self) -> None:
+        shards = SHARDS - len(self._engine.core.here.absent)
+        self._pacing.share(max(1, shards) / SHARDS)
 
 
 class Shared:
@@ -98,10 +121,11 @@ class Shared:
             raise NotReady(f"the daemon has not joined the other machines: {self._waiting_because}")
 
     async def take_part(
-        self, engine: Engine, hooks: Hooks, tasks: asyncio.TaskGroup
+        self, engine: Engine, pacing: Pacing, hooks: Hooks, tasks: asyncio.TaskGroup
     ) -> list[asyncio.Task[None]]:
         """Begin to take shards, and return once each has an owner that lives."""
-        membership = Membership(self.store, engine.hand_over, self._clock, hooks, former=self._former)
+        driver = Paced(engine, pacing)
+        membership = Membership(self.store, driver, self._clock, hooks, former=self._former)
         self._membership = membership
         running = [tasks.create_task(membership.run(), name="membership")]
         while (state := membership.sharing()).free or not state.machines or membership.is_busy:

@@ -187,7 +187,7 @@ class Term:
                     running.append(tasks.create_task(LagWatch(self._clock, journalist).run(), name="lag"))
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
                     if shared is not None:
-                        running += await shared.take_part(engine, journalist, tasks)
+                        running += await shared.take_part(engine, self._daemon.pacing, journalist, tasks)
                         errands = shared.errands(config.socket)
                         running.append(tasks.create_task(errands.run(), name="errands"))
                     reporting.set_ready()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class QuotaUse(NamedTuple):
     """How the quota of a region is used, by standard or by FIFO topics.
 
-    quota: messages a second that SNS takes. rate: at which messages leave now; below the quota after SNS has throttled.
+    quota: messages a second that SNS takes, or this machine's part of them. rate: at which messages leave now; below the quota after SNS has throttled.
     left: messages that may leave at once; below 0 when more have left. sent: messages that have left. throttled: how often
     SNS has taken no more. All since the start.
     """

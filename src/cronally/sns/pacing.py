@@ -85,6 +85,12 @@ class _Bucket:
         if self.rate < self.quota and now - self.fell_at > _FALL_EVERY_S:
             self.rate = min(self.quota, self.rate + self.quota * _RISE_PER_S * passed_s)
 
+    def resize(self, quota: float) -> None:
+        """Go by another quota; if the rate has fallen, it stays as far below."""
+        self.rate *= quota / self.quota
+        self.quota = quota
+        self.tokens = min(self.most, self.tokens)
+
     def take(self, messages: int) -> None:
         self.tokens -= messages
         self.sent += messages
@@ -108,6 +114,7 @@ class Pacing:
     def __init__(self, given: Mapping[str, float] | None = None) -> None:
         """given: messages a second by region, or by ``default`` for those not named; 0 for no pacing."""
         self._given = given or {}
+        self._part = 1.0
         self._buckets: dict[tuple[str, bool], _Bucket | None] = {}
         self._by_topic: dict[str, _Bucket | None] = {}
 
@@ -121,6 +128,13 @@ class Pacing:
             == quota_per_s(region, is_fifo=is_fifo, given=given)
         }
         self._buckets, self._by_topic = kept, {}
+
+    def share(self, part: float) -> None:
+        """Use no more than *part* of each quota, 0 < part <= 1, from now on: machines that share the work share the quotas, too."""
+        for bucket in self._buckets.values():
+            if bucket is not None:
+                bucket.resize(bucket.quota / self._part * part)
+        self._part = part
 
     def room_in_s(self, topic: str, messages: int, now: MonoS) -> float:
         """Return when so many *messages* may leave, seconds from now; 0 if they may now."""
@@ -168,6 +182,6 @@ class Pacing:
     def _of_region(self, topic: str, now: MonoS) -> _Bucket | None:
         key = region, is_fifo = way_of(topic)
         if key not in self._buckets:
-            quota = quota_per_s(region, is_fifo=is_fifo, given=self._given)
+            quota = quota_per_s(region, is_fifo=is_fifo, given=self._given) * self._part
             self._buckets[key] = _Bucket(quota, now) if quota else None
         return self._buckets[key]

@@ -29,6 +29,39 @@ def drained(pacing, topic, seconds, *, start=0.0, step_s=0.01, batch=10):
     return sent
 
 
+def test_machines_that_share_the_work_share_the_quotas():
+    alone, half, other = (
+        Pacing({"us-east-1": 1_000}),
+        Pacing({"us-east-1": 1_000}),
+        Pacing({"us-east-1": 1_000}),
+    )
+    half.share(0.5)
+    other.share(0.5)
+    both = drained(half, VIRGINIA, 5) + drained(other, VIRGINIA, 5)
+    assert both == pytest.approx(drained(alone, VIRGINIA, 5), abs=20)
+
+
+def test_a_part_that_changes_holds_at_once_and_a_rate_that_has_fallen_stays_fallen():
+    pacing = Pacing({"us-east-1": 1_000})
+    drained(pacing, VIRGINIA, 0)
+    pacing.throttled(VIRGINIA, MonoS(0))
+    [fallen] = pacing.uses(MonoS(0))
+    pacing.share(0.25)
+    [part] = pacing.uses(MonoS(0))
+    assert (part.quota, part.rate) == (250, pytest.approx(fallen.rate / 4))
+    pacing.share(1)
+    [whole] = pacing.uses(MonoS(0))
+    assert (whole.quota, whole.rate) == (1_000, pytest.approx(fallen.rate))
+
+
+def test_of_a_small_part_a_whole_batch_still_fits():
+    pacing = Pacing({"default": 300})
+    pacing.share(1 / 64)
+    assert has_room(pacing, MILAN, 10, 0.0)
+    pacing.take(MILAN, 10, 0.0)
+    assert pacing.room_in_s(MILAN, 10, 0.0) == pytest.approx(10 * 64 / 300)
+
+
 @pytest.mark.parametrize(
     ("region", "is_fifo", "given", "expected"),
     [
