@@ -1123,6 +1123,16 @@ async def test_history_comes_newest_first_in_pages(store):
         assert pages == [row for row in whole if name in (None, row.name)]
 
 
+@pytest.mark.parametrize(
+    "narrowed",
+    [{}, {"since": T}, {"until": T}, {"states": frozenset({State.EXPIRED})}, {"since": T, "limit": 3}],
+    ids=["all", "since", "until", "state", "limit"],
+)
+async def test_history_of_a_name_that_nobody_had_is_empty(store, narrowed):
+    await store.commit([entry(await store.change(creation(spec("a"))), T)], watermark=None)
+    assert await store.history(JournalFilter(schedule="b", **narrowed)) == []
+
+
 async def test_history_can_be_narrowed(store):
     a = await store.change(creation(spec("a")))
     b = await store.change(creation(spec("b")))

@@ -202,7 +202,7 @@ def test_show(cronally):
 def test_a_schedule_that_is_not_there(cronally):
     cronally.daemon.add("nightly")
     for words in (["show", "nihgtly"], ["set", "nihgtly", "--note", "x"], ["run", "nihgtly"], ["next", "nihgtly"],
-                  ["rm", "nihgtly"], ["pause", "nihgtly"], ["resume", "nihgtly"], ["history", "nihgtly"]):  # fmt: skip
+                  ["rm", "nihgtly"], ["pause", "nihgtly"], ["resume", "nihgtly"], ["history", "nihgtly"], ["history", "nihgtly", "--since", "1h"]):  # fmt: skip
         assert "did you mean 'nightly'?" in cronally.bad(*words, code=4), words
 
 

@@ -240,6 +240,8 @@ class SqliteJournal:
         if wanted.schedule is not None:
             named = await lister.rows(journal_sql.SCHEDULES_NAMED, (wanted.schedule, wanted.schedule))
             ids = [id_ for (id_,) in named]
+            if not ids:
+                return []
         found: list[JournalRow] = []
         for reaching in (False, True) if wanted.since is not None else (False,):
             while (most := min(wanted.limit - len(found), _MOST_ROWS)) > 0:
