@@ -219,7 +219,11 @@ class Follower:
                 continue
             async for _, parts in self._records(machine, 1, last, is_reversed=True):
                 rows: list[JournalEntry] = []
-                for logged in reversed(decode(parts)):
+                record: list[Logged] = []
+                for logged in decode(parts):
+                    record.append(logged)
+                    await self._clock.sleep(0)
+                for logged in reversed(record):
                     rows += later.rows_left_by(logged.deed, pruned_through=self._pruned_through)
                 await self._everything.add_old(rows, instead_of=later.to_give_way(rows))
         self.has_history = True
