@@ -228,8 +228,11 @@ class ClusterStory(Story):
             shard.begin_move(died_at)
             shard.end(died_at, was_crash=True)
         await self.clock.sleep(_LEASE_S)
-        for shard in shards:
-            self._begin(self._take(shard))
+        self.rng.shuffle(shards)
+        while shards:
+            most = self.rng.choice((1, 3, 64))
+            self._begin(self._take(*shards[:most]))
+            del shards[:most]
 
     # --- shards -------------------------------------------------------------------------------------------------------
 
@@ -286,21 +289,24 @@ class ClusterStory(Story):
             await self.clock.sleep(self.rng.choice((0, 0.2, 0.2, 1, 12)))
             await self._take(shard)
 
-    async def _take(self, shard: Shard) -> None:
+    async def _take(self, *shards: Shard) -> None:
         while not self.cluster.alive:
             await self.clock.sleep(1)
         machine = self.rng.choice(self.cluster.alive)
-        left, shard.left = shard.left, None
-        assert left is not None
-        taken = machine.records.add(
-            shard.number,
-            left.records,
-            watermark=left.watermark,
-            was_clean=left.was_clean,
-            reached=left.reached,
-        )
-        machine.behind[shard.number] = left.watermark
-        shard.begin(machine)
+        taken = []
+        for shard in shards:
+            left, shard.left = shard.left, None
+            assert left is not None
+            its = machine.records.add(
+                shard.number,
+                left.records,
+                watermark=left.watermark,
+                was_clean=left.was_clean,
+                reached=left.reached,
+            )
+            machine.behind[shard.number] = left.watermark
+            shard.begin(machine)
+            taken.append(its)
         while True:
             try:
                 await machine.daemon.rig.engine.hand_over.take_in(taken)
@@ -310,6 +316,7 @@ class ClusterStory(Story):
             if not machine.is_alive:
                 return
         if machine.is_alive:
-            del machine.behind[shard.number]
-            shard.recovered(self.clock.wall())
-            shard.end_move(self.clock.wall())
+            for shard in shards:
+                del machine.behind[shard.number]
+                shard.recovered(self.clock.wall())
+                shard.end_move(self.clock.wall())

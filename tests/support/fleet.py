@@ -56,21 +56,23 @@ class Said(Hooks):
 
 
 class FakeDriver:
-    """Takes and gives shards. Attributes: fires: those it drives. taken: all it was ever given. take_s, give_s: seconds each takes. error: what it raises instead."""
+    """Takes and gives shards. Attributes: fires: those it drives. taken: all it was ever given, batches: how many at a time. take_s, give_s: seconds each takes. error: what it raises instead."""
 
     def __init__(self, clock: NodeClock) -> None:
         self.clock = clock
         self.fires: set[int] = set()
         self.taken: list[TakenIn] = []
+        self.batches: list[int] = []
         self.take_s = self.give_s = 0.0
         self.error: CronallyError | None = None
 
-    async def take_in(self, taken: TakenIn) -> None:
+    async def take_in(self, taken: Sequence[TakenIn]) -> None:
         await self.clock.sleep(self.take_s)
         if self.error:
             raise self.error
-        self.fires.add(taken.number)
-        self.taken.append(taken)
+        self.fires.update(one.number for one in taken)
+        self.taken += taken
+        self.batches.append(len(taken))
 
     async def give_up(self, number: int) -> GivenUp:
         await self.clock.sleep(self.give_s)

@@ -19,6 +19,7 @@ from cronally.store.replica_directory import replica_directory
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
     from contextlib import AsyncExitStack
 
     from aiohttp import web
@@ -46,7 +47,7 @@ class Paced:
         self._pacing = pacing
         self._share()
 
-    async def take_in(self, taken: TakenIn) -> None:
+    async def take_in(self, taken: Sequence[TakenIn]) -> None:
         await self._engine.hand_over.take_in(taken)
         self._share()
 

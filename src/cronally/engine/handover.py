@@ -3,8 +3,8 @@
 1. What is taken in is decided up to an instant and on record before anything of it is planned; what is planned is later than that.
 2. What is given up leaves no trace but records: each slot due at or before the instant returned has a row, and no later one has
    been sent.
-3. One shard at a time, and neither meets a change of a schedule or a recovery halfway: the lock of the edits, then that of recovery.
-   While answers are awaited neither is held.
+3. Shards that come together are taken in together, those that leave one by one, and neither meets a change of a schedule or a
+   recovery halfway: the lock of the edits, then that of recovery. While answers are awaited neither is held.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cronally.domain.model import State
 from cronally.domain.shards import SHARDS, shard_of_group
 from cronally.engine.holding import Phase
 from cronally.engine.records import GivenUp
+from cronally.engine.recovery import Incoming
 from cronally.engine.settle import MAX_UNCOMMITTED_S, unsent_entry
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import InternalError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from cronally.engine.edits import Edits
     from cronally.engine.holding import Held
     from cronally.engine.loop import Loop
-    from cronally.engine.member import Member
     from cronally.engine.ports import Store
     from cronally.engine.records import TakenIn
     from cronally.engine.recovery import Recovery
@@ -68,77 +68,70 @@ class HandOver:
 
     # --- taking in ----------------------------------------------------------------------------------------------------
 
-    async def take_in(self, taken: TakenIn) -> None:
-        """Bring a shard, whose records the store has, into the engine: what was due is decided by policy, what comes is planned.
+    async def take_in(self, taken: Sequence[TakenIn]) -> None:
+        """Bring shards, whose records the store has, into the engine: what was due is decided by policy, what comes is planned.
 
-        Every slot due by now has a row afterwards, so that the watermark of the other shards holds for this one too.
-        Errors: StoreError, and NotReady while recovery cannot finish or the clock is not believed; then nothing of the shard is in,
-        and it is to be called again with the same *taken*.
+        Every slot due by now has a row afterwards, so that the watermark of the other shards holds for these too.
+        Errors: StoreError, and NotReady while recovery cannot finish or the clock is not believed; then nothing of the shards is
+        in, and it is to be called again with the same *taken*.
         """
         async with self._one:
-            if taken.number not in self._core.here.absent:
-                raise InternalError(f"shard {taken.number} is here already")
+            for one in taken:
+                if one.number not in self._core.here.absent:
+                    raise InternalError(f"shard {one.number} is here already")
             async with self._edits.lock:
                 await to_its_end(self._take_in(taken))
 
-    async def _take_in(self, taken: TakenIn) -> None:
-        core, number = self._core, taken.number
+    async def _take_in(self, taken: Sequence[TakenIn]) -> None:
+        core, numbers = self._core, {one.number for one in taken}
         async with self._loop.calm():
             await self._settler.flush()  # what an earlier call has decided
-            watermark = _watermark(taken, self._clock.wall())
-            floor = core.hold_watermark(watermark)
+            now = self._clock.wall()
+            watermarks = [_watermark(one, now) for one in taken]
+            floor = core.hold_watermark(min(watermarks))
             try:
-                members = await self._recovery.members(taken.rows)
-                if not taken.was_clean:
-                    await self._store.mark_unclean(number)
+                members = [await self._recovery.members(one.rows) for one in taken]
+                for one in taken:
+                    if not one.was_clean:
+                        await self._store.mark_unclean(one.number)
                 now = self._clock.wall()
-                reached = await self._reached(taken, watermark, now)
-                await self._recovery.decide(
-                    members,
-                    watermark,
-                    now,
-                    reason="hand-over" if taken.was_clean else "take-over",
-                    doubted_through=MIN_UTC_MS if taken.was_clean else reached,
-                )
-                await self._recovery.find_groups(number)
-                if reached > now:
-                    await self._mind_what_is_settled(members, now, reached)
+                newest = await self._store.newest_settled(now)
+                incoming = [
+                    Incoming(its, watermark, _reached(one, watermark, now, newest), one.was_clean)
+                    for one, its, watermark in zip(taken, members, watermarks, strict=True)
+                ]
+                await self._recovery.decide(incoming, now)
+                await self._recovery.find_groups(numbers)
+                ahead = [one for one in incoming if one.reached > now]
+                if ahead:
+                    await self._mind_what_is_settled(ahead, now)
             except BaseException:
-                self._forget_marks(number)
+                for number in numbers:
+                    self._forget_marks(number)
                 raise
             else:
-                if reached > now and not taken.was_clean:
-                    core.doubts[number] = reached
-                core.here.absent.discard(number)
-                core.failing.update(taken.failing)
-                self._given.pop(number, None)
-                async for some in self._slices(members):
-                    self._loop.replan(core.take_in(some, now))
+                for one, its in zip(taken, incoming, strict=True):
+                    if its.reached > now and not its.was_clean:
+                        core.doubts[one.number] = its.reached
+                    core.here.absent.discard(one.number)
+                    core.failing.update(one.failing)
+                    self._given.pop(one.number, None)
+                    async for some in self._slices(its.members):
+                        self._loop.replan(core.take_in(some, now))
             finally:
                 core.let_watermark(floor)
         self._loop.retrying.look_for_taken()
 
-    async def _reached(self, taken: TakenIn, watermark: UtcMs, now: UtcMs) -> UtcMs:
-        """Return up to when slots may be settled: later than *now* if the clock of a machine before was ahead of this one's."""
-        newest = await self._store.newest_settled(now)
-        reached = UtcMs(max(now, watermark, newest or now))
-        if taken.was_clean:
-            return reached
-        known = taken.reached or MIN_UTC_MS
-        if reached > max(now, known):
-            # For so long it may have sent what is not on record.
-            reached = UtcMs(reached + round(MAX_UNCOMMITTED_S * 1000))
-        return UtcMs(max(reached, known))
-
-    async def _mind_what_is_settled(self, members: Sequence[Member], now: UtcMs, reached: UtcMs) -> None:
-        """Have the slots up to *reached* planned less those that have a row."""
+    async def _mind_what_is_settled(self, ahead: Sequence[Incoming], now: UtcMs) -> None:
+        """Have the slots of shards whose machine's clock was ahead planned less those that have a row."""
         core, relived = self._core, self._core.relived
+        members = [member for one in ahead for member in one.members]
         ids = {member.id for member in members}
         spread_ms = max([core.timetable.longest_offset_ms(), *(member.offset_ms for member in members)])
         if not relived.is_on:
             relived.restart(now, spread_ms)
         relived.widen(spread_ms)
-        relived.begin(reached)
+        relived.begin(max(one.reached for one in ahead))
         await self._mind_ranges(ids, now)
         read_through = MIN_UTC_MS
         while read_through < (through := UtcMs(max(core.planned_through, relived.read_through))):
@@ -290,3 +283,15 @@ def _watermark(taken: TakenIn, now: UtcMs) -> UtcMs:
     if taken.watermark is not None:
         return taken.watermark
     return min((row.effective_from for row in taken.rows), default=now)
+
+
+def _reached(taken: TakenIn, watermark: UtcMs, now: UtcMs, newest: UtcMs | None) -> UtcMs:
+    """Return up to when slots may be settled: later than *now* if the clock of a machine before was ahead of this one's."""
+    reached = UtcMs(max(now, watermark, newest or now))
+    if taken.was_clean:
+        return reached
+    known = taken.reached or MIN_UTC_MS
+    if reached > max(now, known):
+        # For so long it may have sent what is not on record.
+        reached = UtcMs(reached + round(MAX_UNCOMMITTED_S * 1000))
+    return UtcMs(max(reached, known))

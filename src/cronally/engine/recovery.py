@@ -22,7 +22,7 @@ from cronally.errors import UsageError
 from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.slots import Slots
@@ -38,6 +38,7 @@ _SLICE = 500  # schedules decided between two yields to the event loop
 
 _LOADED_AT_ONCE = 250  # schedules; 10 ms if each has a rule of its own
 _TAKEN_AT_ONCE = 100  # the same while others fire
+_COMMITTED_AT_ONCE = 2_000  # rows of shards that come
 _MARKED = 2_000  # groups found busy between two yields to the event loop
 _MOST_RULES = 100_000  # texts that are remembered while loading: 30 MB
 
@@ -55,6 +56,15 @@ class _Due(NamedTuple):
     recurrence: Slots | None
     offset_ms: int
     after: UtcMs
+
+
+class Incoming(NamedTuple):
+    """The schedules of a shard that comes. reached: up to when slots may be settled. watermark, was_clean: as in ``records.TakenIn``."""
+
+    members: Sequence[Member]
+    watermark: UtcMs
+    reached: UtcMs
+    was_clean: bool
 
 
 class Recovery:
@@ -147,28 +157,45 @@ class Recovery:
         await self._note_moved(moved)
         return members
 
-    async def decide(
-        self, members: Sequence[Member], watermark: UtcMs, now: UtcMs, *, reason: str, doubted_through: UtcMs
-    ) -> None:
-        """Decide every slot of *members*, which the core does not know yet, due in (watermark, now], and put it on record.
+    async def decide(self, incoming: Sequence[Incoming], now: UtcMs) -> None:
+        """Decide every slot of schedules that the core does not know yet, due in (watermark, now], and put it on record.
 
         What is to be sent is pending: so the watermark of those that are here already, which may be later, holds for them too.
-        doubted_through: as in ``run``. Errors: StoreError; then it may be run again, with the same *watermark*.
+        What a machine that crashed had was due may have been sent. All goes into as few commits as it fits: a shared store takes
+        two writes for each, one after the other. Errors: StoreError; then it may be run again, with the same *incoming*.
         """
-        decision = _Decision(self._core, now, doubted_through=doubted_through, are_all_pending=True)
-        settled = await self._settled_in_store(watermark, now)
-        for some in _slices(members):
-            dues = []
-            for member in some:
-                awake = _awake(member, now)
-                if awake is None:
-                    continue
-                due = _due_of(awake, watermark)
-                first = awake.recurrence.next_ms(due.after)
-                if first is not None and first <= now - due.offset_ms:
-                    dues.append(due)
-            await self._decide(dues, settled, decision)
-        self._hooks.recovered(reason, watermark, now, decision.pending_count, decision.skipped_count)
+        decisions: dict[bool, list[_Decision]] = {True: [], False: []}
+        settled = await self._settled_in_store(min(one.watermark for one in incoming), now)
+        waiting: list[JournalEntry] = []
+        for one in incoming:
+            doubted_through = MIN_UTC_MS if one.was_clean else one.reached
+            decision = _Decision(self._core, now, doubted_through=doubted_through, are_all_pending=True)
+            decisions[one.was_clean].append(decision)
+            for some in _slices(one.members):
+                dues = []
+                for member in some:
+                    awake = _awake(member, now)
+                    if awake is None:
+                        continue
+                    due = _due_of(awake, one.watermark)
+                    first = awake.recurrence.next_ms(due.after)
+                    if first is not None and first <= now - due.offset_ms:
+                        dues.append(due)
+                await self._decide(dues, settled, decision)
+                waiting += decision.rows
+                decision.rows = []
+                if len(waiting) >= _COMMITTED_AT_ONCE:
+                    await self._commit(waiting)
+                    waiting = []
+                await self._clock.sleep(0)
+        await self._commit(waiting)
+        for was_clean, alike in decisions.items():
+            if alike:
+                after = min(one.watermark for one in incoming if one.was_clean == was_clean)
+                pending = sum(decision.pending_count for decision in alike)
+                skipped = sum(decision.skipped_count for decision in alike)
+                reason = "hand-over" if was_clean else "take-over"
+                self._hooks.recovered(reason, after, now, pending, skipped)
 
     def forget(self, shard: int) -> None:
         """A shard has left: of its schedules none is parked here any more."""
@@ -241,6 +268,7 @@ class Recovery:
                 for id_ in ids
             ]
             await self._decide(dues, settled, decision)
+            await self._flush(decision)
 
     async def _decide_single_instants(self, watermark: UtcMs, settled: _Settled, decision: _Decision) -> None:
         single = await self._store.at_between(watermark, decision.now)
@@ -258,32 +286,35 @@ class Recovery:
                 for fire in fires
             ]
             await self._decide(dues, settled, decision)
+            await self._flush(decision)
 
     async def _decide(self, dues: Sequence[_Due], settled: _Settled, decision: _Decision) -> None:
         """Decide the slots of one slice of schedules."""
         specs = await self._store.specs([due.revision_id for due in dues]) if dues else {}
         for due in dues:
             decision.decide(due, specs[due.revision_id], settled.get(due.id, ()))
-        await self._flush(decision)
 
     async def _flush(self, decision: _Decision) -> None:
         """Make the rows decided so far durable; hold the fires; give the event loop a turn."""
         for fire in decision.to_hold:
             self._core.hold(fire)
         decision.to_hold.clear()
-        if decision.rows:
-            self._settler.add(decision.rows)
-            decision.rows = []
-            await self._settler.flush()
+        rows, decision.rows = decision.rows, []
+        await self._commit(rows)
         await self._clock.sleep(0)
 
-    async def find_groups(self, shard: int | None = None) -> None:
-        """Have the FIFO groups (of a shard) that have pending fires in the store read from there."""
+    async def _commit(self, rows: Sequence[JournalEntry]) -> None:
+        if rows:
+            self._settler.add(rows)
+            await self._settler.flush()
+
+    async def find_groups(self, shards: Collection[int] | None = None) -> None:
+        """Have the FIFO groups (of *shards*) that have pending fires in the store read from there."""
         core = self._core
         for number, pair in enumerate(await self._store.pending_groups(), start=1):
-            if shard is None or shard_of_group(*pair) == shard:
+            if shards is None or shard_of_group(*pair) in shards:
                 core.groups.mark_busy(GroupKey(*pair))
-            if shard is not None and number % _MARKED == 0:
+            if shards is not None and number % _MARKED == 0:
                 await self._clock.sleep(0)
 
 

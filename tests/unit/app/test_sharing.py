@@ -28,7 +28,7 @@ async def test_a_machine_uses_as_much_of_the_quota_as_it_has_of_the_shards():
         driver = Paced(rig.engine, pacing)
         assert quota() == pytest.approx(100)  # whoever has none may still send an alert
         for number in range(SHARDS):
-            await driver.take_in(TakenIn(number, (), None, was_clean=True))
+            await driver.take_in([TakenIn(number, (), None, was_clean=True)])
             assert quota() == pytest.approx(100 * (number + 1))
         giving = rig.start(driver.give_up(5))
         await clock.settle()

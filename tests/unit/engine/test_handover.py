@@ -62,7 +62,7 @@ class Cluster:
         """A machine that has all shards, all of them empty."""
         async with self.machine(**keys) as rig:
             for number in range(SHARDS):
-                await rig.engine.hand_over.take_in(TakenIn(number, (), None, was_clean=True))
+                await rig.engine.hand_over.take_in([TakenIn(number, (), None, was_clean=True)])
             yield rig
 
     async def done(self, coroutine, rig):
@@ -78,7 +78,7 @@ class Cluster:
         return given.watermark
 
     async def take_in(self, rig, taken):
-        await self.done(rig.engine.hand_over.take_in(taken), rig)
+        await self.done(rig.engine.hand_over.take_in([taken]), rig)
 
     async def hand_over(self, source, target, number):
         """Carry a shard from one machine to another in order."""
@@ -233,7 +233,7 @@ async def test_the_watermark_waits_for_a_shard_until_what_was_due_of_it_is_on_re
         taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
         await cluster.clock.advance(3)
         two.store.before_s["commit"] = 0.5
-        taking = two.start(two.engine.hand_over.take_in(taken))
+        taking = two.start(two.engine.hand_over.take_in([taken]))
         await cluster.clock.advance(0.4)
         assert two.engine.core.watermark(cluster.clock.wall()) == watermark
         await cluster.clock.advance(0.6)
@@ -254,7 +254,7 @@ async def test_slots_that_come_due_while_a_shard_is_decided_are_sent_at_once_and
         for number, watermark in given.items():
             taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
             two.store.after_s["settled_between"] = 1.7
-            taking = two.start(two.engine.hand_over.take_in(taken))
+            taking = two.start(two.engine.hand_over.take_in([taken]))
             await cluster.clock.advance(2)
             two.store.after_s.clear()
             assert taking.done()
@@ -320,6 +320,34 @@ async def test_a_single_instant_that_planning_has_not_read_is_handed_over_as_pen
         await cluster.take_in(two, moved(one.store.inner, two.store.inner, number, watermark=watermark))
         await cluster.clock.advance(5)
         assert (one.sent, two.sent) == ([], ["single@2026-11-23T08:59:40Z"])
+
+
+async def test_shards_that_come_together_are_decided_in_one_commit_each_by_its_own_watermark():
+    """A commit to a shared store takes two writes, one after the other, and while they come nobody fires the shards."""
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        names = [f"job-{number}" for number in range(40)]
+        for name in names:
+            await one.add(name, "@every 2s", catch_up="all")
+        numbers = {await shard_of_name(one, name) for name in names}
+        assert len(numbers) > 20
+        taken = {}
+        for number in numbers:
+            watermark = await cluster.give_up(one, number)
+            taken[number] = moved(one.store.inner, two.store.inner, number, watermark=watermark)
+            await cluster.clock.advance(0.5)
+        before = two.store.calls["commit"]
+        await cluster.done(two.engine.hand_over.take_in([*taken.values()]), two)
+        assert two.store.calls["commit"] == before + 1
+        pending = {entry.due_time for entry in (await two.journal()).values()}
+        assert max(pending) - min(pending) > 8_000
+        await cluster.clock.advance(4)
+        sent = one.sent + two.sent
+        assert len(sent) == len(set(sent))
+        last = cluster.clock.wall()
+        for name in names:
+            slots = [id_ for id_ in sent if id_.startswith(f"{name}@")]
+            assert len(slots) == (last - at("08:59:30")) // 2_000, name
 
 
 # --- pauses, failing and parked schedules -------------------------------------------------------------------------
@@ -620,7 +648,7 @@ async def test_a_shard_of_a_machine_whose_clock_was_ahead_fires_nothing_twice():
         await two.add("other", "@every 1s")
         number = await shard_of_name(two, "job")
         watermark = await cluster.give_up(two, number)
-        await one.engine.hand_over.take_in(moved(two.store.inner, store.inner, number, watermark=watermark))
+        await one.engine.hand_over.take_in([moved(two.store.inner, store.inner, number, watermark=watermark)])
         await ahead.advance(4)
         await cluster.clock.advance(4)
         watermark, _ = await one.engine.hand_over.give_up(number)
@@ -693,6 +721,30 @@ TAKING = ("specs", "settled_between", "commit", "pending_groups", "newest_settle
 
 
 @pytest.mark.parametrize("method", TAKING)
+async def test_shards_that_come_together_are_in_all_or_none(method):
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        for name in ("a", "c"):
+            await one.add(name, "@every 2s", catch_up="all")
+        taken = []
+        for name in ("a", "c"):
+            number = await shard_of_name(one, name)
+            watermark = await cluster.give_up(one, number)
+            taken.append(
+                moved(one.store.inner, two.store.inner, number, watermark=watermark, was_clean=False)
+            )
+        await cluster.clock.advance(5)
+        two.store.fail(method)
+        with pytest.raises(StoreBusy):
+            await two.engine.hand_over.take_in(taken)
+        assert {each.number for each in taken} <= two.engine.core.here.absent
+        two.store.fail()
+        await cluster.done(two.engine.hand_over.take_in(taken), two)
+        await cluster.clock.advance(3)
+        assert sorted(times(two.sent)) == sorted([f"08:59:{s}" for s in (32, 34, 36, 38)] * 2)
+
+
+@pytest.mark.parametrize("method", TAKING)
 async def test_a_shard_that_the_store_does_not_let_in_is_out_and_can_be_taken_again(method):
     cluster = Cluster()
     async with cluster.first() as one, cluster.machine() as two:
@@ -712,7 +764,7 @@ async def test_a_shard_that_the_store_does_not_let_in_is_out_and_can_be_taken_ag
         ]
         for taken in all_taken:
             two.store.fail(method)
-            taking = two.start(two.engine.hand_over.take_in(taken))
+            taking = two.start(two.engine.hand_over.take_in([taken]))
             await cluster.clock.settle()
             assert isinstance(taking.exception(), StoreBusy) or (method, len(taken.rows)) == ("specs", 0)
             two.store.fail()
@@ -746,7 +798,7 @@ async def test_a_jump_of_the_clock_while_a_shard_is_taken_in_is_seen_to_afterwar
         await cluster.clock.advance(3)
         taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
         two.store.before_s["commit"] = 0.4
-        taking = two.start(two.engine.hand_over.take_in(taken))
+        taking = two.start(two.engine.hand_over.take_in([taken]))
         await cluster.clock.advance(0.1)
         cluster.clock.step_wall(5_000)
         await cluster.clock.advance(5)
@@ -769,7 +821,7 @@ async def test_a_clock_set_back_while_a_shard_is_taken_in_fires_nothing_twice():
         await cluster.clock.advance(3)
         taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
         two.store.before_s["commit"] = 0.4
-        taking = two.start(two.engine.hand_over.take_in(taken))
+        taking = two.start(two.engine.hand_over.take_in([taken]))
         await cluster.clock.advance(0.1)
         cluster.clock.step_wall(-6_000)
         await cluster.clock.advance(15)
@@ -790,7 +842,7 @@ async def test_what_was_decided_and_not_committed_is_on_record_before_it_is_deci
         two.store.fail("commit")
         for _ in range(2):
             with pytest.raises(StoreBusy):
-                await two.engine.hand_over.take_in(taken)
+                await two.engine.hand_over.take_in([taken])
             await cluster.clock.advance(15)
         two.store.fail()
         await cluster.take_in(two, taken)
@@ -808,7 +860,7 @@ async def test_a_shard_that_the_store_does_not_let_in_leaves_no_parked_schedule(
         two.store.fail("settled_between")
         with pytest.raises(StoreBusy):
             await two.engine.hand_over.take_in(
-                moved(one.store.inner, two.store.inner, number, watermark=watermark)
+                [moved(one.store.inner, two.store.inner, number, watermark=watermark)]
             )
         assert everything_of(two, number) == {}
 
@@ -825,7 +877,7 @@ async def test_a_shard_waits_for_a_recovery_that_is_under_way():
         assert two.engine.loop.recovering.locked()
         two.store.before_s.clear()
         taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
-        taking = two.start(two.engine.hand_over.take_in(taken))
+        taking = two.start(two.engine.hand_over.take_in([taken]))
         await cluster.clock.advance(0.5)
         assert not taking.done()
         await cluster.clock.advance(3)
@@ -842,7 +894,7 @@ async def test_an_order_waits_for_a_shard_that_comes():
         watermark = await cluster.give_up(one, number)
         two.store.before_s["settled_between"] = 0.5
         taken = moved(one.store.inner, two.store.inner, number, watermark=watermark)
-        taking = two.start(two.engine.hand_over.take_in(taken))
+        taking = two.start(two.engine.hand_over.take_in([taken]))
         await cluster.clock.settle()
         running = two.start(two.service.run("job", by="t"))
         await cluster.clock.advance(1)
@@ -859,7 +911,9 @@ async def test_a_change_waits_for_a_shard_that_comes_and_is_exact():
         await cluster.clock.advance(2)
         two.store.before_s["settled_between"] = 0.5
         taking = two.start(
-            two.engine.hand_over.take_in(moved(one.store.inner, two.store.inner, number, watermark=watermark))
+            two.engine.hand_over.take_in(
+                [moved(one.store.inner, two.store.inner, number, watermark=watermark)]
+            )
         )
         await cluster.clock.advance(0.1)
         changing = two.start(

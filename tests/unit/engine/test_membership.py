@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from cronally.domain.shards import SHARDS
+from cronally.engine import membership
 from cronally.errors import LeaseLost, NotReady, StoreBusy
 from support.fake_clock import FakeClock
 from support.fleet import Fleet
@@ -285,12 +286,30 @@ async def test_the_last_machine_leaves_and_the_next_one_finds_all_clean(fleet):
     assert all(taken.was_clean and taken.watermark is not None for taken in b.driver.taken)
 
 
+async def test_shards_that_arrive_while_the_engine_takes_others_in_are_taken_in_together(fleet):
+    a = await fleet.add("a", latency_s=0.01)
+    a.driver.take_s = 0.5
+    await fleet.advance(6)
+    assert a.driver.fires == {*range(SHARDS)}
+    assert sum(a.driver.batches) == SHARDS
+    assert len(a.driver.batches) <= 9
+
+
+async def test_large_shards_are_taken_in_one_by_one(fleet, monkeypatch):
+    """So that the engine plans what it has already in between."""
+    monkeypatch.setattr(membership, "_TOGETHER", -1)  # whatever has any
+    a = await fleet.add("a", latency_s=0.01)
+    a.driver.take_s = 0.01
+    await fleet.advance(4)
+    assert a.driver.batches == [1] * SHARDS
+
+
 async def test_one_that_leaves_while_it_takes_gives_that_too(fleet):
     a = await fleet.add("a", latency_s=0.2)
-    a.driver.take_s = 2.0
+    a.driver.take_s = 1.0
     await fleet.advance(1.0)
     leaving = asyncio.create_task(a.membership.leave())
-    await fleet.advance(5)
+    await fleet.advance(8)
     await leaving
     assert fleet.table.owners == {}
     assert a.driver.fires == set()
