@@ -410,9 +410,14 @@ async def test_pending_fires_can_be_dropped_but_those_in_flight(store):
         kept=frozenset({(T + MINUTE, Kind.SCHEDULED)}),
         unsettled=(pending(revised, T + 2 * MINUTE),),
     )
-    assert (await store.change(change)).pending == 1
+    told = []
+    assert (await store.change(change, gone=told)).pending == 1
     dropped = {"state": State.SKIPPED, "reason": SkipReason.DROPPED, "next_attempt_at": None}
-    assert await entries(store, schedule="nightly") == [
+    found = await entries(store, schedule="nightly")
+    assert {one.key: one for one in told} == {
+        one.key: one for one in found if one.reason is SkipReason.DROPPED
+    }
+    assert found == [
         pending(revised, T + 2 * MINUTE)._replace(**dropped),
         pending(revised, T + MINUTE),
         entry(revised, T + 2),
@@ -858,7 +863,8 @@ async def test_a_newer_slot_supersedes_what_is_pending_of_latest_schedules(store
     )
     newer = [Newer(made.id, T + 10, T + 400) for made in (revised, fifo, latest)]
     kept = [FireKey(revised.id, T + 4, Kind.SCHEDULED)]
-    superseded = await store.commit([pending(fifo, T + 1)], watermark=None, newer=newer, kept=kept)
+    told = []
+    superseded = await store.commit([pending(fifo, T + 1)], watermark=None, newer=newer, kept=kept, gone=told)
     gone = await entries(store, states=frozenset({State.SKIPPED}))
     assert {(one.schedule_id, one.fire_time) for one in gone} == {
         (revised.id, T),
@@ -869,6 +875,7 @@ async def test_a_newer_slot_supersedes_what_is_pending_of_latest_schedules(store
     }
     assert {one.reason for one in gone} == {SkipReason.SUPERSEDED}
     assert superseded == len(gone) == 5
+    assert {one.key: one for one in told} == {one.key: one for one in gone}
     first = next(one for one in gone if one.schedule_id == revised.id and one.fire_time == T)
     assert (first.last_error, first.maybe_published, first.next_attempt_at) == ("NotFound", True, None)
     assert await store.lines() == []

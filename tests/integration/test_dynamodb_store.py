@@ -503,6 +503,29 @@ async def test_two_machines_follow_each_other(cluster):
         await first.change(creation(spec(elsewhere)))
 
 
+async def test_what_another_machine_has_settled_is_told_whatever_has_settled_it(cluster):
+    store, other = await cluster.machine(), await cluster.machine()
+    await take(store)
+    told = []
+    await other.close(watermark=None)
+    other.on_entries = told.extend
+    await other.open()
+    job, rested = [await store.change(creation(spec(name))) for name in ("job", "rested")]
+    paused = Pause(since=T, until=None, note=None, by="uid 0")
+    await store.change(edit(rested, pause=paused, opened=(pause_row(rested, T + 1, T + 1, 0, is_open=True),)))
+    await store.change(edit(rested, closed=(pause_row(rested, T + 1, T + 9, 3),)))
+    await store.commit([pending(job, T), pending(job, T + 1), entry(job, T + 2)], watermark=None)
+    await store.commit([pending(job, T + 3)], watermark=None, newer=[Newer(job.id, T + 1, T + 1)])
+    await store.change(edit(job, drop_pending=True, kept=frozenset({(T + 3, Kind.SCHEDULED)})))
+    await other.follow()
+    assert [(row.fire_time - T, row.reason, row.count) for row in told if row.state is not State.PENDING] == [
+        (1, SkipReason.PAUSED, 3),
+        (2, None, 1),
+        (0, SkipReason.SUPERSEDED, 1),
+        (1, SkipReason.DROPPED, 1),
+    ]
+
+
 async def test_a_shards_log_is_followed_in_the_order_of_its_owners(cluster):
     """The heartbeat of the second owner may be seen before that of the first."""
     one, two, onlooker = [await cluster.machine() for _ in range(3)]

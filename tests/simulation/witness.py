@@ -46,8 +46,8 @@ class WitnessStore(MemoryStore):
     def is_paused(self, name: str) -> bool:
         return self._schedules[self._names[name]].pause is not None
 
-    async def change(self, change: ScheduleChange) -> Revised:
-        revised = await super().change(change)
+    async def change(self, change: ScheduleChange, *, gone: list[JournalEntry] | None = None) -> Revised:
+        revised = await super().change(change, gone=gone)
         self._note(revised.id)
         return revised
 

@@ -142,10 +142,10 @@ class ClusterStore(MemoryStore):
         self._revisions[self._table.revisions] = self._revisions.pop(revision_id)
         return self._table.revisions
 
-    async def change(self, change: ScheduleChange) -> Revised:
+    async def change(self, change: ScheduleChange, *, gone: list[JournalEntry] | None = None) -> Revised:
         if change.id is None and change.new_spec is not None:
             self._ids = deque([self._new_id(change.new_spec)])
-        return await self._committed(super().change(change))
+        return await self._committed(super().change(change, gone=gone))
 
     async def flip(self, **keys: Any) -> list[TimetableRow]:
         changes = await self.staged_changes()

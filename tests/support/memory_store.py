@@ -17,6 +17,7 @@ from cronally.domain.model import CatchUp, Fire, FireKey, Kind, SkipReason, Stat
 from cronally.domain.shards import SHARDS
 from cronally.domain.spec import canonical_document, from_canonical, rule_document
 from cronally.engine.records import (
+    MOST_TOLD,
     OWN_NAME,
     AuditPage,
     AuditRow,
@@ -169,7 +170,7 @@ class MemoryStore:
         specs = await self.specs(revision_ids)
         return {id_: Label(spec.name, spec.topic, spec.tz, spec.late_after) for id_, spec in specs.items()}
 
-    async def change(self, change: ScheduleChange) -> Revised:
+    async def change(self, change: ScheduleChange, *, gone: list[JournalEntry] | None = None) -> Revised:
         old = self._checked(change)
         if old is None:
             assert change.new_spec is not None
@@ -216,7 +217,10 @@ class MemoryStore:
         )
         if change.by == OWN_NAME and change.action == "resume":
             self._rested[id_] = self._schedules[id_].effective_from
-        dropped = self._settle_change(change, id_, revision_id)
+        rows = self._settle_change(change, id_, revision_id)
+        if gone is not None:
+            gone += rows[:MOST_TOLD]
+        dropped = Counter(row.kind for row in rows)
         return Revised(id_, number, revision_id, self._seen(id_).pending, tuple(sorted(dropped.items())))
 
     def _checked(self, change: ScheduleChange) -> StoredSchedule | None:
@@ -237,8 +241,9 @@ class MemoryStore:
                 raise Conflict(f"there is a schedule named {change.new_spec.name!r} already")
         return old
 
-    def _settle_change(self, change: ScheduleChange, id_: int, revision_id: int) -> Counter[Kind]:
-        dropped: Counter[Kind] = Counter()
+    def _settle_change(self, change: ScheduleChange, id_: int, revision_id: int) -> list[JournalEntry]:
+        """Return the rows that it drops."""
+        dropped = []
         for entry in change.closed:
             self._amend(entry)
         for entry in change.unsettled:
@@ -250,7 +255,7 @@ class MemoryStore:
             for entry in [*self._pending.values()]:
                 if entry.schedule_id == id_ and (entry.fire_time, entry.kind) not in change.kept:
                     self._write(entry._replace(state=State.SKIPPED, reason=SkipReason.DROPPED))
-                    dropped[entry.kind] += 1
+                    dropped.append(self._journal[entry.key])
         return dropped
 
     async def audit(self, wanted: AuditFilter) -> AuditPage:
@@ -327,11 +332,12 @@ class MemoryStore:
         errors: Iterable[tuple[int, str | None]] = (),
         newer: Sequence[Newer] = (),
         kept: Iterable[FireKey] = (),
+        gone: list[JournalEntry] | None = None,
     ) -> int:
         for entry in entries:
             self._write(entry)
         spared = frozenset(kept)
-        superseded = 0
+        superseded = []
         due_before = {(each.schedule_id, each.fire_time): each.due_before for each in newer}
         for entry in [*self._pending.values()] if newer else ():
             needless = any(
@@ -342,13 +348,15 @@ class MemoryStore:
             is_scheduled = entry.kind is Kind.SCHEDULED
             if needless and is_scheduled and policy is CatchUp.LATEST and entry.key not in spared:
                 self._write(entry._replace(state=State.SKIPPED, reason=SkipReason.SUPERSEDED))
-                superseded += 1
+                superseded.append(self._journal[entry.key])
+        if gone is not None:
+            gone += superseded[:MOST_TOLD]
         if watermark is not None:
             self._advance(watermark)
         for id_, error in errors:
             if id_ in self._schedules:
                 self._schedules[id_] = replace(self._schedules[id_], error=error)
-        return superseded
+        return len(superseded)
 
     async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         return self._settled(self._by_due, lambda entry: entry.last_due_time, after, through)

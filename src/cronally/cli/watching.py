@@ -31,8 +31,8 @@ def tail_command(
 ) -> None:
     """Show what becomes of each fire as it happens, until you stop it (Ctrl-C); 'cronally history' has what was before.
 
-    A fire that is tried again appears each time: as pending, and in the end as what it has become. What is skipped because of
-    a pause, a --drop-pending or a newer slot is not told of; 'cronally history' has all.
+    A fire that is tried again appears each time: as pending, and in the end as what it has become. The slots that a pause
+    skips are one line, with how many they were, when it ends.
     """
     wanted = {"state": ",".join(state or []) or None}
     if names and len(names) == 1 and not is_glob(names[0]):
@@ -44,7 +44,9 @@ def tail_command(
             note("waiting for fires; Ctrl-C ends it")
         for event in events:
             if isinstance(event, int):
-                err(f"warning: {event:,} fires are left out: what reads this is too slow")
+                err(
+                    f"warning: {event:,} fires are left out: they came faster than they are read; 'cronally history' has all"
+                )
             elif not names or any(fnmatchcase(event.schedule, name) for name in names):
                 show(event)
                 sys.stdout.flush()

@@ -373,6 +373,7 @@ class Edits:
         ]
         winner = old
         is_done = False
+        gone: list[JournalEntry] = []
         try:
             revision_id = 0 if spec else stored.revision_id
             future = None
@@ -406,13 +407,18 @@ class Edits:
                     opened=opened,
                     drop_pending=change.drop_pending,
                     kept=kept,
-                )
+                ),
+                gone=gone if self._hooks.wants_rows else None,
             )
             winner = future and future._replace(revision_id=revised.revision_id)
             is_done = True
-            self._tell((*closed, *opened, *rows))
+            self._tell(
+                row._replace(revision_id=row.revision_id or revised.revision_id)
+                for row in (*closed, *opened, *rows)
+            )
             for kind, count in revised.dropped:
-                self._hooks.put_aside(SkipReason.DROPPED, kind, count)
+                told = [row for row in gone if row.kind is kind]
+                self._hooks.put_aside(SkipReason.DROPPED, kind, count, told)
         finally:
             if change.drop_pending:
                 self._loop.end_drop(stored.id, is_done=is_done)
@@ -432,7 +438,7 @@ class Edits:
         """Say what was skipped by a change; of a pause that goes on that is not known yet."""
         for row in rows:
             if row.reason is not None and row.count and not row.is_open:
-                self._hooks.put_aside(row.reason, row.kind, row.count)
+                self._hooks.put_aside(row.reason, row.kind, row.count, (row,))
 
     def _expect(self, unsettled: Iterable[Fire]) -> None:
         """Fires of an old revision have pending rows now: those that nobody holds are sent from there."""

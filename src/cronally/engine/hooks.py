@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Hooks:
     """Override what you want to hear; the default does nothing. Called on the event loop; must not block or raise."""
 
+    wants_rows = False
+    """Whether somebody wants to hear of the slots that are put aside one by one, and not only how many they are."""
+
     def planned(self, fires: Sequence[Fire]) -> None:
         """Fires were planned and will be armed."""
 
@@ -35,8 +38,13 @@ class Hooks:
     def committed(self, entries: Sequence[JournalEntry]) -> None:
         """Entries are durable."""
 
-    def put_aside(self, reason: SkipReason, kind: Kind, slots: int) -> None:
-        """So many slots are durably skipped that were no entries of a commit: by a pause that is over, a command, newer slots."""
+    def put_aside(
+        self, reason: SkipReason, kind: Kind, slots: int, rows: Sequence[JournalEntry] = ()
+    ) -> None:
+        """So many slots are durably skipped that were no entries of a commit: by a pause that is over, a command, newer slots.
+
+        rows: what the journal has of them; if they are many the first, and if ``wants_rows`` is not set perhaps none.
+        """
 
     def commit_ended(self, took_s: float, *, is_done: bool) -> None:
         """The store has made a commit of the journal durable, or refused it; waiting for its turn is part of *took_s*."""

@@ -1,4 +1,7 @@
-"""What becomes of fires, told as it happens to whoever listens: before it is durable, by some tens of milliseconds."""
+"""What becomes of fires, told as it happens to whoever listens: before it is durable, by some tens of milliseconds.
+
+What is skipped together with others, by a pause that is over, a command or a newer slot, is told once it is durable.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,24 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from cronally.engine.hooks import Hooks
-from cronally.engine.records import JournalFilter, JournalRow
+from cronally.engine.records import MOST_TOLD, JournalFilter, JournalRow
 from cronally.errors import NotReady
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from cronally.clock import Clock
-    from cronally.domain.model import JournalEntry
+    from cronally.domain.model import JournalEntry, Kind, SkipReason
     from cronally.engine.ports import Store
 
 MAX_FEEDS = 32
 _AT_ONCE = 200  # entries between two turns of the event loop
 _MOST_NAMES = 100_000  # that a listener remembers
-MAX_WAITING = 20_000  # entries that a listener has not taken yet, 10 MB; then the oldest go
+MAX_WAITING = MOST_TOLD  # entries that a listener has not taken yet, 10 MB; then the oldest go
 
 
 class Feed:
-    """One listener's. Attributes: arrived: there is something to take, or it is closed. is_closed. lost: entries it was too slow for."""
+    """One listener's. Attributes: arrived: there is something to take, or it is closed. is_closed. lost: entries it was too slow for, or that were too many."""
 
     def __init__(self, most: int = MAX_WAITING) -> None:
         self.arrived = asyncio.Event()
@@ -41,8 +44,9 @@ class Feed:
         """Whether there is something to take."""
         return bool(self._parts)
 
-    def put(self, entries: Sequence[JournalEntry]) -> None:
-        """Add entries, which are not changed any more."""
+    def put(self, entries: Sequence[JournalEntry], *, left_out: int = 0) -> None:
+        """Add entries, which are not changed any more. left_out: so many more were too many to be told."""
+        self.lost += left_out
         self._parts.append(entries)
         self._count += len(entries)
         while self._count > self._most and len(self._parts) > 1:
@@ -83,6 +87,18 @@ class Live(Hooks):
         """Tell what another machine has on record."""
         for feed in self._feeds:
             feed.put(entries)
+
+    @property
+    def wants_rows(self) -> bool:  # type: ignore[override]
+        return bool(self._feeds)
+
+    def put_aside(
+        self, reason: SkipReason, kind: Kind, slots: int, rows: Sequence[JournalEntry] = ()
+    ) -> None:
+        super().put_aside(reason, kind, slots, rows)
+        left_out = slots - sum(row.count for row in rows)
+        for feed in self._feeds:
+            feed.put(rows, left_out=left_out)
 
     @contextmanager
     def listening(self) -> Iterator[Feed]:

@@ -112,8 +112,10 @@ class Measures(Hooks):
         if entry.state is not State.PENDING:
             self.fates[FateKey(entry.state, entry.reason, entry.kind)] += entry.count
 
-    def put_aside(self, reason: SkipReason, kind: Kind, slots: int) -> None:
-        super().put_aside(reason, kind, slots)
+    def put_aside(
+        self, reason: SkipReason, kind: Kind, slots: int, rows: Sequence[JournalEntry] = ()
+    ) -> None:
+        super().put_aside(reason, kind, slots, rows)
         self.fates[FateKey(State.SKIPPED, reason, kind)] += slots
 
     def commit_ended(self, took_s: float, *, is_done: bool) -> None:

@@ -192,8 +192,11 @@ class Store(Protocol):
         """Return name, topic, zone and ``late_after`` of revisions (up to 1,000), of removed schedules too; unknown ids are left out."""
         ...
 
-    async def change(self, change: ScheduleChange) -> Revised:
-        """Make *change*. Errors: RevisionConflict if ``expected_revision_id`` is not current; Conflict if the name is taken."""
+    async def change(self, change: ScheduleChange, *, gone: list[JournalEntry] | None = None) -> Revised:
+        """Make *change*. gone: the pending rows that it drops are added to it as they are then, the first 20,000 (``MOST_TOLD``).
+
+        Errors: RevisionConflict if ``expected_revision_id`` is not current; Conflict if the name is taken.
+        """
         ...
 
     async def audit(self, wanted: AuditFilter) -> AuditPage:
@@ -227,13 +230,15 @@ class Store(Protocol):
         errors: Iterable[tuple[int, str | None]] = (),
         newer: Sequence[Newer] = (),
         kept: Iterable[FireKey] = (),
+        gone: list[JournalEntry] | None = None,
     ) -> int:
         """Write *entries* in order, the watermark, and what SNS says against schedules, in one transaction.
 
         An entry replaces a pending row of its key; any other row stays as it is, so journalling twice is a no-op. What the
         pending row says of its last attempt (error, when, how late) stays where the entry says nothing of one, unless it was published.
         The watermark never goes back. errors: (schedule id, error or None). newer: after all that, the pending scheduled
-        rows of ``latest`` revisions that they make needless become ``skipped``, ``superseded``; not those in *kept*. Returns: how many those are.
+        rows of ``latest`` revisions that they make needless become ``skipped``, ``superseded``; not those in *kept*. gone: they are added to it as they are then, the first 20,000
+        (``MOST_TOLD``). Returns: how many those are.
         """
         ...
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from cronally.instants import UtcMs
 
 
+MOST_TOLD: Final = 20_000
+"""Entries that are told one by one to whoever listens; if more become final at once, they are counted."""
+
 OWN_NAME: Final = "cronally"
 """Who made a change that nobody asked for, in the audit log: the end of a pause, say."""
 

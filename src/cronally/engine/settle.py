@@ -214,6 +214,7 @@ class Settler:
                 part = entries[:_MOST_TOGETHER]
                 is_last = len(part) == len(entries)
                 began_s = self._clock.mono()
+                gone: list[JournalEntry] | None = [] if self._hooks.wants_rows else None
                 try:
                     superseded = await self._store.commit(
                         part,
@@ -221,6 +222,7 @@ class Settler:
                         errors=list(errors.items()) if is_last else (),
                         newer=newer if is_last else (),
                         kept=kept,
+                        gone=gone,
                     )
                 except (StoreError, asyncio.CancelledError) as exc:
                     self._queue[:0] = entries
@@ -236,7 +238,7 @@ class Settler:
                 self._core.mark_committed(part)
                 self._hooks.committed(part)
                 if superseded:
-                    self._hooks.put_aside(SkipReason.SUPERSEDED, Kind.SCHEDULED, superseded)
+                    self._hooks.put_aside(SkipReason.SUPERSEDED, Kind.SCHEDULED, superseded, gone or ())
                 self.last_error = None
                 self._oldest_uncommitted = self._clock.mono() if entries or self._queue else None
         self._on_committed()

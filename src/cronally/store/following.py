@@ -185,9 +185,10 @@ class Follower:
             for place in logged.deed.after:
                 await self._reach(place.machine, place.sequence)
         else:
-            await self._everything.repeat(logged.shard, logged.deed)
-            if isinstance(logged.deed, Committed):
-                self.on_entries(logged.deed.entries)
+            gone: list[JournalEntry] = []
+            await self._everything.repeat(logged.shard, logged.deed, gone=gone)
+            if told := [*_settled_by(logged.deed), *gone]:
+                self.on_entries(told)
 
     async def _records(
         self, machine: str, first: int, last: int, *, is_reversed: bool = False
@@ -227,6 +228,23 @@ class Follower:
                     rows += later.rows_left_by(logged.deed, pruned_through=self._pruned_through)
                 await self._everything.add_old(rows, instead_of=later.to_give_way(rows))
         self.has_history = True
+
+
+def _settled_by(deed: Deed) -> Sequence[JournalEntry]:
+    """Return the entries in which a deed says what has become of slots."""
+    match deed:
+        case Committed():
+            return deed.entries
+        case Changed():
+            change = deed.change
+            rows = (*change.closed, *change.opened, *change.unsettled)
+            return [
+                row._replace(revision_id=row.revision_id or deed.ids.revision_id or 0)
+                for row in rows
+                if row.reason is not None and row.count and not row.is_open
+            ]
+        case _:
+            return ()
 
 
 class _Later:

@@ -15,7 +15,7 @@ from cronally.engine.records import JournalRow, PendingFire
 from cronally.store.base import as_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 MOST_ROWS: Final = (
@@ -228,6 +228,11 @@ _TO_DROP: Final = """
 COUNT_TO_DROP: Final = (
     f"SELECT kind, count(*) FROM journal INDEXED BY journal_pending_schedule {_TO_DROP} GROUP BY kind"
 )
+TO_DROP: Final = f"""
+    SELECT json_group_array(json_array('', {LISTED})) FROM (
+        SELECT * FROM journal INDEXED BY journal_pending_schedule {_TO_DROP} ORDER BY fire_time LIMIT ?
+    )
+"""
 DROP_PENDING: Final = f"""
     UPDATE journal INDEXED BY journal_pending_schedule
     SET state = 'skipped', reason = 'dropped', next_attempt_at = NULL, fifo_group = NULL, topic = NULL, place = NULL
@@ -235,10 +240,7 @@ DROP_PENDING: Final = f"""
 """
 
 # The policy is that of the older fire's revision.
-SUPERSEDE: Final = """
-    UPDATE journal INDEXED BY journal_pending_schedule
-    SET state = 'skipped', reason = 'superseded', next_attempt_at = NULL, fifo_group = NULL, topic = NULL, place = NULL
-    FROM json_each(?) AS newer
+_NEEDLESS: Final = """
     WHERE schedule_id = json_extract(newer.value, '$[0]') AND state = 'pending' AND kind = 'scheduled' AND asked_at IS NULL
     AND fire_time < json_extract(newer.value, '$[1]') AND due_time < json_extract(newer.value, '$[2]')
     AND (
@@ -246,6 +248,26 @@ SUPERSEDE: Final = """
     ) = 'latest'
     AND (schedule_id, fire_time) NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 """
+NEEDLESS: Final = f"""
+    SELECT json_group_array(json_array('', {LISTED})) FROM (
+        SELECT journal.* FROM json_each(?) AS newer CROSS JOIN journal INDEXED BY journal_pending_schedule {_NEEDLESS}
+        ORDER BY fire_time LIMIT ?
+    )
+"""
+SUPERSEDE: Final = f"""
+    UPDATE journal INDEXED BY journal_pending_schedule
+    SET state = 'skipped', reason = 'superseded', next_attempt_at = NULL, fifo_group = NULL, topic = NULL, place = NULL
+    FROM json_each(?) AS newer
+    {_NEEDLESS}
+"""
+
+
+def skipped(rows: Iterable[list[Any]], reason: SkipReason) -> Iterator[JournalEntry]:
+    """Yield pending *rows*, as they were read, as what they are once they are skipped."""
+    for row in rows:
+        yield journal_row(row).entry._replace(
+            state=State.SKIPPED, reason=reason, next_attempt_at=None, is_in_line=False
+        )
 
 
 MARK_UNCLEAN: Final = "UPDATE journal SET maybe_published = 1 WHERE state = 'pending' AND NOT maybe_published"

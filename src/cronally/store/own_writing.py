@@ -141,18 +141,18 @@ class OwnWriting(OwnReading):
 
     # schedules
 
-    async def change(self, change: ScheduleChange) -> Revised:
+    async def change(self, change: ScheduleChange, *, gone: list[JournalEntry] | None = None) -> Revised:
         spec = None if change.is_removal else change.new_spec
         if spec is None:
-            return await self._change(change)
+            return await self._change(change, gone)
         if change.id is not None:
             _refuse_move(spec, change.id)
             names = await self._own.names_of([change.id])
             if names.get(change.id, spec.name) == spec.name:
-                return await self._change(change)
+                return await self._change(change, gone)
         async with self._names.held([spec.name]):
             await self._refuse_taken({spec.name: change.id})
-            return await self._change(change)
+            return await self._change(change, gone)
 
     async def _refuse_taken(self, wanted: Mapping[str, int | None]) -> None:
         """Errors: Conflict if another schedule than the given one has a name already, wherever that is."""
@@ -161,7 +161,7 @@ class OwnWriting(OwnReading):
             if id_ != wanted[name]:
                 raise Conflict(f"there is a schedule named {name!r} already")
 
-    async def _change(self, change: ScheduleChange) -> Revised:
+    async def _change(self, change: ScheduleChange, gone: list[JournalEntry] | None) -> Revised:
         ids = ChosenIds()
         shard = -1
 
@@ -175,7 +175,7 @@ class OwnWriting(OwnReading):
             self._taken(shard)
             if change.new_spec is not None and not change.is_removal:
                 ids = self._next_ids(shard, for_schedule=change.id is None)
-            return await self._own.change(change, ids=ids)
+            return await self._own.change(change, gone=gone, ids=ids)
 
         return await self._write(do, lambda _: [Logged(shard, Changed(change, ids))])
 
@@ -196,6 +196,7 @@ class OwnWriting(OwnReading):
         errors: Iterable[tuple[int, str | None]] = (),
         newer: Sequence[Newer] = (),
         kept: Iterable[FireKey] = (),
+        gone: list[JournalEntry] | None = None,
     ) -> int:
         told, kept = [*errors], [*kept]
         of_shard: dict[int, Committed] = {
@@ -212,7 +213,7 @@ class OwnWriting(OwnReading):
             nonlocal recovered
             recovered = frozenset() if watermark is None else frozenset(self._recovering)
             superseded = await self._own.commit(
-                entries, watermark=watermark, errors=told, newer=newer, kept=kept
+                entries, watermark=watermark, errors=told, newer=newer, kept=kept, gone=gone
             )
             self._recovering -= recovered
             return superseded

@@ -72,15 +72,20 @@ class Replica(SqliteStore):
 
     # deeds
 
-    async def repeat(self, shard: int, deed: Deed) -> None:
-        """Do what a machine that had *shard* has committed. Errors: StoreError."""
+    async def repeat(self, shard: int, deed: Deed, *, gone: list[JournalEntry] | None = None) -> None:
+        """Do what a machine that had *shard* has committed. gone: the pending rows that it skips are added to it. Errors: StoreError."""
         match deed:
             case Committed():
                 await self.commit(
-                    deed.entries, watermark=None, errors=deed.errors, newer=deed.newer, kept=deed.kept
+                    deed.entries,
+                    watermark=None,
+                    errors=deed.errors,
+                    newer=deed.newer,
+                    kept=deed.kept,
+                    gone=gone,
                 )
             case Changed():
-                await self.change(replace(deed.change, expected_revision_id=None), ids=deed.ids)
+                await self.change(replace(deed.change, expected_revision_id=None), gone=gone, ids=deed.ids)
             case Flipped():
                 await self._repeat_flip(deed)
             case TakenOver():

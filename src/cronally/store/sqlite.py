@@ -15,9 +15,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cronally.domain.durations import parse_duration
-from cronally.domain.model import Fire, Kind, Pause
+from cronally.domain.model import Fire, Kind, Pause, SkipReason
 from cronally.domain.spec import canonical_document, from_canonical
 from cronally.engine.records import (
+    MOST_TOLD,
     AuditPage,
     AuditRow,
     Label,
@@ -227,7 +228,13 @@ class SqliteStore(SqliteJournal):
                 found[revision_id] = from_canonical(name, document)
             after = rows[-1][0]
 
-    async def change(self, change: ScheduleChange, *, ids: ChosenIds = CHOSEN_BY_SQLITE) -> Revised:
+    async def change(
+        self,
+        change: ScheduleChange,
+        *,
+        gone: list[JournalEntry] | None = None,
+        ids: ChosenIds = CHOSEN_BY_SQLITE,
+    ) -> Revised:
         """Make *change*, as ``engine.ports.Store`` promises it. ids: those that a new schedule and a new revision get."""
         async with self._database.transaction() as writer:
             if change.id is None:
@@ -257,8 +264,12 @@ class SqliteStore(SqliteJournal):
                     (id_, revision_id, change.at, change.by, change.action, detail),
                 )
             await _update(writer, change, id_)
-            dropped = await _settle_change(writer, change, id_, revision_id)
+            dropped, rows = await _settle_change(
+                writer, change, id_, revision_id, most_told=0 if gone is None else MOST_TOLD
+            )
             [[pending]] = await writer.rows(schedule_sql.COUNT_PENDING, (id_,))
+        if gone is not None:
+            gone += rows
         return Revised(id_, number, revision_id, pending, dropped)
 
     async def _refuse_taken(self, writer: Connection, name: str, own_id: int | None) -> None:
@@ -467,9 +478,9 @@ async def _update(writer: Connection, change: ScheduleChange, id_: int) -> None:
 
 
 async def _settle_change(
-    writer: Connection, change: ScheduleChange, id_: int, revision_id: int
-) -> tuple[tuple[Kind, int], ...]:
-    """Write the rows of *change*; return how many pending ones of each kind it has dropped."""
+    writer: Connection, change: ScheduleChange, id_: int, revision_id: int, *, most_told: int
+) -> tuple[tuple[tuple[Kind, int], ...], list[JournalEntry]]:
+    """Write the rows of *change*; return how many pending ones of each kind it has dropped, and the first *most_told* of them."""
     await amend_entries(writer, change.closed)
     opened = [
         entry._replace(schedule_id=entry.schedule_id or id_, revision_id=entry.revision_id or revision_id)
@@ -477,11 +488,13 @@ async def _settle_change(
     ]
     await write_entries(writer, [*change.unsettled, *opened])
     if not change.drop_pending:
-        return ()
+        return (), []
     kept = json.dumps([(fire_time, str(kind)) for fire_time, kind in change.kept])
     dropped = await writer.rows(journal_sql.COUNT_TO_DROP, (id_, kept))
+    rows = await writer.json(journal_sql.TO_DROP, (id_, kept, most_told)) if most_told else []
     await writer.rows(journal_sql.DROP_PENDING, (id_, kept))
-    return tuple((Kind(kind), count) for kind, count in dropped)
+    counts = tuple((Kind(kind), count) for kind, count in dropped)
+    return counts, [*journal_sql.skipped(rows, SkipReason.DROPPED)]
 
 
 def _audit_row(row: list[Any], specs: Mapping[int, ScheduleSpec]) -> AuditRow:

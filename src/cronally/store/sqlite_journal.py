@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cronally.domain.durations import DAY_MS
-from cronally.domain.model import Kind, State
+from cronally.domain.model import Kind, SkipReason, State
 from cronally.domain.topic import is_fifo_topic
-from cronally.engine.records import Pruned, StoreCounts
+from cronally.engine.records import MOST_TOLD, Pruned, StoreCounts
 from cronally.errors import Conflict, StoreError
 from cronally.instants import MIN_UTC_MS, UtcMs
 from cronally.store import history_sql, journal_sql, orders_sql, schedule_sql
@@ -62,19 +62,34 @@ class SqliteJournal:
         errors: Iterable[tuple[int, str | None]] = (),
         newer: Sequence[Newer] = (),
         kept: Iterable[FireKey] = (),
+        gone: list[JournalEntry] | None = None,
     ) -> int:
         said = [(id_, error and journal_sql.storable(error)) for id_, error in dict(errors).items()]
         statements: list[tuple[str, Sequence[object]]] = [*journal_sql.upserts(entries)]
         superseding = len(statements)
         if newer:
             marked = [key[:2] for key in kept if key.kind is Kind.SCHEDULED]
-            statements.append((journal_sql.SUPERSEDE, (json.dumps(newer), json.dumps(marked))))
+            needless = (json.dumps(newer), json.dumps(marked))
+            statements.append((journal_sql.SUPERSEDE, needless))
         if said:
             statements.append((schedule_sql.SET_ERRORS, (json.dumps(said),)))
         if watermark is not None:
             statements.append((ADVANCE, (WATERMARK, watermark)))
-        changed = await self._database.write(statements)
-        return changed[superseding] if newer else 0
+        if not newer:
+            await self._database.write(statements)
+            return 0
+        if gone is None:
+            return (await self._database.write(statements))[superseding]
+        async with self._database.transaction() as writer:  # a trip for each: only while somebody listens
+            for statement, values in statements[:superseding]:
+                await writer.rows(statement, values)
+            rows = await writer.json(journal_sql.NEEDLESS, (*needless, MOST_TOLD))
+            await writer.rows(*statements[superseding])
+            [[superseded]] = await writer.rows("SELECT changes()")
+            for statement, values in statements[superseding + 1 :]:
+                await writer.rows(statement, values)
+        gone += journal_sql.skipped(rows, SkipReason.SUPERSEDED)
+        return int(superseded)
 
     async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         return await self._settled(journal_sql.SETTLED, after, through)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cronally.domain.model import JournalEntry, SkipReason, State
+from cronally.domain.model import JournalEntry, Kind, SkipReason, State
 from cronally.engine.live import MAX_FEEDS, Feed, Live
 from cronally.engine.records import JournalFilter
 from cronally.errors import NotReady
-from support.recording_publisher import PUBLISHED, REJECTED
+from support.recording_publisher import PUBLISHED, REJECTED, TOPIC_GONE
 from support.rig import running_engine
 
 
@@ -49,6 +49,15 @@ def test_so_many_listen_at_once_and_no_more():
         last.close()
         assert last.is_closed
         assert last.arrived.is_set()
+
+
+def test_what_is_too_much_to_be_told_is_counted():
+    live = Live()
+    assert not live.wants_rows
+    with live.listening() as feed:
+        assert live.wants_rows
+        live.put_aside(SkipReason.DROPPED, Kind.SCHEDULED, 5, rows(1, 2))
+        assert (len(feed.take(10)), feed.lost) == (2, 3)
 
 
 async def heard(rig, wanted, act):
@@ -106,3 +115,68 @@ async def test_what_is_wanted_is_told(wanted, states):
 
         found = await heard(rig, wanted, act)
         assert sorted({state for _, state, _ in found}) == states
+
+
+async def fates_heard(rig, act):
+    """Return what is heard during *act*, as (name, state, reason, slots), and what the journal has in the end."""
+    found = []
+    with rig.service.listening(JournalFilter()) as listener:
+
+        async def listen():
+            async for some in listener.rows():
+                found.extend(
+                    (row.name, str(row.entry.state), row.entry.reason, row.entry.count) for row in some
+                )
+
+        task = rig.start(listen())
+        await act()
+        listener.feed.close()
+        await rig.clock.advance(2)
+        await task
+    return found
+
+
+@pytest.mark.parametrize("ending", ["resume", "until", "remove", "edit"])
+async def test_the_slots_of_a_pause_are_told_when_it_ends(ending):
+    async with running_engine() as rig:
+        await rig.add("job", "@every 10s")
+        until = rig.clock.wall() + 35_000 if ending == "until" else None
+
+        async def act():
+            await rig.service.pause("job", by="t", until=until)
+            await rig.clock.advance(31)
+            if ending == "resume":
+                await rig.service.resume("job", by="t")
+            elif ending == "remove":
+                await rig.service.remove("job", by="t")
+            elif ending == "edit":
+                await rig.set("job", when="@every 11h", paused=False)
+            await rig.clock.advance(5)
+
+        assert await fates_heard(rig, act) == [("job", "skipped", SkipReason.PAUSED, 3)]
+
+
+async def test_what_a_command_drops_is_told():
+    async with running_engine(script=lambda *_: TOPIC_GONE) as rig:
+        await rig.add("job", "@every 10s", catch_up="all")
+        await rig.clock.advance(31)
+
+        async def act():
+            await rig.service.pause("job", by="t", drop_pending=True)
+
+        dropped = [("job", "skipped", SkipReason.DROPPED, 1)] * 3
+        assert await fates_heard(rig, act) == dropped
+
+
+async def test_what_a_newer_slot_makes_needless_is_told():
+    async with running_engine(script=lambda *_: TOPIC_GONE) as rig:
+        await rig.add("job", "@every 15s")
+
+        async def act():
+            await rig.clock.advance(65)
+
+        found = await fates_heard(rig, act)
+        journal = await rig.journal()
+        superseded = [row for row in journal.values() if row.reason is SkipReason.SUPERSEDED]
+        assert superseded
+        assert found.count(("job", "skipped", SkipReason.SUPERSEDED, 1)) == len(superseded)

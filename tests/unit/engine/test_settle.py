@@ -26,7 +26,7 @@ class Store:
         self.commits = []
         self.fails_at = None
 
-    async def commit(self, entries, *, watermark, errors, newer, kept):
+    async def commit(self, entries, *, watermark, errors, **_):
         if len(self.commits) == self.fails_at:
             self.fails_at = None
             raise StoreError("no")
