@@ -394,6 +394,44 @@ async def test_a_schedule_can_be_created_paused(store):
     assert await entries(store, schedule="nightly") == [pause_row(revised, T, T, 0, is_open=True)]
 
 
+async def test_many_changes_are_made_in_one_transaction_as_each_alone(store):
+    first, second, third = [await store.change(creation(spec(name))) for name in "abc"]
+    await store.commit([pending(first), pending(first, T + 1), pending(third)], watermark=None)
+    pause = Pause(since=T, until=None, note="rest", by="uid 0")
+    told = []
+    made = await store.change_many(
+        [
+            edit(first, action="rm", is_removal=True, drop_pending=True),
+            edit(second, action="pause", pause=pause, opened=(pause_row(second, T, T, 0, is_open=True),)),
+            edit(third, action="rm", is_removal=True),
+        ],
+        gone=told,
+    )
+    assert [(one.id, one.pending, one.dropped) for one in made] == [
+        (first.id, 0, ((Kind.SCHEDULED, 2),)),
+        (second.id, 0, ()),
+        (third.id, 1, ()),
+    ]
+    assert sorted(row.fire_time for row in told) == [T, T + 1]
+    assert {row.reason for row in told} == {SkipReason.DROPPED}
+    [left] = await store.schedules()
+    assert (left.spec.name, left.pause) == ("b", pause)
+    assert await store.schedule("a") is None
+    assert [row.is_open for row in await entries(store, schedule="b")] == [True]
+
+
+async def test_many_changes_are_all_made_or_none(store):
+    first = await store.change(creation(spec("a")))
+    second = await store.change(creation(spec("b")))
+    newer = await store.change(edit(second, new_spec=spec("b", note="x")))
+    removals = [edit(one, action="rm", is_removal=True) for one in (first, second)]
+    with pytest.raises(RevisionConflict):
+        await store.change_many(removals)
+    assert [one.spec.name for one in await store.schedules()] == ["a", "b"]
+    await store.change_many([removals[0], edit(newer, action="rm", is_removal=True)])
+    assert await store.schedules() == []
+
+
 async def test_pending_fires_can_be_dropped_but_those_in_flight(store):
     other = await store.change(creation(spec("other")))
     revised = await store.change(creation(spec()))

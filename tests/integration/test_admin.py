@@ -330,6 +330,32 @@ def test_the_end_of_a_pause_is_in_the_zone_of_the_schedule(daemon, client, until
     assert client.schedule("a").paused is False
 
 
+def test_many_are_changed_in_one_request_of_which_each_refused_one_is_told(daemon, client):
+    for name in ("a", "b", "c"):
+        daemon.add(name, tz="America/New_York")
+    [reply] = client.many("pause", ["a", "none", "b", "a"], until="tomorrow 9:00", note="rest")
+    assert [(one["name"], one["pending"]) for one in reply.done] == [("a", 0), ("b", 0)]
+    assert {one["schedule"]["paused"]["until"] for one in reply.done} == {"2026-11-24T14:00:00Z"}
+    assert [(one["name"], one["error"]["kind"]) for one in reply.refused] == [("none", "ScheduleNotFound")]
+    [reply] = client.many("pause", ["c"], until="yesterday")
+    assert "is past" in reply.refused[0]["error"]["message"]
+    assert client.schedule("c").paused is False
+    [reply] = client.many("resume", ["a", "c"])
+    assert [one["schedule"]["paused"] for one in reply.done] == [False, False]
+    [reply] = client.many("remove", ["a", "b", "c"])
+    assert [one["schedule"] for one in reply.done] == [None] * 3
+    assert [page["schedules"] for page in client.schedule_pages()] == [[]]
+
+
+def test_of_many_long_ones_so_many_are_changed_as_an_answer_holds(daemon, client):
+    names = [f"long-{number:02}" for number in range(20)]
+    for name in names:
+        daemon.add(name, message="x" * 200_000)
+    replies = list(client.many("pause", names))
+    assert [one["name"] for reply in replies for one in reply.done] == names
+    assert len(replies) == 2
+
+
 # --- apply ------------------------------------------------------------------------------------------------------
 
 
@@ -450,6 +476,12 @@ BODY = json.dumps(DOCUMENT).encode()
         ("POST", "/v1/schedules/a/pause", b'{"note": 5}', 400, "note: must be text"),
         ("POST", "/v1/schedules/a/pause", b'{"drop_pending": 1}', 400, "true or false"),
         ("DELETE", "/v1/schedules/a?drop_pending=yes", None, 400, "true or false"),
+        ("POST", "/v1/many", b"{}", 400, "action: must be remove, pause or resume"),
+        ("POST", "/v1/many", b'{"action": "remove"}', 400, "names: must be a list of 1 to 200 names"),
+        ("POST", "/v1/many", b'{"action": "remove", "names": []}', 400, "names: must be a list"),
+        ("POST", "/v1/many", b'{"action": "remove", "names": [1]}', 400, "names: must be a list"),
+        ("POST", "/v1/many", b'{"action": "resume", "names": ["a"], "note": "x"}', 400, "note: is not for resume"),
+        ("POST", "/v1/many", b'{"action": "pause", "names": ["a"], "note": 5}', 400, "note: must be text"),
         ("POST", "/v1/retry", b"{}", 400, "fires: must be a list of fire ids"),
         ("POST", "/v1/retry", b'{"fires": "a"}', 400, "fires: must be a list of fire ids"),
         ("POST", "/v1/retry", b'{"fires": [1]}', 400, "fires: must be a list of fire ids"),

@@ -14,7 +14,8 @@ import pytest
 from cronally.admin.client import Client
 from cronally.cli import options as o
 from cronally.cli.main import COMMANDS, main
-from cronally.errors import AdminError, StoreFull, UsageError
+from cronally.engine.service import DoneAtOnce
+from cronally.errors import AdminError, StoreError, StoreFull, UsageError
 from support.recording_publisher import PUBLISHED, REJECTED, TOPIC_GONE
 from support.rig import TOPIC
 
@@ -269,10 +270,10 @@ def test_rm_and_pause_say_how_many_fires_remain(cronally, monkeypatch):
     for name in "abc":
         cronally.daemon.add(name)
 
-    async def remove(*_, drop_pending, **__):
-        return 0 if drop_pending else 3
+    async def remove_many(names, *, drop_pending, **__):
+        return [DoneAtOnce(name, 0 if drop_pending else 3) for name in names]
 
-    monkeypatch.setattr(cronally.daemon.service, "remove", remove)
+    monkeypatch.setattr(cronally.daemon.service, "remove_many", remove_many)
     assert (
         cronally.ok("rm", "a")
         == "removed a; 3 pending fires remain to be published (--drop-pending skips them)\n"
@@ -290,6 +291,27 @@ def test_rm_goes_on_after_a_name_that_is_not_there(cronally):
     assert (code, out) == (4, "removed a\nremoved b\n")
     assert "nothing" in err
     assert [schedule["name"] for schedule in cronally.json("ls")["schedules"]] == ["c"]
+
+
+def test_what_was_done_before_a_change_of_many_breaks_off_is_told(cronally, monkeypatch):
+    names = [f"job-{number:03}" for number in range(250)]
+    for name in names:
+        cronally.daemon.add(name)
+    remove_many, calls = cronally.daemon.service.remove_many, []
+
+    async def failing(names, **keys):
+        calls.append(names)
+        if len(calls) == 2:
+            raise StoreError("the disk is full")
+        return await remove_many(names, **keys)
+
+    monkeypatch.setattr(cronally.daemon.service, "remove_many", failing)
+    code, out, err = cronally("rm", "job-*", "--yes")
+    assert (code, out.count("\n")) == (1, 200)
+    assert err == ("cronally: 200 of 250 schedules were removed before this\ncronally: the disk is full\n")
+    assert [len(names) for names in calls] == [200, 50]
+    assert len(cronally.json("ls")["schedules"]) == 50
+    assert cronally.ok("rm", "job-*", "--yes", "-q") == ""
 
 
 def test_run(cronally):

@@ -246,6 +246,23 @@ async def test_a_part_waits_for_a_shard_that_is_about_to_come_and_is_made_once(p
     assert (done.created, done.unchanged) == (40, 0)
 
 
+async def test_many_schedules_are_changed_by_the_machines_that_drive_them(pair):
+    names = [f"job-{number:03}" for number in range(250)]
+    for name in names:
+        await pair.there.rig.add(name, "0 9 * * *")
+
+    def remove():
+        with Client(pair.here.socket) as client:
+            return list(client.many("remove", ["none", *names]))
+
+    replies = await asyncio.to_thread(remove)
+    assert sorted(one["name"] for reply in replies for one in reply.done) == names
+    assert [one["name"] for reply in replies for one in reply.refused] == ["none"]
+    assert await pair.there.rig.store.schedules() == []
+    [first, *_] = (await pair.there.rig.store.audit(AuditFilter())).rows
+    assert (first.action, first.by.endswith(" on here")) == ("rm", True)
+
+
 async def test_fires_of_several_machines_are_retried_by_each(pair):
     await pair.here.rig.add("ours", "0 9 * * *")
     await pair.there.rig.add("theirs", "0 9 * * *")

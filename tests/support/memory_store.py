@@ -223,6 +223,13 @@ class MemoryStore:
         dropped = Counter(row.kind for row in rows)
         return Revised(id_, number, revision_id, self._seen(id_).pending, tuple(sorted(dropped.items())))
 
+    async def change_many(
+        self, changes: Sequence[ScheduleChange], *, gone: list[JournalEntry] | None = None
+    ) -> list[Revised]:
+        for change in changes:
+            self._checked(change)
+        return [await self.change(change, gone=gone) for change in changes]
+
     def _checked(self, change: ScheduleChange) -> StoredSchedule | None:
         """Return the schedule to be changed, None for a new one; refuse what cannot be."""
         old = None

@@ -21,6 +21,7 @@ from cronally.admin.answers import (
     schedule_answer,
 )
 from cronally.admin.limits import MAX_APPLIES
+from cronally.admin.many import many_done
 from cronally.admin.parcels import FORWARDED_BY
 from cronally.admin.parts import Parts, read_shards
 from cronally.admin.rendering import json_answer, rendered, text_answer, wire_answer
@@ -32,6 +33,7 @@ from cronally.admin.requests import (
     flag,
     idempotency_key,
     if_match,
+    many_wish,
     most_fires,
     query_of,
     read_lines,
@@ -42,9 +44,10 @@ from cronally.admin.requests import (
     to_come,
     whole_number,
 )
+from cronally.admin.routing import not_here
 from cronally.admin.unix_socket import peer_of, user_name
 from cronally.domain.spec import parse_note
-from cronally.errors import NotReady, UsageError
+from cronally.errors import NotReady, ShardElsewhere, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -181,6 +184,27 @@ class Changes:
         view = await self._service.resume(name, by=by)
         _note("resume", f"resumed {name}", by, schedule=name)
         return json_answer(schedule_answer(view))
+
+    async def many(self, request: web.Request) -> web.Response:
+        """Remove, pause or resume many schedules: those that can be in one transaction, or none of them.
+
+        Body: action: `remove`, `pause` or `resume`. names: of up to 200 schedules. until: the end of a pause, as there. note: why they rest. drop_pending: skip their pending fires.
+        Answer: ManyReply; those that it does not name, because the answer would be too long, are to be asked for again.
+        """
+        query_of(request)
+        by = await self._by(request)
+        wish = many_wish(await read_object(request))
+        parts = None if FORWARDED_BY in request.headers else self._parts
+        if parts is not None:
+            reply = await parts.many(wish, by=by)
+        else:
+            try:
+                reply = await many_done(self._service, self._clock, wish, by=by)
+            except ShardElsewhere:
+                return not_here()
+        if reply.done:
+            _note(wish.action, f"{wish.action}: {len(reply.done):,} schedules", by, schedules=len(reply.done))
+        return wire_answer(reply)
 
     async def run(self, request: web.Request) -> web.Response:
         """Fire a schedule now. The fire is durable when the answer comes.

@@ -24,6 +24,9 @@ _Item = TypeVar("_Item")
 
 ANSWER_S: Final = 30.0  # a change waits for one commit and for the changes before it
 BACKUP_S: Final = 3_600.0  # 2 GiB take about 15 s; a slow disk, or a network share, may take much longer
+_MOST_PATIENCE: Final = (
+    120  # times that a machine may say that others have the schedules now; it waits a little each time
+)
 LONG_S: Final = 600.0  # an apply of 100,000 schedules takes under 10 s; a slow disk may take longer
 
 
@@ -94,6 +97,24 @@ class Client:
         """Remove a schedule. Errors: ScheduleNotFound."""
         query = {"drop_pending": "true"} if drop_pending else {}
         return wire.from_plain(wire.RemoveReply, self._call("DELETE", _path(name), query=query))
+
+    def many(self, action: str, names: Sequence[str], **wish: object) -> Iterator[wire.ManyReply]:
+        """Remove, pause or resume schedules, part by part, each whole or not at all; yield what became of each part.
+
+        action: ``remove``, ``pause`` or ``resume``. wish: until, note, drop_pending, as there.
+        """
+        left = list(dict.fromkeys(names))
+        given = {key: value for key, value in wish.items() if value is not None}
+        most, nothing = wire.MAX_AT_ONCE, 0
+        while left:
+            body = {"action": action, "names": left[:most], **given}
+            reply = wire.from_plain(wire.ManyReply, self._call("POST", "/v1/many", body, timeout_s=LONG_S))
+            told = {one["name"] for one in (*reply.done, *reply.refused)}
+            nothing = 0 if told else nothing + 1
+            if nothing > _MOST_PATIENCE:
+                raise AdminError(f"the daemon at {self._place} does nothing to them; see its log")
+            yield reply
+            left = [name for name in left if name not in told]
 
     def move(self, name: str, new_name: str) -> wire.MoveReply:
         """Give a schedule another name. Errors: ScheduleNotFound, Conflict."""

@@ -13,18 +13,20 @@ from urllib.parse import urlencode
 
 from cronally.admin import wire
 from cronally.admin.answers import retry_answer
+from cronally.admin.many import many_done
 from cronally.admin.parcels import Parcel
 from cronally.admin.routing import LOOK_AGAIN_S, PATIENCE_S
 from cronally.domain.documents import load_json
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import from_document
 from cronally.engine.applying import ApplyResult
-from cronally.errors import CronallyError, NotReady
+from cronally.errors import CronallyError, NotReady, ShardElsewhere
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from typing import Any
 
+    from cronally.admin.requests import ManyWish
     from cronally.admin.routing import Routing
     from cronally.clock import Clock
     from cronally.engine.service import Service
@@ -79,6 +81,43 @@ class Parts:
                 "a shard changed hands meanwhile; see with 'cronally history' what was done, and do the rest again"
             )
         return wire.from_plain(wire.RetryReply, plain)
+
+    async def many(self, wish: ManyWish, *, by: str) -> wire.ManyReply:
+        """Change many schedules, machine by machine. Errors: as of ``many_done``; NotReady if a machine does not answer."""
+        shards = await self._routing.shards_of(wish.names)
+        owners = {
+            shard: owner
+            for owner, some in (await self._routing.groups(shards.values())).items()
+            for shard in some
+        }
+        parts: dict[str, list[str]] = {}
+        for name in dict.fromkeys(wish.names):  # what is not there this machine says
+            owner = owners[shards[name]] if name in shards else self._routing.machine
+            parts.setdefault(owner, []).append(name)
+        replies: list[wire.ManyReply] = []
+        for owner, names in parts.items():
+            try:
+                replies.append(await self._many_part(owner, names, wish, by))
+            except CronallyError:
+                if not any(reply.done for reply in replies):
+                    raise
+                break  # what is not told of is asked for again, and the error with it
+        if not any(reply.done or reply.refused for reply in replies):  # shards change hands
+            await self._clock.sleep(LOOK_AGAIN_S)
+        return wire.ManyReply(
+            done=[one for reply in replies for one in reply.done],
+            refused=[one for reply in replies for one in reply.refused],
+        )
+
+    async def _many_part(self, owner: str, names: list[str], wish: ManyWish, by: str) -> wire.ManyReply:
+        if owner == self._routing.machine:
+            try:
+                return await many_done(self._service, self._clock, wish._replace(names=names), by=by)
+            except ShardElsewhere:  # they are asked for again
+                return wire.ManyReply()
+        parcel = Parcel("POST", "/v1/many", {}, wish.of(names), by)
+        plain = await self._routing.elsewhere(owner, parcel)
+        return wire.ManyReply() if plain is None else wire.from_plain(wire.ManyReply, plain)
 
     async def apply(
         self, lines: AsyncIterator[bytes], *, owner: str, by: str, is_pruning: bool

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from aiohttp import web
 
@@ -21,6 +22,7 @@ from cronally.admin.limits import (
 from cronally.domain.documents import load_json
 from cronally.domain.instant_text import read_absolute, read_instant
 from cronally.domain.model import Kind
+from cronally.domain.spec import parse_note
 from cronally.errors import FieldError, UsageError
 from cronally.instants import UtcMs
 
@@ -166,6 +168,56 @@ def fire_ids(wish: Mapping[str, object]) -> list[str]:
             "fires", 'must be a list of fire ids such as ["nightly-report@2026-11-23T09:00:00Z"]'
         )
     return value
+
+
+class ManyWish(NamedTuple):
+    """A change of many schedules. until, note: of a pause."""
+
+    action: Literal["remove", "pause", "resume"]
+    names: list[str]
+    until: str | None = None
+    note: str | None = None
+    drop_pending: bool = False
+
+    def of(self, names: list[str]) -> bytes:
+        """Return the body of a request that wishes it for *names*."""
+        wish: dict[str, object] = {"action": self.action, "names": names}
+        if self.action == "pause":
+            wish |= {"until": self.until, "note": self.note}
+        if self.action != "resume":
+            wish["drop_pending"] = self.drop_pending
+        return json.dumps(wish).encode()
+
+
+_KEYS_OF_MANY: Final = {
+    "remove": ("drop_pending",),
+    "pause": ("until", "note", "drop_pending"),
+    "resume": (),
+}
+
+
+def many_wish(wish: Mapping[str, object]) -> ManyWish:
+    """Return the change of many schedules that a request wishes. Errors: FieldError."""
+    refuse_unknown(wish, "action", "names", "until", "note", "drop_pending")
+    action, names = wish.get("action"), wish.get("names")
+    if action not in ("remove", "pause", "resume"):
+        raise FieldError("action", "must be remove, pause or resume")
+    for key in sorted(wish.keys() - {"action", "names", *_KEYS_OF_MANY[action]}):
+        raise FieldError(key, f"is not for {action}; leave it out")
+    if (
+        not isinstance(names, list)
+        or not 0 < len(names) <= wire.MAX_AT_ONCE
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise FieldError("names", f"must be a list of 1 to {wire.MAX_AT_ONCE} names of schedules")
+    note = wish.get("note")
+    return ManyWish(
+        action,
+        names,
+        None if wish.get("until") is None else text(wish, "until", AN_INSTANT),
+        None if note is None else parse_note(note),
+        switch(wish, "drop_pending"),
+    )
 
 
 class ApplyBody:

@@ -154,6 +154,7 @@ class AdminServer:
                 web.post(f"{name}/resume", of_one(changes.resume)),
                 web.post(f"{name}/run", of_one(changes.run)),
                 web.post(f"{name}/backfill", of_one(changes.backfill)),
+                web.post("/v1/many", changes.many),
                 web.post("/v1/retry", changes.retry),
                 web.get(f"{name}/next", readings.next),
                 web.get(f"{name}/why", readings.why),

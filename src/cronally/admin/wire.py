@@ -21,6 +21,7 @@ MAX_BODY_BYTES: Final = 1_048_576  # four times the largest message SNS takes; a
 MAX_PAGE: Final = 1_000
 MAX_DIFFERENCES: Final = 10_000  # of a dry run of apply: as many schedules as a YAML file may have
 MAX_COMING: Final = 200  # slots of an overview
+MAX_AT_ONCE: Final = 200  # schedules of one request that changes many
 MAX_RETRY: Final = 1_000  # fires of one retry
 MAX_BACKFILL: Final = 1_000_000  # fires of one backfill, if the caller allows so many
 _MAX_KEY_CHARS: Final = 200
@@ -123,6 +124,18 @@ class RemoveReply:
 
     name: str
     pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManyReply:
+    """What a change of many schedules did to them, in their order: *done* and *refused* together, a prefix of those asked for.
+
+    done: name, how many of its fires are still to be published (``pending``), and ``schedule`` as it is now, None if it is gone.
+    refused: name, and the ``error`` because of which nothing was done to it.
+    """
+
+    done: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -475,6 +488,7 @@ Answer = (
     | PutReply
     | PauseReply
     | RemoveReply
+    | ManyReply
     | MoveReply
     | RunReply
     | BackfillReply

@@ -1,15 +1,16 @@
 """add, set, rm, pause, resume."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Final
 
 import typer
 
 from cronally.admin.client import Client
-from cronally.admin.wire import PutReply, to_plain
+from cronally.admin.wire import ManyReply, PutReply, Schedule, error_from_plain, from_plain, to_plain
 from cronally.cli import options as o
 from cronally.cli.documents import document_from_options, merged, read_bounds
 from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json, print_put, report
+from cronally.cli.progress import Progress
 from cronally.cli.selecting import Selection, names_of
 from cronally.errors import CronallyError, RevisionConflict, UsageError
 
@@ -210,7 +211,8 @@ def rm_command(
 ) -> int:
     """Remove schedules; their history stays.
 
-    Those that a glob or a tag selects are shown, and you are asked, first. Fires that are still to be published are
+    Those that a glob or a tag selects are shown, and you are asked, first. Many are removed 200 at a time, each time all of
+    them or none; if it breaks off you are told how many are gone, and can run it again. Fires that are still to be published are
     published all the same, unless --drop-pending skips them.
     """
     selection = Selection(names or (), tag or ())
@@ -226,13 +228,13 @@ def rm_command(
                 err("nothing was removed")
                 return FAILED
 
-        def remove(name: str) -> dict[str, Any]:
-            reply = client.remove(name, drop_pending=drop_pending)
+        def removed(one: dict[str, Any]) -> dict[str, Any]:
             if not json:
-                report(f"removed {name}{_pending(reply.pending)}")
-            return {"name": name, "pending": reply.pending}
+                report(f"removed {one['name']}{_pending(one['pending'])}")
+            return {"name": one["name"], "pending": one["pending"]}
 
-        return _each(found, remove, "removed", as_json=json)
+        parts = client.many("remove", found, drop_pending=drop_pending)
+        return _each(parts, len(found), removed, "removed", as_json=json)
 
 
 def pause_command(
@@ -256,16 +258,17 @@ def pause_command(
     """
     with o.connect(socket) as client:
 
-        def pause(name: str) -> dict[str, Any]:
+        def paused(one: dict[str, Any]) -> dict[str, Any]:
             from cronally.cli.render import pause_text
 
-            reply = client.pause(name, until=until, note=note, drop_pending=drop_pending)
+            schedule = from_plain(Schedule, one["schedule"])
             if not json:
-                report(f"{pause_text(reply.schedule)} {name}{_pending(reply.pending)}")
-            return {"name": name, "pending": reply.pending, "schedule": to_plain(reply.schedule)}
+                report(f"{pause_text(schedule)} {schedule.name}{_pending(one['pending'])}")
+            return {"name": one["name"], "pending": one["pending"], "schedule": to_plain(schedule)}
 
         found = names_of(client, Selection(names or (), tag or ()))
-        return _each(found, pause, "paused", as_json=json)
+        parts = client.many("pause", found, until=until, note=note, drop_pending=drop_pending)
+        return _each(parts, len(found), paused, "paused", as_json=json)
 
 
 def resume_command(
@@ -274,30 +277,49 @@ def resume_command(
     """End the pause of schedules; slots that passed meanwhile stay skipped."""
     with o.connect(socket) as client:
 
-        def resume(name: str) -> dict[str, Any]:
+        def resumed(one: dict[str, Any]) -> dict[str, Any]:
             from cronally.cli.render import next_fires_text
 
-            schedule = client.resume(name)
+            schedule = from_plain(Schedule, one["schedule"])
             if not json:
-                report(f"resumed {name}")
+                report(f"resumed {schedule.name}")
                 report(next_fires_text(schedule))
-            return {"name": name, "schedule": to_plain(schedule)}
+            return {"name": one["name"], "schedule": to_plain(schedule)}
 
         found = names_of(client, Selection(names or (), tag or ()))
-        return _each(found, resume, "resumed", as_json=json)
+        return _each(client.many("resume", found), len(found), resumed, "resumed", as_json=json)
 
 
-def _each(names: list[str], act: Callable[[str], dict[str, Any]], key: str, *, as_json: bool) -> int:
-    """Do it for each name; say what fails and go on. Return the first failure's exit code, or 0."""
-    done, code = [], 0
-    for name in dict.fromkeys(names):
+def _each(
+    parts: Iterator[ManyReply],
+    count: int,
+    show: Callable[[dict[str, Any]], dict[str, Any]],
+    key: str,
+    *,
+    as_json: bool,
+) -> int:
+    """Show what becomes of *count* schedules as it comes, and what fails. Return the first failure's exit code, or 0."""
+    done: list[dict[str, Any]] = []
+    code = 0
+    seen = 0
+    with Progress(count) as progress:
         try:
-            done.append(act(name))
-        except CronallyError as exc:
-            if exc.exit_code not in (4, 5) and not done and code == 0:
-                raise  # not about this one schedule: no daemon, bad option
-            err(f"cronally: {exc}")
-            code = code or exc.exit_code
+            for part in parts:
+                progress.clear()
+                for one in part.refused:
+                    exc = error_from_plain(one["error"])
+                    if exc.exit_code not in (4, 5) and not done and code == 0:
+                        raise exc  # not about this one schedule: a bad option
+                    err(f"cronally: {exc}")
+                    code = code or exc.exit_code
+                done += map(show, part.done)
+                seen += len(part.done) + len(part.refused)
+                progress.reach(seen, f"{seen:,} of {count:,} schedules")
+        except (CronallyError, KeyboardInterrupt):
+            progress.clear()
+            if done:
+                err(f"cronally: {len(done):,} of {count:,} schedules were {key} before this")
+            raise
     if as_json:
         out_json({key: done})
     return code

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from cronally.clock import Clock
-    from cronally.domain.model import Fire
+    from cronally.domain.model import Fire, Kind
     from cronally.domain.spec import ScheduleSpec
     from cronally.engine.core import Core
     from cronally.engine.hooks import Hooks
@@ -56,9 +56,28 @@ class _Change:
     by: str
     action: str
     wanted: Wanted
-    owner: str | None
     drop_pending: bool
-    is_removal: bool
+    owner: str | None = None
+    is_removal: bool = False
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A change that is being made: the schedule is withheld.
+
+    Fields: old: as it is. kept: (fire time, kind) of what is not dropped, for it has been sent. unsettled: fires that become
+        pending. rows: their entries, and those of what is dropped. future: as it will be. told: the entries that the change makes.
+    """
+
+    at: UtcMs
+    stored: StoredSchedule
+    change: _Change
+    old: Member | None
+    kept: frozenset[tuple[UtcMs, Kind]]
+    unsettled: list[Fire]
+    rows: list[JournalEntry]
+    future: Member | None = None
+    told: Sequence[JournalEntry] = ()
 
 
 class Edits:
@@ -117,9 +136,7 @@ class Edits:
         drop_pending: bool = False,
     ) -> Revised:
         """Give a schedule a new revision, or another pause, or both. The caller holds ``lock``."""
-        change = _Change(
-            by=by, action=action, wanted=wanted, owner=owner, drop_pending=drop_pending, is_removal=False
-        )
+        change = _Change(by=by, action=action, wanted=wanted, owner=owner, drop_pending=drop_pending)
         return await to_its_end(self._change(stored, change))
 
     async def remove(
@@ -136,6 +153,45 @@ class Edits:
             is_removal=True,
         )
         return (await to_its_end(self._change(stored, change))).pending
+
+    async def rest_many(
+        self, some: Sequence[tuple[StoredSchedule, Pause | None]], *, by: str, action: str, drop_pending: bool
+    ) -> list[Revised]:
+        """Give schedules a pause, or end theirs, in one transaction. The caller holds ``lock``."""
+        return await self._make_many(
+            [
+                (
+                    stored,
+                    _Change(
+                        by=by, action=action, wanted=Wanted(stored.spec, pause), drop_pending=drop_pending
+                    ),
+                )
+                for stored, pause in some
+            ]
+        )
+
+    async def remove_many(
+        self, some: Sequence[StoredSchedule], *, by: str, drop_pending: bool
+    ) -> list[Revised]:
+        """Remove schedules in one transaction. The caller holds ``lock``."""
+        return await self._make_many(
+            [
+                (
+                    stored,
+                    _Change(
+                        by=by,
+                        action="rm",
+                        wanted=Wanted(stored.spec, None),
+                        drop_pending=drop_pending,
+                        is_removal=True,
+                    ),
+                )
+                for stored in some
+            ]
+        )
+
+    async def _make_many(self, wanted: Sequence[tuple[StoredSchedule, _Change]]) -> list[Revised]:
+        return await to_its_end(self._change_many(wanted)) if wanted else []
 
     # --- pauses that end by themselves ------------------------------------------------------------------------------
 
@@ -339,100 +395,161 @@ class Edits:
     # --- one change ---------------------------------------------------------------------------------------------------
 
     async def _change(self, stored: StoredSchedule, change: _Change) -> Revised:
-        if change.drop_pending:  # what has failed becomes a pending row, so that it is dropped too
+        await self._settle_before(drop_pending=change.drop_pending)
+        async with self._loop.steady():
+            stored = await self._as_it_is(stored)
+            at = await self.end_pauses()
+            return await self._change_at(at, _awoken(stored, at), change)
+
+    async def _change_many(self, wanted: Sequence[tuple[StoredSchedule, _Change]]) -> list[Revised]:
+        await self._settle_before(drop_pending=any(change.drop_pending for _, change in wanted))
+        async with self._loop.steady():
+            wanted = [(await self._as_it_is(stored), change) for stored, change in wanted]
+            at = await self.end_pauses()
+            return await self._change_together(
+                at, [(_awoken(stored, at), change) for stored, change in wanted]
+            )
+
+    async def _settle_before(self, *, drop_pending: bool) -> None:
+        if drop_pending:  # what has failed becomes a pending row, so that it is dropped too
             await self._loop.put_on_record()
         else:
             await self._put_old_on_record()
-        async with self._loop.steady():
-            if (
-                self._clock.wall() < self._core.relived.through
-            ):  # the clock may have been set back since it was read
-                stored = await self._store.schedule(stored.spec.name) or stored
-            self._core.here.check(stored.id)
-            at = await self.end_pauses()
-            if stored.pause is not None and _is_over(stored.pause, at):  # since it was read
-                stored = replace(stored, pause=None, effective_from=_awake_from(stored))
-            return await self._change_at(at, stored, change)
+
+    async def _as_it_is(self, stored: StoredSchedule) -> StoredSchedule:
+        """Return a schedule that was read a moment ago. Errors: ShardElsewhere if it is not here any more."""
+        if (
+            self._clock.wall() < self._core.relived.through
+        ):  # the clock may have been set back since it was read
+            stored = await self._store.schedule(stored.spec.name) or stored
+        self._core.here.check(stored.id)
+        return stored
 
     async def _change_at(self, at: UtcMs, stored: StoredSchedule, change: _Change) -> Revised:
+        begun = self._begin(at, [(stored, change)])
+        revised: Revised | None = None
+        try:
+            [one] = begun
+            gone: list[JournalEntry] = []
+            asked = await self._asked(at, one)
+            revised = await self._store.change(asked, gone=gone if self._hooks.wants_rows else None)
+            self._note_done(one, revised, gone)
+        finally:
+            self._end(begun, [revised])
+        self._find_unsettled(one)
+        return revised
+
+    async def _change_together(
+        self, at: UtcMs, wanted: Sequence[tuple[StoredSchedule, _Change]]
+    ) -> list[Revised]:
+        begun = self._begin(at, wanted)
+        revised: list[Revised] = []
+        try:
+            gone: list[JournalEntry] = []
+            asked = [await self._asked(at, one) for one in begun]
+            revised = await self._store.change_many(asked, gone=gone if self._hooks.wants_rows else None)
+            rows: dict[int, list[JournalEntry]] = {}
+            for row in gone:
+                rows.setdefault(row.schedule_id, []).append(row)
+            for one, done in zip(begun, revised, strict=True):
+                self._note_done(one, done, rows.get(done.id, ()))
+        finally:
+            self._end(begun, revised or [None] * len(begun))
+        for one in begun:
+            self._find_unsettled(one)
+        return revised
+
+    def _begin(self, at: UtcMs, wanted: Sequence[tuple[StoredSchedule, _Change]]) -> list[_Begun]:
+        """Withhold the schedules of *wanted* changes, and with them what these drop."""
+        members = {stored.id: _present(stored) for stored, _ in wanted}
+        withheld: dict[int, list[Fire]] = {}
+        for fire in self._core.begin_change({id_: old for id_, old in members.items() if old}, at):
+            withheld.setdefault(fire.schedule_id, []).append(fire)
+        begun = []
+        for stored, change in wanted:
+            kept = self._loop.begin_drop(stored.id) if change.drop_pending else frozenset()
+            fires = withheld.get(stored.id, [])
+            unsettled = fires
+            if change.drop_pending:
+                unsettled = [fire for fire in fires if (fire.fire_time, fire.kind) in kept]
+            rows = [_pending(fire) for fire in unsettled]
+            rows += [
+                unsent_entry(fire, State.SKIPPED, reason=SkipReason.DROPPED)
+                for fire in fires
+                if fire not in unsettled
+            ]
+            begun.append(_Begun(at, stored, change, members[stored.id], kept, unsettled, rows))
+        return begun
+
+    async def _asked(self, at: UtcMs, one: _Begun) -> ScheduleChange:
+        """Return what the store is to do."""
+        stored, change, old = one.stored, one.change, one.old
         spec = None if change.wanted.spec == stored.spec else change.wanted.spec
         pause = _pause_from(at, change, None if spec else stored.pause)
         is_resumed = stored.pause is not None and pause is None
         effective_from = at if spec or is_resumed or change.is_removal else stored.effective_from
-        old = _present(stored)
-        withheld = self._core.begin_change({stored.id: old} if old else {}, at)
-        kept = self._loop.begin_drop(stored.id) if change.drop_pending else frozenset()
-        unsettled = withheld
-        if change.drop_pending:
-            unsettled = [fire for fire in unsettled if (fire.fire_time, fire.kind) in kept]
-        rows = [_pending(fire) for fire in unsettled]
-        rows += [
-            unsent_entry(fire, State.SKIPPED, reason=SkipReason.DROPPED)
-            for fire in withheld
-            if fire not in unsettled
-        ]
-        winner = old
-        is_done = False
-        gone: list[JournalEntry] = []
-        try:
+        future = None
+        if not change.is_removal:
             revision_id = 0 if spec else stored.revision_id
-            future = None
-            if not change.is_removal:
-                future = member_of(stored.id, revision_id, spec or stored.spec, effective_from, pause)
-            closed = pause_rows.closed(old, stored.pause, at) if old and stored.pause else ()
-            opened = pause_rows.opened(future, pause) if future and pause else ()
-            cut: Sequence[JournalEntry] = ()
-            if spec is None and pause and stored.pause and pause.since == stored.pause.since:
-                closed, opened = pause_rows.unless_both(closed, opened)
-            elif at < self._core.relived.through:  # later slots may have rows
-                if pause and future:
-                    pause, opened = await self._set_back.begin_pause(future, pause)
-                elif stored.pause:
-                    cut = await self._set_back.cut_pauses(stored.id, at)
-                    self._core.relived.forget_pauses(stored.id)
-            revised = await self._store.change(
-                ScheduleChange(
-                    at=at,
-                    by=change.by,
-                    action=change.action,
-                    id=stored.id,
-                    expected_revision_id=stored.revision_id,
-                    new_spec=spec,
-                    effective_from=effective_from,
-                    pause=pause,
-                    owner=change.owner,
-                    is_removal=change.is_removal,
-                    unsettled=tuple(rows),
-                    closed=(*closed, *cut),
-                    opened=opened,
-                    drop_pending=change.drop_pending,
-                    kept=kept,
-                ),
-                gone=gone if self._hooks.wants_rows else None,
-            )
-            winner = future and future._replace(revision_id=revised.revision_id)
-            is_done = True
-            self._tell(
-                row._replace(revision_id=row.revision_id or revised.revision_id)
-                for row in (*closed, *opened, *rows)
-            )
-            for kind, count in revised.dropped:
-                told = [row for row in gone if row.kind is kind]
-                self._hooks.put_aside(SkipReason.DROPPED, kind, count, told)
-        finally:
-            if change.drop_pending:
-                self._loop.end_drop(stored.id, is_done=is_done)
-            if old:
-                self._loop.replan(self._core.end_change(stored.id, winner))
+            future = member_of(stored.id, revision_id, spec or stored.spec, effective_from, pause)
+        closed = pause_rows.closed(old, stored.pause, at) if old and stored.pause else ()
+        opened = pause_rows.opened(future, pause) if future and pause else ()
+        cut: Sequence[JournalEntry] = ()
+        if spec is None and pause and stored.pause and pause.since == stored.pause.since:
+            closed, opened = pause_rows.unless_both(closed, opened)
+        elif at < self._core.relived.through:  # later slots may have rows
+            if pause and future:
+                pause, opened = await self._set_back.begin_pause(future, pause)
+            elif stored.pause:
+                cut = await self._set_back.cut_pauses(stored.id, at)
+                self._core.relived.forget_pauses(stored.id)
+        one.future, one.told = future, (*closed, *opened, *one.rows)
+        return ScheduleChange(
+            at=at,
+            by=change.by,
+            action=change.action,
+            id=stored.id,
+            expected_revision_id=stored.revision_id,
+            new_spec=spec,
+            effective_from=effective_from,
+            pause=pause,
+            owner=change.owner,
+            is_removal=change.is_removal,
+            unsettled=tuple(one.rows),
+            closed=(*closed, *cut),
+            opened=opened,
+            drop_pending=change.drop_pending,
+            kept=one.kept,
+        )
+
+    def _note_done(self, one: _Begun, revised: Revised, gone: Sequence[JournalEntry]) -> None:
+        """The store has made a change, and dropped what is *gone*."""
+        one.future = one.future and one.future._replace(revision_id=revised.revision_id)
+        self._tell(row._replace(revision_id=row.revision_id or revised.revision_id) for row in one.told)
+        for kind, count in revised.dropped:
+            told = [row for row in gone if row.kind is kind]
+            self._hooks.put_aside(SkipReason.DROPPED, kind, count, told)
+
+    def _end(self, begun: Sequence[_Begun], revised: Sequence[Revised | None]) -> None:
+        """Let go of what was withheld: the new rule is in force where the change was made, the old one where it was not."""
+        for one, done in zip(begun, revised, strict=True):
+            winner = one.old if done is None else one.future
+            if one.change.drop_pending:
+                self._loop.end_drop(one.stored.id, is_done=done is not None)
+            if one.old:
+                self._loop.replan(self._core.end_change(one.stored.id, winner))
             elif winner:
-                self._loop.replan(self._core.end_creation(self._core.hold_watermark(at), [winner]))
-        if stored.spec.is_fifo:
+                self._loop.replan(self._core.end_creation(self._core.hold_watermark(one.at), [winner]))
+
+    def _find_unsettled(self, one: _Begun) -> None:
+        """What was on its way when the change was made is pending now."""
+        spec = one.stored.spec
+        if spec.is_fifo:
             self._loop.retrying.expect_in_group(
-                [fire for fire in unsettled if not self._core.note_row(fire)], stored.spec
+                [fire for fire in one.unsettled if not self._core.note_row(fire)], spec
             )
         else:
-            self._expect(unsettled)
-        return revised
+            self._expect(one.unsettled)
 
     def _tell(self, rows: Iterable[JournalEntry]) -> None:
         """Say what was skipped by a change; of a pause that goes on that is not known yet."""
@@ -449,6 +566,13 @@ class Edits:
 
 def _is_over(pause: Pause, at: UtcMs) -> bool:
     return pause.until is not None and pause.until <= at
+
+
+def _awoken(stored: StoredSchedule, at: UtcMs) -> StoredSchedule:
+    """Return a schedule as it is at *at*: its pause may have ended since it was read."""
+    if stored.pause is None or not _is_over(stored.pause, at):
+        return stored
+    return replace(stored, pause=None, effective_from=_awake_from(stored))
 
 
 def _awake_from(stored: StoredSchedule) -> UtcMs:

@@ -199,6 +199,15 @@ class Store(Protocol):
         """
         ...
 
+    async def change_many(
+        self, changes: Sequence[ScheduleChange], *, gone: list[JournalEntry] | None = None
+    ) -> list[Revised]:
+        """Make *changes* of different schedules that keep their revisions (pauses, removals), up to 200, all of them or none.
+
+        The caller's event loop is not held meanwhile. gone, Errors: as those of ``change``.
+        """
+        ...
+
     async def audit(self, wanted: AuditFilter) -> AuditPage:
         """Return what was done to schedules, removed ones too, newest first. Nothing of it is ever pruned."""
         ...

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.instant_text import read_instant
 from cronally.domain.model import Pause, is_same_pause
 from cronally.domain.policy import clip, range_in
+from cronally.domain.shards import SHARDS
 from cronally.domain.spec import from_document, parse_paused, to_document
 from cronally.engine.applying import Applying, ApplyResult
 from cronally.engine.edits import Wanted
@@ -27,16 +28,18 @@ from cronally.engine.views import (
 from cronally.engine.why import Why, why
 from cronally.errors import (
     Conflict,
+    CronallyError,
     FieldError,
     NotReady,
     RevisionConflict,
     ScheduleNotFound,
+    ShardElsewhere,
     UsageError,
 )
 from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.allowed import AllowedTopics
@@ -49,10 +52,20 @@ if TYPE_CHECKING:
     from cronally.engine.orders import Orders, Retried
     from cronally.engine.outlook import Outlook
     from cronally.engine.ports import Store, TopicMaker
-    from cronally.engine.records import AuditFilter, AuditPage
+    from cronally.engine.records import AuditFilter, AuditPage, Revised
     from cronally.engine.reporting import Reporting
 
 _SLICE = 200
+_MOST_BYTES_AT_ONCE = 2_097_152  # of messages, in the answer to a change of many schedules
+
+
+class DoneAtOnce(NamedTuple):
+    """What a change of many did to one of them. pending: its fires that remain. view: as it is now, if it is there. error: why nothing was done."""
+
+    name: str
+    pending: int = 0
+    view: ScheduleView | None = None
+    error: CronallyError | None = None
 
 
 class Service:
@@ -291,8 +304,8 @@ class Service:
         """Pause a schedule (again: with another end or note); return it and how many pending fires remain."""
         async with self._changing():
             stored = await self._stored(name)
-            if until is not None and until <= self._clock.wall():
-                raise FieldError("until", f"{format_utc(until)} is past; name an instant to come")
+            if until is not None:
+                _refuse_past_end(until, self._clock.wall())
             pause = Pause(since=self._clock.wall(), until=until, note=note, by=by)
             revised = await self._edits.replace(
                 stored, Wanted(stored.spec, pause), by=by, action="pause", drop_pending=drop_pending
@@ -305,6 +318,92 @@ class Service:
             if stored.pause is not None:
                 await self._edits.replace(stored, Wanted(stored.spec, None), by=by, action="resume")
             return await self.get(name)
+
+    async def remove_many(
+        self, names: Sequence[str], *, by: str, drop_pending: bool = False
+    ) -> Sequence[DoneAtOnce]:
+        """Remove schedules, those that can be in one transaction. names: up to 200 (``MOST_AT_ONCE``)."""
+
+        async def remove(some: Sequence[StoredSchedule]) -> Sequence[Revised]:
+            return await self._edits.remove_many(some, by=by, drop_pending=drop_pending)
+
+        return await self._at_once(names, remove, are_gone=True)
+
+    async def pause_many(
+        self,
+        names: Sequence[str],
+        *,
+        by: str,
+        until: Callable[[Zone], UtcMs] | None = None,
+        note: str | None = None,
+        drop_pending: bool = False,
+    ) -> Sequence[DoneAtOnce]:
+        """Pause schedules, as ``remove_many`` removes them. until: gives the end of the pause of a schedule in its zone."""
+
+        def check(stored: StoredSchedule) -> None:
+            if until is not None:
+                _refuse_past_end(until(stored.spec.recurrence().zone), self._clock.wall())
+
+        async def pause(some: Sequence[StoredSchedule]) -> Sequence[Revised]:
+            since = self._clock.wall()
+            pauses = []
+            for stored in some:
+                end = None if until is None else until(stored.spec.recurrence().zone)
+                pauses.append((stored, Pause(since=since, until=end, note=note, by=by)))
+            return await self._edits.rest_many(pauses, by=by, action="pause", drop_pending=drop_pending)
+
+        return await self._at_once(names, pause, check=check)
+
+    async def resume_many(self, names: Sequence[str], *, by: str) -> Sequence[DoneAtOnce]:
+        """End the pauses of schedules, as ``remove_many`` removes them; those that are not paused stay as they are."""
+
+        async def resume(some: Sequence[StoredSchedule]) -> Sequence[Revised]:
+            paused = [(stored, None) for stored in some if stored.pause is not None]
+            return await self._edits.rest_many(paused, by=by, action="resume", drop_pending=False)
+
+        return await self._at_once(names, resume)
+
+    async def _at_once(
+        self,
+        names: Sequence[str],
+        act: Callable[[Sequence[StoredSchedule]], Awaitable[Sequence[Revised]]],
+        *,
+        check: Callable[[StoredSchedule], None] = lambda _: None,
+        are_gone: bool = False,
+    ) -> Sequence[DoneAtOnce]:
+        """Do it to the schedules of *names* that pass *check*; of many long ones only to the first, whose answers are not too large.
+
+        Returns: what became of each, in their order; whoever is not among them was not looked at.
+        """
+        async with self._changing():
+            found: dict[str, StoredSchedule | CronallyError] = {}
+            size_bytes = 0
+            for name in dict.fromkeys(names):
+                try:
+                    stored = await self._stored(name)
+                    check(stored)
+                except UsageError as exc:
+                    found[name] = exc
+                    continue
+                except ScheduleNotFound as exc:
+                    if (other := await self._everything.schedule(name)) is not None:
+                        raise ShardElsewhere(other.id % SHARDS) from None
+                    found[name] = exc
+                    continue
+                found[name] = stored
+                size_bytes += len((stored.spec.message or "").encode())
+                if size_bytes > _MOST_BYTES_AT_ONCE:
+                    break
+            some = [one for one in found.values() if isinstance(one, StoredSchedule)]
+            pending = {revised.id: revised.pending for revised in await act(some)}
+            done = []
+            for name, one in found.items():
+                if not isinstance(one, StoredSchedule):
+                    done.append(DoneAtOnce(name, error=one))
+                    continue
+                view = None if are_gone else await self.get(name)
+                done.append(DoneAtOnce(name, pending.get(one.id, one.pending), view))
+            return done
 
     async def run(self, name: str, *, by: str, idempotency_key: str | None = None) -> str:
         """Fire now; return the fire id once the fire is durable."""
@@ -468,6 +567,11 @@ def _measured(row: JournalRow, member: Member, now: UtcMs) -> JournalRow:
     if so_far is None:
         return row
     return row._replace(entry=entry._replace(last_fire_time=so_far.last, count=so_far.slots))
+
+
+def _refuse_past_end(until: UtcMs, now: UtcMs) -> None:
+    if until <= now:
+        raise FieldError("until", f"{format_utc(until)} is past; name an instant to come")
 
 
 def _check_revision(name: str, stored: StoredSchedule | None, expected: int) -> None:

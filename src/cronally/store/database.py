@@ -3,7 +3,7 @@
 1. The only file that knows aiosqlite. What leaves it is rows and StoreErrors.
 2. One writer, and two readers that see what is committed: one for the engine's short reads, one for listings, so that a
    long listing delays nobody.
-3. A call runs one statement to its end in one trip to the connection's thread; ``write`` runs a whole transaction. While SQLite works, the event loop goes
+3. A call runs one statement to its end in one trip to the connection's thread; ``write`` and ``in_one_trip`` run a whole transaction. While SQLite works, the event loop goes
    on; while Python moves rows, it waits. So large answers come as one row of JSON.
 """
 
@@ -13,20 +13,23 @@ import asyncio
 import json
 import os
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import aiosqlite
 
-from cronally.errors import SchemaMismatch, StoreCorrupt, StoreError
+from cronally.errors import InternalError, SchemaMismatch, StoreCorrupt, StoreError
 from cronally.store.faults import translated, unusable
 from cronally.store.lock import Lock
 from cronally.store.restoring import finish_restore
 from cronally.store.schema import APPLICATION_ID, CLEAN_STOP, MIGRATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    import sqlite3
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
     Parameters = Sequence[object] | Mapping[str, object]
+
+T = TypeVar("T")
 
 _BUSY_TIMEOUT_S: Final = 5.0  # somebody's shell or backup may hold the file for a moment
 _CACHE_KIB: Final = 8_192
@@ -139,6 +142,16 @@ class Database:
             await self._mend()
             return await self._writer.run(statements)
 
+    async def in_one_trip(self, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        """Do *work* in one transaction, in one trip to the writer's thread; return what it gives. It awaits its connection alone.
+
+        Hundreds of statements, each of which would wait for a turn of the event loop. If the task is cancelled in here, the
+        transaction goes on to its end all the same.
+        """
+        async with self._turn:
+            await self._mend()
+            return await self._writer.do(work)
+
     async def fold_log(self) -> None:
         """Copy the log to the file, as far as nobody reads it. Errors: StoreError."""
         async with self._turn:
@@ -176,6 +189,31 @@ class Database:
         self._take(connections)
 
 
+class _Straight:
+    """Runs statements in the thread that it is used in: nothing that is awaited of it ever suspends."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, parameters).fetchall()
+
+    async def json(self, sql: str, parameters: Parameters = ()) -> Any:
+        [[value]] = await self.rows(sql, parameters)
+        return json.loads(value)
+
+
+def _driven(work: Coroutine[Any, Any, T]) -> T:
+    """Return what *work* gives, which never suspends."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise InternalError("work in the writer's thread waits for something else than its connection")
+
+
 class _Connection:
     def __init__(self, path: str, connection: aiosqlite.Connection) -> None:
         self._path = path
@@ -209,6 +247,24 @@ class _Connection:
     async def json(self, sql: str, parameters: Parameters = ()) -> Any:
         [[value]] = await self.rows(sql, parameters)
         return json.loads(value)
+
+    async def do(self, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        """Do *work*, which awaits the connection it is given and nothing else, as one transaction."""
+
+        def transaction() -> T:
+            connection = self._connection._conn  # noqa: SLF001 - in its own thread, where aiosqlite uses it, too
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = _driven(work(_Straight(connection)))
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
+            return result
+
+        with translated(self._path):
+            # Nothing public of aiosqlite runs more than one statement.
+            return await self._connection._execute(transaction)  # type: ignore[no-untyped-call,no-any-return]  # noqa: SLF001
 
     async def run(self, statements: Sequence[tuple[str, Parameters]]) -> list[int]:
         """Run *statements* as one transaction; return how many rows each has changed."""

@@ -179,6 +179,23 @@ class OwnWriting(OwnReading):
 
         return await self._write(do, lambda _: [Logged(shard, Changed(change, ids))])
 
+    async def change_many(
+        self, changes: Sequence[ScheduleChange], *, gone: list[JournalEntry] | None = None
+    ) -> list[Revised]:
+        async def do() -> list[Revised]:
+            for change in changes:
+                assert change.id is not None
+                self._taken(change.id % SHARDS)
+            return await self._own.change_many(changes, gone=gone)
+
+        def logged(made: list[Revised]) -> list[Logged]:
+            return [
+                Logged(revised.id % SHARDS, Changed(change, ChosenIds()))
+                for change, revised in zip(changes, made, strict=True)
+            ]
+
+        return await self._write(do, logged)
+
     async def move_single_slots(self, moved: Sequence[tuple[int, UtcMs]]) -> None:
         by_shard = self._by_shard(moved, lambda one: one[0])
         await self._write(

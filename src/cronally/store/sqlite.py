@@ -237,40 +237,63 @@ class SqliteStore(SqliteJournal):
     ) -> Revised:
         """Make *change*, as ``engine.ports.Store`` promises it. ids: those that a new schedule and a new revision get."""
         async with self._database.transaction() as writer:
-            if change.id is None:
-                assert change.new_spec is not None
-                name = change.new_spec.name
-                await self._refuse_taken(writer, name, None)
-                [[id_]] = await writer.rows(schedule_sql.INSERT_SCHEDULE, (ids.schedule_id, name, change.at))
-                old = _Current(change.new_spec.name, 0, 0, None, None)
-            else:
-                id_ = change.id
-                old = await _current(writer, change)
-            number, revision_id = old.number, old.revision_id
-            detail = schedule_sql.detail_text(change_detail(change, old.pause, old.owner))
-            spec = change.new_spec
-            if spec is not None and spec.name != old.name and not change.is_removal:
-                await self._refuse_taken(writer, spec.name, id_)
-                await writer.rows(schedule_sql.REMEMBER_NAME, (old.name, id_))
-            if change.is_removal:
-                await writer.rows(schedule_sql.REMOVE, (change.at, id_))
-                await writer.rows(schedule_sql.REMEMBER_NAME, (old.name, id_))
-            elif change.new_spec is not None:
-                number += 1
-                revision_id = await _revise(writer, change, id_, number, ids.revision_id, detail=detail)
-            if change.is_removal or change.new_spec is None:
-                await writer.rows(
-                    schedule_sql.INSERT_ACTION,
-                    (id_, revision_id, change.at, change.by, change.action, detail),
-                )
-            await _update(writer, change, id_)
-            dropped, rows = await _settle_change(
-                writer, change, id_, revision_id, most_told=0 if gone is None else MOST_TOLD
-            )
-            [[pending]] = await writer.rows(schedule_sql.COUNT_PENDING, (id_,))
+            revised, rows = await self._make(writer, change, ids, most_told=0 if gone is None else MOST_TOLD)
         if gone is not None:
             gone += rows
-        return Revised(id_, number, revision_id, pending, dropped)
+        return revised
+
+    async def change_many(
+        self, changes: Sequence[ScheduleChange], *, gone: list[JournalEntry] | None = None
+    ) -> list[Revised]:
+        async def make(writer: Connection) -> tuple[list[Revised], list[JournalEntry]]:
+            made: list[Revised] = []
+            told: list[JournalEntry] = []
+            for change in changes:
+                most_told = 0 if gone is None else MOST_TOLD - len(told)
+                revised, rows = await self._make(writer, change, CHOSEN_BY_SQLITE, most_told=most_told)
+                made.append(revised)
+                told += rows
+            return made, told
+
+        made, told = await self._database.in_one_trip(make)
+        if gone is not None:
+            gone += told
+        return made
+
+    async def _make(
+        self, writer: Connection, change: ScheduleChange, ids: ChosenIds, *, most_told: int
+    ) -> tuple[Revised, list[JournalEntry]]:
+        """Make *change* in the transaction of *writer*; return the first *most_told* rows that it drops, too."""
+        if change.id is None:
+            assert change.new_spec is not None
+            name = change.new_spec.name
+            await self._refuse_taken(writer, name, None)
+            [[id_]] = await writer.rows(schedule_sql.INSERT_SCHEDULE, (ids.schedule_id, name, change.at))
+            old = _Current(change.new_spec.name, 0, 0, None, None)
+        else:
+            id_ = change.id
+            old = await _current(writer, change)
+        number, revision_id = old.number, old.revision_id
+        detail = schedule_sql.detail_text(change_detail(change, old.pause, old.owner))
+        spec = change.new_spec
+        if spec is not None and spec.name != old.name and not change.is_removal:
+            await self._refuse_taken(writer, spec.name, id_)
+            await writer.rows(schedule_sql.REMEMBER_NAME, (old.name, id_))
+        if change.is_removal:
+            await writer.rows(schedule_sql.REMOVE, (change.at, id_))
+            await writer.rows(schedule_sql.REMEMBER_NAME, (old.name, id_))
+        elif change.new_spec is not None:
+            number += 1
+            revision_id = await _revise(writer, change, id_, number, ids.revision_id, detail=detail)
+        if change.is_removal or change.new_spec is None:
+            await writer.rows(
+                schedule_sql.INSERT_ACTION,
+                (id_, revision_id, change.at, change.by, change.action, detail),
+            )
+        await _update(writer, change, id_)
+        dropped, rows = await _settle_change(writer, change, id_, revision_id, most_told=most_told)
+        [[pending]] = await writer.rows(schedule_sql.COUNT_PENDING, (id_,))
+        return Revised(id_, number, revision_id, pending, dropped), rows
 
     async def _refuse_taken(self, writer: Connection, name: str, own_id: int | None) -> None:
         holder = await writer.rows(schedule_sql.HOLDER, (name,))

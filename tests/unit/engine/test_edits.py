@@ -6,8 +6,9 @@ import pytest
 
 from cronally.domain.model import SkipReason, State
 from cronally.engine.ports import OutcomeClass
+from cronally.engine.records import AuditFilter
 from cronally.errors import Conflict, FieldError, NotReady, RevisionConflict, ScheduleNotFound, StoreBusy
-from cronally.instants import parse_rfc3339
+from cronally.instants import format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
 from support.recording_publisher import (
@@ -617,3 +618,27 @@ async def test_a_schedule_that_is_renamed_keeps_its_slots_and_its_pending_fires_
         ids = [id_.replace("2026-11-23T", "") for id_ in rig.accepted]
         assert sorted(ids) == ["new@09:00:00Z", "new@09:00:10Z", "old@08:59:40Z", "old@08:59:50Z"]
         assert set((await rig.states("new")).values()) == {State.PUBLISHED}
+
+
+async def test_a_change_of_many_is_as_exact_as_one_of_each():
+    async with running_engine() as rig:
+        for name in "abcd":
+            await rig.add(name, "@every 10s")
+        await rig.clock.advance(29)  # what is due at :00 is planned
+        began = rig.clock.wall()
+        await rig.service.remove_many(["a", "none"], by="t")
+        done = await rig.service.pause_many(["b", "c"], by="t")
+        assert [(one.name, one.error, one.view.stored.pause.by) for one in done] == [
+            ("b", None, "t"),
+            ("c", None, "t"),
+        ]
+        await rig.clock.advance(11)
+        await rig.service.resume_many(["a", "b", "d"], by="t")
+        await rig.clock.advance(11)
+        assert {
+            name.partition("@")[0] for name in rig.sent if name.partition("@")[2] > format_utc(began)
+        } == {"b", "d"}
+        [rested] = [row for row in (await rig.journal("b")).values() if row.reason is SkipReason.PAUSED]
+        assert (rested.count, rested.is_open) == (2, False)
+        actions = [row.action for row in (await rig.store.audit(AuditFilter())).rows if row.action != "add"]
+        assert actions == ["resume", "pause", "pause", "rm"]
