@@ -1370,6 +1370,22 @@ def test_serve_hands_over_what_is_given(alone, monkeypatch, words, flags, config
     def serve(given, *, config_file, log_level):
         served.append((given, config_file))
         return 0
+@pytest.mark.parametrize("command", [["apply", "--prune", "--yes"], ["diff", "--prune"], ["apply"]])
+def test_an_empty_file_of_lines_is_refused_and_prunes_nothing(cronally, tmp_path, file, command):
+    cronally.ok("apply", "-f", file(a=ENTRY))
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n")
+    err = cronally.bad(*command, "-f", str(empty))
+    assert err.startswith(
+        f"{empty}:1: the file is empty; if nothing is what it shall hold, write 'schedules: {{}}'\n"
+    )
+    assert len(cronally.json("ls")["schedules"]) == 1
+    empty.rename(tmp_path / "none.yaml").write_text("schedules: {}")
+    assert cronally.ok("apply", "-f", str(tmp_path / "none.yaml"), "--prune", "--yes").startswith(
+        "created 0, changed 0, removed 1"
+    )
+
+
 
     monkeypatch.setattr("cronally.app.serve", serve)
     assert alone.ok("serve", *words) == ""

@@ -32,6 +32,7 @@ MAX_SHOWN: Final = 50
 _CHUNK_BYTES: Final = 262_144
 _BAD_INPUT: Final = 2
 _DIFFERS: Final = 6
+_NOTHING: Final = "schedules: {}"
 
 
 _File = Annotated[
@@ -121,7 +122,10 @@ def _exchange(client: Client, file: str, *, owner: str, prune: bool, dry_run: bo
         def send(chunks: Iterable[bytes]) -> ApplyReply:
             return _sent(client, chunks, owner=owner, prune=prune, dry_run=dry_run)
 
-        if form == "lines":
+        if form == "lines" and not head.strip():
+            reason = f"the file is empty; if nothing is what it shall hold, write {_NOTHING!r}"
+            reply, problems = ApplyReply(problem_count=1), [FileProblem(1, None, reason)]
+        elif form == "lines":
             # As they are: the daemon reads them, and what it says of a line is said of the file's line.
             reply = send(chain((head,), iter(lambda: source.read(_CHUNK_BYTES), b"")))
             problems = [FileProblem(p.line, p.name, p.reason) for p in reply.problems]
