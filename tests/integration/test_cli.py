@@ -1336,7 +1336,12 @@ def test_apply_shows_its_progress_on_a_terminal(cronally, tmp_path, monkeypatch)
     file.write_text(json.dumps({"name": "a", **ENTRY}) + "\n")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     code, _, err = cronally("apply", "-f", str(file))
-    assert (code, err) == (0, "\r1 sent \r\x1b[K")
+    assert (code, err) == (0, "")  # it is over before it could be read
+    monkeypatch.setattr("cronally.cli.progress._SHOWN_AFTER_S", 0.0)
+    code, _, err = cronally("apply", "-f", str(file))
+    bar = f"[{'#' * 31}] 100%  1 schedule sent, waiting for the daemon"
+    assert (code, err) == (0, f"\r{bar}\x1b[K\r\x1b[K")
+    assert len(bar) == 79
 
 
 # --- serve and demo ---------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """apply, diff: make a file of schedules so, or show what that would do."""
 
-import sys
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Annotated, Final, NamedTuple
@@ -11,8 +10,9 @@ from cronally.admin.client import Client
 from cronally.admin.wire import ApplyReply, to_plain
 from cronally.cli import options as o
 from cronally.cli.files import Contents, FileProblem, format_of, read_json, read_yaml
-from cronally.cli.input import opened
-from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json, report, shows_progress
+from cronally.cli.input import opened, size_of
+from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json, report
+from cronally.cli.progress import Progress
 from cronally.errors import UsageError
 
 EXAMPLES: Final = {
@@ -119,15 +119,15 @@ def _exchange(client: Client, file: str, *, owner: str, prune: bool, dry_run: bo
         head = source.read(_CHUNK_BYTES)
         form = format_of(file, head)
 
-        def send(chunks: Iterable[bytes]) -> ApplyReply:
-            return _sent(client, chunks, owner=owner, prune=prune, dry_run=dry_run)
+        def send(chunks: Iterable[bytes], size: int | None) -> ApplyReply:
+            return _sent(client, chunks, size, owner=owner, prune=prune, dry_run=dry_run)
 
         if form == "lines" and not head.strip():
             reason = f"the file is empty; if nothing is what it shall hold, write {_NOTHING!r}"
             reply, problems = ApplyReply(problem_count=1), [FileProblem(1, None, reason)]
         elif form == "lines":
             # As they are: the daemon reads them, and what it says of a line is said of the file's line.
-            reply = send(chain((head,), iter(lambda: source.read(_CHUNK_BYTES), b"")))
+            reply = send(chain((head,), iter(lambda: source.read(_CHUNK_BYTES), b"")), size_of(source))
             problems = [FileProblem(p.line, p.name, p.reason) for p in reply.problems]
         else:
             data = head + source.read()
@@ -135,28 +135,29 @@ def _exchange(client: Client, file: str, *, owner: str, prune: bool, dry_run: bo
             if contents.problems:
                 reply, problems = ApplyReply(problem_count=len(contents.problems)), contents.problems
             else:
-                reply = send(contents.lines())
+                lines = list(contents.lines())
+                reply = send(lines, sum(map(len, lines)))
                 problems = [_at_its_place(contents, p.line, p.name, p.reason) for p in reply.problems]
     return _Exchange(
         "stdin" if file == "-" else file, reply, sorted(problems, key=lambda problem: problem.line)
     )
 
 
-def _sent(client: Client, chunks: Iterable[bytes], *, owner: str, prune: bool, dry_run: bool) -> ApplyReply:
-    if not shows_progress():
-        return client.apply(chunks, owner=owner, prune=prune, dry_run=dry_run)
-    count = 0
+def _sent(
+    client: Client, chunks: Iterable[bytes], size: int | None, *, owner: str, prune: bool, dry_run: bool
+) -> ApplyReply:
+    """Send *chunks*, *size* bytes together (None: nobody knows), while a bar shows how far that is."""
+    with Progress(size) as progress:
+        lines = size_bytes = 0
 
-    def sent(chunk: bytes) -> None:
-        nonlocal count
-        count += chunk.count(b"\n")
-        sys.stderr.write(f"\r{count:,} sent ")
-        sys.stderr.flush()
+        def sent(chunk: bytes) -> None:
+            nonlocal lines, size_bytes
+            lines += chunk.count(b"\n")
+            size_bytes += len(chunk)
+            waiting = ", waiting for the daemon" if size_bytes == size else ""
+            progress.reach(size_bytes, f"{_schedules(lines)} sent{waiting}")
 
-    try:
         return client.apply(chunks, owner=owner, prune=prune, dry_run=dry_run, sent=sent)
-    finally:
-        sys.stderr.write("\r\x1b[K")
 
 
 def _at_its_place(contents: Contents, number: int, name: str | None, reason: str) -> FileProblem:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,15 @@ def opened(file: str) -> Iterator[BinaryIO]:
         raise unreadable(file, exc) from None
     with source:
         yield source
+
+
+def size_of(source: BinaryIO) -> int | None:
+    """Return how many bytes a file has; None if it is none that has a size, such as a pipe."""
+    try:
+        status = os.fstat(source.fileno())
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def unreadable(file: str, exc: OSError | ValueError) -> UsageError:

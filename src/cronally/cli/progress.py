@@ -39,7 +39,8 @@ class Progress:
     def reach(self, done: int, said: str) -> None:
         """So much is *done*. said: the same in words."""
         now = self._clock.mono()
-        if not self._is_watched or now - self._drawn_at_s < _REDRAWN_S:
+        is_last = self._is_drawn and self._total is not None and done >= self._total
+        if not self._is_watched or (now - self._drawn_at_s < _REDRAWN_S and not is_last):
             return
         self._drawn_at_s, self._is_drawn = now, True
         sys.stdout.flush()
