@@ -1022,6 +1022,23 @@ def test_mv_renames_and_says_what_moves_with_the_name(cronally):
     out = cronally.ok("mv", "old", "new")
     before, after = out.split("\n")[0], out
     assert before == "renamed old to new"
+def test_an_editor_that_leaves_no_file_changes_nothing(cronally, monkeypatch, editor):
+    cronally.ok("add", "a", "0 9 * * *", "--topic", TOPIC)
+    editor()
+    monkeypatch.setenv("EDITOR", "rm")
+    err = cronally.bad("edit", "a")
+    assert "nothing was changed: what the editor left in" in err
+    assert "(no such file or directory)" in err
+
+
+def test_without_a_terminal_no_editor_is_guessed(cronally, monkeypatch, editor, tmp_path):
+    cronally.ok("add", "a", "0 9 * * *", "--topic", TOPIC)
+    editor()
+    monkeypatch.delenv("EDITOR")
+    assert "there is no terminal for an editor" in cronally.bad("edit", "a")
+    assert left_over(tmp_path) == []
+
+
     assert "the spread goes by the name" in after
     assert "its slots have moved: H goes by the name" in after
     assert "its message group on the FIFO topic is 'new' now" in after

@@ -48,11 +48,12 @@ def edit_command(name: o.Name, json: o.Json = False, socket: o.Socket = None) ->
             writer.write(before)
         while True:
             _open_editor(file)
-            if file.read_bytes() == before.encode():
+            after = _left_in(file)
+            if after == before.encode():
                 file.unlink()
                 return _unchanged(present, as_json=json)
             try:
-                reply = client.put(name, _read(name, file.read_bytes()), if_revision=present.revision)
+                reply = client.put(name, _read(name, after), if_revision=present.revision)
             except CronallyError as exc:
                 err(f"cronally: {exc}")
                 if (
@@ -69,7 +70,13 @@ def edit_command(name: o.Name, json: o.Json = False, socket: o.Socket = None) ->
 
 
 def _open_editor(file: Path) -> None:
-    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    command = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        file.unlink()
+        raise UsageError(
+            "there is no terminal for an editor; name one in $EDITOR that needs none, or use 'cronally set'"
+        )
+    command = command or "vi"
     try:
         code = subprocess.run([*shlex.split(command), str(file)], check=False).returncode  # noqa: S603 - the user names it
     except (OSError, ValueError) as exc:
@@ -80,6 +87,17 @@ def _open_editor(file: Path) -> None:
         ) from None
     if code:
         raise UsageError(f"the editor ended with {code}, so nothing was changed; what it left is in {file}")
+
+
+def _left_in(file: Path) -> bytes:
+    """Return what the editor has left. Errors: UsageError if it has left no file."""
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        raise UsageError(
+            f"nothing was changed: what the editor left in {file} cannot be read ({reason})"
+        ) from None
 
 
 def _read(name: str, data: bytes) -> dict[str, Any]:
