@@ -44,6 +44,17 @@ def test_the_terminal_is_left_as_it_was(top, how, code):
     assert "Traceback" not in top.output
 
 
+def test_on_a_terminal_that_cannot_be_drawn_on_it_is_printed_once(cronally):
+    cronally.daemon.add("nightly")
+    environment = {key: os.environ[key] for key in ("PATH", "HOME", "CRONALLY_SOCKET") if key in os.environ}
+    with PseudoTerminal(
+        [str(COMMAND), "top"], environment | {"TERM": "dumb"}, columns=100, rows=24
+    ) as screen:
+        assert screen.end() == 0
+    assert "nightly" in screen.output
+    assert "\x1b" not in screen.output
+
+
 def test_other_keys_do_nothing(top):
     top.read_until("q ends it")
     top.type("x\x1b[A ")

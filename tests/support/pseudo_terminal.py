@@ -37,7 +37,7 @@ class PseudoTerminal:
         self._mode = termios.tcgetattr(self._slave)
         self._process = subprocess.Popen(
             [sys.executable, "-c", _ON_TERMINAL, *command],
-            env=environment | {"TERM": "xterm-256color"},
+            env={"TERM": "xterm-256color"} | environment,
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,

@@ -1,5 +1,6 @@
 """top: the daemon on the whole screen."""
 
+import os
 import sys
 from typing import Annotated, Final
 
@@ -20,6 +21,7 @@ EXAMPLES: Final = {
 
 _REDRAWN_S: Final = 1.0  # the seconds count down
 _ANSWER_S: Final = 3.0
+_NO_SCREEN: Final = ("dumb", "unknown")  # terminals that cannot be drawn on, such as Emacs's shell
 _SHOWN_ONCE: Final = (120, 40)  # columns and rows where there is no screen
 
 
@@ -27,7 +29,9 @@ def top_command(
     every: Annotated[
         str, typer.Option("--every", metavar="DURATION", help="How often the daemon is asked, 1s to 1h.")
     ] = "2s",
-    once: Annotated[bool, typer.Option("--once", help="Print it once, as is done off a terminal.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print it once, as is done where there is no screen to draw on.")
+    ] = False,
     json: o.Json = False,
     socket: o.Socket = None,
 ) -> int:
@@ -49,7 +53,7 @@ def top_command(
             return 0
         view = TopView()
         view.take(overview, clock.mono())
-        if once or not sys.stdout.isatty():
+        if once or not sys.stdout.isatty() or os.environ.get("TERM") in _NO_SCREEN:
             out("\n".join(line for line, _ in view.lines(clock.mono(), *_SHOWN_ONCE)))
             return 0
         from cronally.cli.full_screen import Ended, FullScreen
