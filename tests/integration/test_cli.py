@@ -737,6 +737,8 @@ def completed(cronally, monkeypatch, line):
         ("cronally show a", ["a", "a.b", "a1"]),
         ("cronally rm b a", ["a", "a.b", "a1"]),
         ("cronally history zz", ["zz"]),
+        ("cronally next zz", ["zz"]),
+        ("cronally explain zz", ["zz"]),
         ("cronally mv x", []),
         ("cronally help res", ["resume", "restore"]),
         ("cronally help topics s", ["subscribe"]),
@@ -1270,6 +1272,23 @@ def test_an_export_of_some(cronally, file):
 def test_globs_and_tags_select_for_every_bulk_command(cronally, file, monkeypatch):
     cronally.ok("apply", "-f", file(a1=ENTRY | {"tags": ["x"]}, a2=ENTRY, b=ENTRY | {"tags": ["x"]}))
     assert [one["name"] for one in cronally.json("ls", "a*")["schedules"]] == ["a1", "a2"]
+def test_a_name_that_is_not_there_suggests_the_nearest(cronally):
+    cronally.daemon.add("nightly")
+    assert (
+        cronally.bad("ls", "nigthly", code=4)
+        == "cronally: no schedule is named 'nigthly'; did you mean 'nightly'?\n"
+    )
+    assert cronally.bad("export", "nigthly", code=4).endswith("did you mean 'nightly'?\n")
+
+
+def test_an_option_that_there_is_not_suggests_the_nearest(alone):
+    err = alone.bad("set", "a", "--messsage", "x")
+    assert err.startswith("cronally: no such option: --messsage; did you mean '--message'?\n")
+    assert alone.bad("--sockt", "x", "ls").startswith(
+        "cronally: no such option: --sockt; did you mean '--socket'?\n"
+    )
+
+
     assert [one["name"] for one in cronally.json("ls", "a*", "--tag", "x")["schedules"]] == ["a1"]
     assert len(cronally.json("ls", "--limit", "2")["schedules"]) == 2
     assert [each["name"] for each in cronally.json("pause", "--tag", "x")["paused"]] == ["a1", "b"]

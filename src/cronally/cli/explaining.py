@@ -39,6 +39,7 @@ def explain_command(
         typer.Argument(
             metavar="WHEN|NAME",
             help="A rule in quotes (it has blanks, or begins with @, 'cron(', 'rate(' or 'at('), or a schedule.",
+            autocompletion=o.complete_name,
         ),
     ],
     tz: o.Tz = None,

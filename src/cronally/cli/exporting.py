@@ -15,7 +15,7 @@ from cronally.cli import options as o
 from cronally.cli.files import MAX_SCHEDULES
 from cronally.cli.output import err, out
 from cronally.cli.selecting import Selection, pages
-from cronally.errors import NoScheduleMatches, UsageError
+from cronally.errors import NoScheduleMatches, ScheduleNotFound, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,12 +108,12 @@ def yaml_entry(name: str, document: Mapping[str, Any]) -> str:
 
 def _as_json(found: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[str]:
     before = '{"schedules": {\n'
-    missing: NoScheduleMatches | None = None
+    missing: NoScheduleMatches | ScheduleNotFound | None = None
     try:
         for name, document in found:
             yield f"{before}{jsonlib.dumps(name)}: {jsonlib.dumps(document)}"
             before = ","
-    except NoScheduleMatches as exc:
+    except (NoScheduleMatches, ScheduleNotFound) as exc:
         missing = exc
     yield "}}" if before == "," else '{"schedules": {}}'
     if missing is not None:

@@ -366,6 +366,9 @@ def _refused(exc: typer.TyperException) -> int:
     """Say what is wrong with the words on the command line, and where to look."""
     context = getattr(exc, "ctx", None)
     message = exc.format_message()
+    near = get_close_matches(getattr(exc, "option_name", ""), getattr(exc, "possibilities", None) or (), n=1)
+    if near:
+        message = f"{getattr(exc, 'message', message)}; did you mean {near[0]!r}?"
     err(f"cronally: {message[:1].lower()}{message[1:]}")
     err(f"Try '{context.command_path if context else 'cronally'} --help'.")
     return exc.exit_code

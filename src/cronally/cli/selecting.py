@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -46,14 +45,21 @@ def is_glob(name: str) -> bool:
 def pages(client: Client, selection: Selection) -> Iterator[tuple[list[dict[str, Any]], str | None]]:
     """Yield the schedules of *selection* as plain JSON, a page at a time, each with the daemon's clock if it is known.
 
-    Errors: NoScheduleMatches, after the last page, if a name or glob has matched none.
+    Errors: NoScheduleMatches, after the last page, if a glob has matched none; ScheduleNotFound, if there are only names.
     """
     missing = list(selection.names)
     if selection.names and not selection.is_bulk:
+        unknown: ScheduleNotFound | None = None
         for name in dict.fromkeys(selection.names):
-            with suppress(ScheduleNotFound):
-                yield [to_plain(client.schedule(name, fires=1))], None
-                missing = [one for one in missing if one != name]
+            try:
+                one = client.schedule(name, fires=1)
+            except ScheduleNotFound as exc:
+                unknown = unknown or exc
+                continue
+            yield [to_plain(one)], None
+        if unknown is not None:
+            raise unknown
+        missing = []
     else:
         start = _common_start(selection.names)
         for page in client.schedule_pages(after=before_all(start)):
