@@ -910,7 +910,10 @@ def test_tail_prints_rows_or_lines(cronally, monkeypatch, capsys):
     lines = out.split("\n")
     assert lines[0].split()[:2] == ["FIRE", "TIME"]
     assert lines[1].split()[1:4] == ["a-1", "manual", "published"]
-    assert err == "warning: 7 fires are left out: what reads this is too slow\n"
+    assert (
+        err
+        == "warning: 7 fires are left out: they came faster than they are read; 'cronally history' has all\n"
+    )
     assert json.loads(cronally.ok("tail", "a-1", "--json"))["schedule"] == "a-1"
 
 
@@ -1019,11 +1022,6 @@ def test_an_editor_that_fails_or_is_none(cronally, monkeypatch, editor, tmp_path
     assert "no schedule is named 'none'" in cronally.bad("edit", "none", code=4)
 
 
-def test_mv_renames_and_says_what_moves_with_the_name(cronally):
-    cronally.ok("add", "old", "H 9 * * *", "--topic", f"{TOPIC}.fifo", "--spread", "1h")
-    out = cronally.ok("mv", "old", "new")
-    before, after = out.split("\n")[0], out
-    assert before == "renamed old to new"
 def test_an_editor_that_leaves_no_file_changes_nothing(cronally, monkeypatch, editor):
     cronally.ok("add", "a", "0 9 * * *", "--topic", TOPIC)
     editor()
@@ -1041,6 +1039,11 @@ def test_without_a_terminal_no_editor_is_guessed(cronally, monkeypatch, editor, 
     assert left_over(tmp_path) == []
 
 
+def test_mv_renames_and_says_what_moves_with_the_name(cronally):
+    cronally.ok("add", "old", "H 9 * * *", "--topic", f"{TOPIC}.fifo", "--spread", "1h")
+    out = cronally.ok("mv", "old", "new")
+    before, after = out.split("\n")[0], out
+    assert before == "renamed old to new"
     assert "the spread goes by the name" in after
     assert "its slots have moved: H goes by the name" in after
     assert "its message group on the FIFO topic is 'new' now" in after
@@ -1269,9 +1272,6 @@ def test_an_export_of_some(cronally, file):
     assert (code, err) == (4, "cronally: no schedule matches 'zzz*'; 'cronally ls' lists those there are\n")
 
 
-def test_globs_and_tags_select_for_every_bulk_command(cronally, file, monkeypatch):
-    cronally.ok("apply", "-f", file(a1=ENTRY | {"tags": ["x"]}, a2=ENTRY, b=ENTRY | {"tags": ["x"]}))
-    assert [one["name"] for one in cronally.json("ls", "a*")["schedules"]] == ["a1", "a2"]
 def test_a_name_that_is_not_there_suggests_the_nearest(cronally):
     cronally.daemon.add("nightly")
     assert (
@@ -1289,6 +1289,9 @@ def test_an_option_that_there_is_not_suggests_the_nearest(alone):
     )
 
 
+def test_globs_and_tags_select_for_every_bulk_command(cronally, file, monkeypatch):
+    cronally.ok("apply", "-f", file(a1=ENTRY | {"tags": ["x"]}, a2=ENTRY, b=ENTRY | {"tags": ["x"]}))
+    assert [one["name"] for one in cronally.json("ls", "a*")["schedules"]] == ["a1", "a2"]
     assert [one["name"] for one in cronally.json("ls", "a*", "--tag", "x")["schedules"]] == ["a1"]
     assert len(cronally.json("ls", "--limit", "2")["schedules"]) == 2
     assert [each["name"] for each in cronally.json("pause", "--tag", "x")["paused"]] == ["a1", "b"]
@@ -1367,6 +1370,22 @@ def test_a_bad_apply(cronally, words, part):
     assert part in cronally.bad("apply", *words)
 
 
+@pytest.mark.parametrize("command", [["apply", "--prune", "--yes"], ["diff", "--prune"], ["apply"]])
+def test_an_empty_file_of_lines_is_refused_and_prunes_nothing(cronally, tmp_path, file, command):
+    cronally.ok("apply", "-f", file(a=ENTRY))
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n")
+    err = cronally.bad(*command, "-f", str(empty))
+    assert err.startswith(
+        f"{empty}:1: the file is empty; if nothing is what it shall hold, write 'schedules: {{}}'\n"
+    )
+    assert len(cronally.json("ls")["schedules"]) == 1
+    empty.rename(tmp_path / "none.yaml").write_text("schedules: {}")
+    assert cronally.ok("apply", "-f", str(tmp_path / "none.yaml"), "--prune", "--yes").startswith(
+        "created 0, changed 0, removed 1"
+    )
+
+
 def test_apply_shows_its_progress_on_a_terminal(cronally, tmp_path, monkeypatch):
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"name": "a", **ENTRY}) + "\n")
@@ -1411,22 +1430,6 @@ def test_serve_hands_over_what_is_given(alone, monkeypatch, words, flags, config
     def serve(given, *, config_file, log_level):
         served.append((given, config_file))
         return 0
-@pytest.mark.parametrize("command", [["apply", "--prune", "--yes"], ["diff", "--prune"], ["apply"]])
-def test_an_empty_file_of_lines_is_refused_and_prunes_nothing(cronally, tmp_path, file, command):
-    cronally.ok("apply", "-f", file(a=ENTRY))
-    empty = tmp_path / "empty.jsonl"
-    empty.write_text("\n")
-    err = cronally.bad(*command, "-f", str(empty))
-    assert err.startswith(
-        f"{empty}:1: the file is empty; if nothing is what it shall hold, write 'schedules: {{}}'\n"
-    )
-    assert len(cronally.json("ls")["schedules"]) == 1
-    empty.rename(tmp_path / "none.yaml").write_text("schedules: {}")
-    assert cronally.ok("apply", "-f", str(tmp_path / "none.yaml"), "--prune", "--yes").startswith(
-        "created 0, changed 0, removed 1"
-    )
-
-
 
     monkeypatch.setattr("cronally.app.serve", serve)
     assert alone.ok("serve", *words) == ""

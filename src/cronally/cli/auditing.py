@@ -7,7 +7,7 @@ import typer
 
 from cronally.admin.wire import Change, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import note, out, out_json_list
+from cronally.cli.output import columns, note, out, out_json_list
 from cronally.errors import UsageError
 
 EXAMPLES: Final = {
@@ -90,7 +90,7 @@ def audit_command(
             return
         from cronally.cli.render import Table
 
-        table = Table(_HEADS)
+        table = Table(_HEADS, room=columns())
         for page in found:
             out(table.part([_row(change) for change in page]))
     if not table.has_rows:

@@ -10,7 +10,7 @@ import typer
 
 from cronally.admin.wire import to_plain
 from cronally.cli import options as o
-from cronally.cli.output import out, out_json
+from cronally.cli.output import columns, out, out_json
 from cronally.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ EXAMPLES: Final = {
 }
 
 SHADES: Final = " .:-=+*#%@"  # of a minute: none, then ever nearer to the busiest
+_HOUR: Final = len("09:00 ")
 _BUSIEST: Final = 5
 _SPREADS: Final = ("10s", "30s", "1m", "2m", "5m", "10m", "15m", "30m", "1h", "2h", "6h")
 _CELL: Final = 12  # SVG units
@@ -46,7 +47,7 @@ def forecast_command(
 ) -> None:
     """Show how many messages are due in each minute of the next 24 hours, and what the busiest minutes need of the SNS quota.
 
-    A row is an hour, a character a minute; times are UTC. For the busiest minutes of each region: how long they take to leave
+    A row is an hour, a character a minute (on a narrow terminal the busiest of a few); times are UTC. For the busiest minutes of each region: how long they take to leave
     if all is due at once, as most rules are, and which --spread would let them leave as they come, at half of the quota.
     Paused schedules are left out.
     """
@@ -61,10 +62,17 @@ def forecast_command(
     if json:
         out_json(to_plain(forecast))
     else:
-        out("\n".join(_lines(forecast)))
+        out("\n".join(lines(forecast, each=minutes_each(columns()))))
 
 
-def _lines(forecast: Forecast) -> Iterator[str]:
+def minutes_each(width: int | None) -> int:
+    """Return how many minutes a character stands for, so that an hour fits in *width* columns. None: there is no limit."""
+    fitting = (each for each in (1, 2, 5) if width is None or _HOUR + 60 // each <= width)
+    return next(fitting, 10)
+
+
+def lines(forecast: Forecast, *, each: int = 1) -> Iterator[str]:
+    """Yield the heat map, a character for *each* so many minutes (1, 2, 5 or 10), and what there is to know of each region."""
     from cronally.cli.render import table
 
     minutes = _together(forecast.loads)
@@ -76,10 +84,15 @@ def _lines(forecast: Forecast) -> Iterator[str]:
     first = Minute.of(forecast.starts_at, 0)
     offset = int(first.text[3:])
     padded = [0] * offset + minutes
-    yield "      " + "".join(f"{f':{minute:02}':<10}" for minute in range(0, 60, 10))
+    step = 10 if each < 5 else 30
+    marks = "".join(f"{f':{minute:02}':<{step // each}}" for minute in range(0, 60, step))
+    yield " " * _HOUR + marks
     for row in range(math.ceil(len(padded) / 60)):
         hour = (int(first.text[:2]) + row) % 24
-        cells = "".join(_shade(count, most) for count in padded[60 * row : 60 * row + 60])
+        of_hour = padded[60 * row : 60 * row + 60]
+        cells = "".join(
+            _shade(max(of_hour[start : start + each]), most) for start in range(0, len(of_hour), each)
+        )
         yield f"{hour:02}:00 {cells}".rstrip()
     for load in forecast.loads:
         yield ""

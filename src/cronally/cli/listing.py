@@ -7,7 +7,7 @@ import typer
 
 from cronally.admin.wire import Schedule, from_plain, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import FAILED, err, note, out, out_json, out_json_list, warn
+from cronally.cli.output import FAILED, columns, err, note, out, out_json, out_json_list, warn
 from cronally.cli.selecting import Selection, pages
 from cronally.errors import CronallyError, UsageError
 
@@ -54,7 +54,7 @@ def ls_command(
             return
         from cronally.cli.render import Table, schedules_rows
 
-        table = Table(("NAME", "WHEN", "TZ", "NEXT (LOCAL)", "TOPIC", "STATE"))
+        table = Table(("NAME", "WHEN", "TZ", "NEXT (LOCAL)", "TOPIC", "STATE"), room=columns())
         for page, now in found:
             out(table.part(schedules_rows([from_plain(Schedule, one) for one in page], now)))
     if not table.has_rows:
@@ -163,7 +163,7 @@ def history_command(
             return
         from cronally.cli.render import FIRE_HEADS, Table, fires_rows
 
-        table = Table(FIRE_HEADS)
+        table = Table(FIRE_HEADS, room=columns())
         for page in found:
             out(table.part(fires_rows(page)))
     if not table.has_rows:

@@ -121,6 +121,14 @@ def shows_progress() -> bool:
     return _volume is not Volume.QUIET and sys.stderr.isatty()
 
 
+def columns() -> int | None:
+    """Return how wide the terminal is to which data goes; None if it goes elsewhere, or that is not known."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None
+    except (OSError, ValueError):
+        return None
+
+
 def err(text: str) -> None:
     """Write a message."""
     sys.stdout.flush()

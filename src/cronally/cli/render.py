@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WIDEST: Final = 48  # characters of a column; --json has everything
+_NARROW: Final = 80  # columns; on a terminal of as many, lines that are too long are left to it
 _WIDEST_ARN: Final = 300  # what is copied into the next command is not cut
 _SHOWN_MESSAGE: Final = 400
 _BAR_CHARS: Final = 30
@@ -105,10 +106,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, widest: int = 
 
 
 class Table:
-    """Aligned columns, printed a part at a time; they never get narrower. The last one is as long as it needs to be."""
+    """Aligned columns, printed a part at a time; they never get narrower. The last one is as long as it needs to be.
 
-    def __init__(self, heads: Sequence[str], *, widest: int = _WIDEST) -> None:
-        """widest: characters of a cell, but for those of the last column."""
+    Where they do not fit on a narrow terminal, each row is a few lines instead: its first cell, and the others below it.
+    """
+
+    def __init__(self, heads: Sequence[str], *, widest: int = _WIDEST, room: int | None = None) -> None:
+        """widest: characters of a cell, but for those of the last column. room: columns of the terminal, None if there is no end to them."""
+        self._room = room
+        self._is_stacked: bool | None = None  # until there is a row
         self.has_rows = False
         self._widest = widest
         self._heads = heads
@@ -117,12 +123,28 @@ class Table:
     def part(self, rows: Sequence[Sequence[str]]) -> str:
         """Return the lines of *rows*; the first time below the heads."""
         cells = [*([_cut(cell, self._widest) for cell in row[:-1]] + [row[-1]] for row in rows)]
+        if self._is_stacked is None and cells:
+            self._is_stacked = self._is_too_wide(cells)
+        if self._is_stacked:
+            self.has_rows = True
+            return "\n".join(map(self._stacked, cells))
         cells = cells if self.has_rows else [[*self._heads], *cells]
         self.has_rows = self.has_rows or bool(rows)
         longest = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
         self._widths = [max(pair) for pair in zip(self._widths, longest, strict=True)]
         line = "  ".join([*(f"{{:<{width}}}" for width in self._widths), "{}"])
         return "\n".join(line.format(*row).rstrip() for row in cells)
+
+    def _is_too_wide(self, cells: Sequence[Sequence[str]]) -> bool:
+        if self._room is None or self._room >= _NARROW:
+            return False
+        longest = [max(map(len, column)) for column in zip(self._heads, *cells, strict=True)]
+        return sum(longest) + 2 * (len(longest) - 1) > self._room
+
+    def _stacked(self, row: Sequence[str]) -> str:
+        width = max(map(len, self._heads[1:]))
+        pairs = zip(self._heads[1:], row[1:], strict=True)
+        return "\n".join([row[0], *(f"  {head.lower():<{width}}  {cell}" for head, cell in pairs if cell)])
 
 
 def schedules_rows(schedules: Sequence[Schedule], now: str | None) -> list[tuple[str, ...]]:

@@ -9,7 +9,7 @@ import typer
 
 from cronally.admin.wire import Fire, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import err, note, out
+from cronally.cli.output import columns, err, note, out
 from cronally.cli.selecting import is_glob
 
 EXAMPLES: Final = {
@@ -65,7 +65,7 @@ class _Rows:
     def __init__(self) -> None:
         from cronally.cli.render import FIRE_HEADS, Table, fires_rows
 
-        self._table, self._rows_of = Table(FIRE_HEADS), fires_rows
+        self._table, self._rows_of = Table(FIRE_HEADS, room=columns()), fires_rows
 
     def __call__(self, fire: Fire) -> None:
         out(self._table.part(self._rows_of([fire])))

@@ -22,7 +22,7 @@ def forecast(counts, *, starts_at="2026-11-23T09:05:00Z", quota=300.0):
 
 
 def lines(made):
-    return "\n".join(forecasting._lines(made)).split("\n")
+    return "\n".join(forecasting.lines(made)).split("\n")
 
 
 def test_a_row_is_an_hour_and_a_character_a_minute():
@@ -32,6 +32,26 @@ def test_a_row_is_an_hour_and_a_character_a_minute():
     assert shown[3] == "09:00      ." + " " * 53 + "@"
     assert shown[4] == "10:00 +"
     assert shown[27] == "09:00     ."
+
+
+@pytest.mark.parametrize(
+    ("width", "each"), [(None, 1), (66, 1), (65, 2), (40, 2), (36, 2), (35, 5), (18, 5), (17, 10), (5, 10)]
+)
+def test_on_a_narrow_terminal_a_character_is_a_few_minutes(width, each):
+    assert forecasting.minutes_each(width) == each
+
+
+@pytest.mark.parametrize(
+    ("each", "heads", "first"),
+    [
+        (2, "      :00  :10  :20  :30  :40  :50  ", "09:00   ." + " " * 26 + "@"),
+        (5, "      :00   :30   ", "09:00  .         @"),
+        (10, "      :00:30", "09:00 .    @"),
+    ],
+)
+def test_of_a_few_minutes_the_busiest_is_shown(each, heads, first):
+    shown = list(forecasting.lines(forecast({0: 1, 54: 900, MINUTES - 1: 1}), each=each))
+    assert shown[2:4] == [heads, first]
 
 
 def test_the_busiest_minutes_say_what_the_quota_makes_of_them():

@@ -244,3 +244,19 @@ def test_status_names_the_schedules_that_another_tzdata_moved():
 def test_topics_are_shortened_only_if_they_are_arns():
     assert render.short_topic("arn:aws:sns:eu-west-1:123456789012:q.fifo") == "q.fifo (eu-west-1)"
     assert render.short_topic("odd") == "odd"
+
+
+ROWS = [("nightly", "0 9 * * *", "ok"), ("b", "@every 90s", "")]
+
+
+@pytest.mark.parametrize("room", [None, 80, 200, 30])
+def test_a_table_that_fits_or_goes_to_no_narrow_terminal_is_one(room):
+    table = render.Table(("NAME", "WHEN", "STATE"), room=room)
+    assert table.part([]) == "NAME  WHEN  STATE"
+    assert table.part(ROWS) == "NAME     WHEN        STATE\nnightly  0 9 * * *   ok\nb        @every 90s"
+
+
+def test_on_a_narrow_terminal_the_cells_of_a_row_stand_below_each_other():
+    table = render.Table(("NAME", "WHEN", "STATE"), room=20)
+    assert table.part(ROWS) == "nightly\n  when   0 9 * * *\n  state  ok\nb\n  when   @every 90s"
+    assert table.part(ROWS[1:]) == "b\n  when   @every 90s"
