@@ -6,10 +6,11 @@ Within one ``WIRE_VERSION`` keys are only ever added; a reader leaves out those 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from cronally import errors
+from cronally.admin.answer_types import AnswerType, answer_type, keys_of
 from cronally.errors import AdminError, CronallyError, WireVersionMismatch
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ STATE_KEYS: Final = (
 """The keys of a schedule's JSON that are not part of its document."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+@answer_type
+class Schedule(AnswerType):
     """A schedule: the keys of a file, defaults written out, and its state.
 
     paused: False, or ``{"since", "until", "note", "by"}``. next_fires: the next slots; empty if it will not fire.
@@ -93,8 +94,8 @@ class Schedule:
     next_fires: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulesPage:
+@answer_type
+class SchedulesPage(AnswerType):
     """Schedules by name. next: the name to ask for as ``after``, None on the last page. now: the daemon's clock."""
 
     schedules: list[Schedule]
@@ -102,32 +103,32 @@ class SchedulesPage:
     now: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutReply:
+@answer_type
+class PutReply(AnswerType):
     """The outcome of a PUT, and the schedule as it is now."""
 
     outcome: Outcome
     schedule: Schedule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PauseReply:
+@answer_type
+class PauseReply(AnswerType):
     """A schedule at rest, and how many fires of it are still to be published."""
 
     schedule: Schedule
     pending: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoveReply:
+@answer_type
+class RemoveReply(AnswerType):
     """A schedule that is gone, and how many fires of it are still to be published."""
 
     name: str
     pending: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManyReply:
+@answer_type
+class ManyReply(AnswerType):
     """What a change of many schedules did to them, in their order: *done* and *refused* together, a prefix of those asked for.
 
     done: name, how many of its fires are still to be published (``pending``), and ``schedule`` as it is now, None if it is gone.
@@ -138,23 +139,23 @@ class ManyReply:
     refused: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoveReply:
+@answer_type
+class MoveReply(AnswerType):
     """A schedule with its new name, and as it was *before*."""
 
     before: Schedule
     schedule: Schedule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunReply:
+@answer_type
+class RunReply(AnswerType):
     """The id of a manual fire, which is durable."""
 
     fire_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackfillReply:
+@answer_type
+class BackfillReply(AnswerType):
     """What a backfill made, or (as a dry run) would make; its fires are durable.
 
     slots: of the rule in the time asked for, from first to last. backfilled: those that became fires. already: those that
@@ -171,16 +172,16 @@ class BackfillReply:
     fires: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextReply:
+@answer_type
+class NextReply(AnswerType):
     """The next slots of a schedule's rule."""
 
     fires: list[str]
     tz: str = "UTC"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fire:
+@answer_type
+class Fire(AnswerType):
     """What became of one slot, or of ``count`` consecutive ones from fire_time to last_fire_time.
 
     kind: ``scheduled``, ``manual`` or ``backfill``. state: of the journal. reason: why it was skipped. attempts: to publish it.
@@ -204,16 +205,16 @@ class Fire:
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FiresPage:
+@answer_type
+class FiresPage(AnswerType):
     """Journal entries, newest first. next: what to ask for as ``before``, None on the last page."""
 
     fires: list[Fire]
     next: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+@answer_type
+class Change(AnswerType):
     """One change of one schedule: who did what, and when.
 
     by: ``uid 1000 (anna)`` as the kernel and the machine said it then, or ``cronally`` for what the daemon does by itself. action: the
@@ -234,16 +235,16 @@ class Change:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangesPage:
+@answer_type
+class ChangesPage(AnswerType):
     """Changes, newest first, perhaps fewer than were asked for. next: what to ask for as ``before``, None on the last page."""
 
     changes: list[Change]
     next: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryReply:
+@answer_type
+class RetryReply(AnswerType):
     """Which fires were made pending again, or (as a dry run) would be.
 
     Ids are in the order of fire times. pending: those that are pending already. fires: as a dry run, the first 20 fires to
@@ -255,8 +256,8 @@ class RetryReply:
     fires: list[Fire] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldMatch:
+@answer_type
+class FieldMatch(AnswerType):
     """One field of a rule beside one instant. written: in the rule. value: the instant's. is_match: they agree."""
 
     field: str
@@ -265,8 +266,8 @@ class FieldMatch:
     is_match: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Why:
+@answer_type
+class Why(AnswerType):
     """Why a schedule has a fire at an instant, or has none.
 
     local: the wall clock there, with its offset. asked_as: how a local time was read, if that needs a word. fate: a
@@ -295,8 +296,8 @@ class Why:
     fires: list[Fire] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+@answer_type
+class Problem(AnswerType):
     """What is wrong with a line (1-based) of an apply. name: the schedule's, if it could be read."""
 
     line: int
@@ -304,8 +305,8 @@ class Problem:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+@answer_type
+class Difference(AnswerType):
     """What an apply would do to one schedule. action: ``create``, ``change`` or ``remove``.
 
     before, after: its document without the keys that have their defaults; None where there is none. ``paused`` is in it
@@ -320,8 +321,8 @@ class Difference:
     next_after: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyReply:
+@answer_type
+class ApplyReply(AnswerType):
     """What an apply did, or (is_dry_run) would do; with problems, nothing. problem_count: all there are, also those not listed.
 
     differences: of a dry run, the first by name; the counts are of all.
@@ -337,8 +338,8 @@ class ApplyReply:
     problem_count: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+@answer_type
+class Load(AnswerType):
     """What shares a quota of SNS: how many messages are due in each minute. quota_per_s: 0 for no limit."""
 
     region: str
@@ -347,16 +348,16 @@ class Load:
     minutes: list[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
+@answer_type
+class Forecast(AnswerType):
     """The messages of the 24 hours from *starts_at*, a full minute, on; paused schedules are left out."""
 
     starts_at: str
     loads: list[Load]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+@answer_type
+class Status(AnswerType):
     """How the daemon is. journal: slots per state. lateness_us: p50, p99, max; None before the first fire.
 
     lateness_histogram: ``{"le_us", "count"}`` for each bucket: scheduled fires since the start that left at the first attempt, at
@@ -406,8 +407,8 @@ class Status:
     table_error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coming:
+@answer_type
+class Coming(AnswerType):
     """A slot to come. due: when it is due, which is later than its fire time if the schedule is spread."""
 
     schedule: str
@@ -417,8 +418,8 @@ class Coming:
     topic: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overview:
+@answer_type
+class Overview(AnswerType):
     """What a live view shows, which costs little however much is stored. Its keys mean what they mean in a status.
 
     ended: slots by the final state that they came to since the daemon started.
@@ -445,8 +446,8 @@ class Overview:
     coming: list[Coming]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topic:
+@answer_type
+class Topic(AnswerType):
     """A topic that schedules name, or that has pending fires.
 
     schedules: how many name it; failing: of them those SNS refused last, with error what it said of one of them. pending: fires
@@ -461,16 +462,16 @@ class Topic:
     refusing: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopicsPage:
+@answer_type
+class TopicsPage(AnswerType):
     """Topics in use, by ARN. next: what to ask for as ``after``, None on the last page."""
 
     topics: list[Topic]
     next: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
+@answer_type
+class Copy(AnswerType):
     """What a backup holds. watermark: every slot due at or before it is in its journal; None before the first."""
 
     file: str
@@ -528,7 +529,7 @@ _NESTED: Final[dict[tuple[type, str], type]] = {
 def to_plain(value: Any) -> Any:
     """Return a wire object (or a list of them) as plain JSON values."""
     if isinstance(value, _TYPES):
-        return {key: to_plain(getattr(value, key)) for key in value.__slots__}
+        return {key: to_plain(getattr(value, key)) for key in keys_of(type(value))}
     if isinstance(value, list):
         return [to_plain(item) for item in value]
     return value
@@ -538,8 +539,7 @@ def from_plain(kind: type[_Wire], plain: object) -> _Wire:
     """Return the *kind* that *plain* states; unknown keys are left out. Errors: AdminError."""
     if not isinstance(plain, dict):
         raise AdminError(f"the daemon's answer is not understood: it is no {kind.__name__}")
-    names: tuple[str, ...] = kind.__slots__  # type: ignore[attr-defined]
-    values = {key: plain[key] for key in names if key in plain}
+    values = {key: plain[key] for key in keys_of(kind) if key in plain}
     for (owner, key), inner in _NESTED.items():
         if owner is kind and key in values:
             given = values[key]

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cronally.admin.answer_types import keys_of
 from cronally.admin.wire import MAX_BODY_BYTES, STATE_KEYS
 from cronally.errors import FieldError, UsageError
 
@@ -70,7 +71,7 @@ def merged(present: Schedule, wanted: Mapping[str, Any], unset: Sequence[str]) -
     An empty text unsets too, except a message, a rule or a topic. Attributes are merged by name, and one that is empty
     is taken away; tags are replaced. The pause stays unless ``paused`` is wanted. Errors: UsageError.
     """
-    keys = [key for key in type(present).__slots__ if key not in STATE_KEYS]
+    keys = [key for key in keys_of(type(present)) if key not in STATE_KEYS]
     document = {key: getattr(present, key) for key in keys}
     for key, value in wanted.items():
         if key == "attributes":
