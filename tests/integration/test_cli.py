@@ -293,24 +293,34 @@ def test_rm_goes_on_after_a_name_that_is_not_there(cronally):
     assert [schedule["name"] for schedule in cronally.json("ls")["schedules"]] == ["c"]
 
 
-def test_what_was_done_before_a_change_of_many_breaks_off_is_told(cronally, monkeypatch):
+@pytest.mark.parametrize(
+    ("trouble", "code", "says"),
+    [
+        (StoreError("the disk is full"), 1, "before this\ncronally: the disk is full\n"),
+        (
+            AdminError("it went away"),
+            3,
+            "before this; those that were being asked for may be, too\ncronally: it went away\n",
+        ),
+        (KeyboardInterrupt(), 130, "before this; those that were being asked for may be, too\n"),
+    ],
+)
+def test_what_was_done_before_a_change_of_many_breaks_off_is_told(cronally, monkeypatch, trouble, code, says):
     names = [f"job-{number:03}" for number in range(250)]
     for name in names:
         cronally.daemon.add(name)
-    remove_many, calls = cronally.daemon.service.remove_many, []
+    real = Client.many
 
-    async def failing(names, **keys):
-        calls.append(names)
-        if len(calls) == 2:
-            raise StoreError("the disk is full")
-        return await remove_many(names, **keys)
+    def breaking_off(client, *words, **wish):
+        yield next(real(client, *words, **wish))
+        raise trouble
 
-    monkeypatch.setattr(cronally.daemon.service, "remove_many", failing)
-    code, out, err = cronally("rm", "job-*", "--yes")
-    assert (code, out.count("\n")) == (1, 200)
-    assert err == ("cronally: 200 of 250 schedules were removed before this\ncronally: the disk is full\n")
-    assert [len(names) for names in calls] == [200, 50]
+    monkeypatch.setattr(Client, "many", breaking_off)
+    found, out, err = cronally("rm", "job-*", "--yes")
+    assert (found, out.count("\n")) == (code, 200)
+    assert err == f"cronally: 200 of 250 schedules were removed {says}"
     assert len(cronally.json("ls")["schedules"]) == 50
+    monkeypatch.setattr(Client, "many", real)
     assert cronally.ok("rm", "job-*", "--yes", "-q") == ""
 
 

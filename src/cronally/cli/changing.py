@@ -12,7 +12,7 @@ from cronally.cli.documents import document_from_options, merged, read_bounds
 from cronally.cli.output import FAILED, agreed, check_terminal, err, out, out_json, print_put, report
 from cronally.cli.progress import Progress
 from cronally.cli.selecting import Selection, names_of
-from cronally.errors import CronallyError, RevisionConflict, UsageError
+from cronally.errors import AdminError, CronallyError, RevisionConflict, UsageError
 
 EXAMPLES: Final = {
     "add": """
@@ -315,10 +315,12 @@ def _each(
                 done += map(show, part.done)
                 seen += len(part.done) + len(part.refused)
                 progress.reach(seen, f"{seen:,} of {count:,} schedules")
-        except (CronallyError, KeyboardInterrupt):
+        except (CronallyError, KeyboardInterrupt) as exc:
             progress.clear()
             if done:
-                err(f"cronally: {len(done):,} of {count:,} schedules were {key} before this")
+                is_unknown = not isinstance(exc, CronallyError) or exc.exit_code == AdminError.exit_code
+                perhaps = "; those that were being asked for may be, too" if is_unknown else ""
+                err(f"cronally: {len(done):,} of {count:,} schedules were {key} before this{perhaps}")
             raise
     if as_json:
         out_json({key: done})
