@@ -10,12 +10,14 @@ import pytest
 
 from cronally.app.daemon import Daemon
 from cronally.app.memory import available_memory
+from cronally.app.sharing import Shared
 from cronally.app.term import Term
 from cronally.config import load_config
 from cronally.engine.clock_watch import ClockWatch
 from cronally.errors import LeaseLost
 from cronally.instants import parse_rfc3339
 from support.fake_clock import FakeClock
+from support.fleet import Fleet, Node
 
 
 async def test_a_clock_that_is_not_believed_at_start_is_logged_once_and_waited_for(caplog):
@@ -89,3 +91,62 @@ async def test_what_a_stop_waits_for_ends_with_it_when_the_lease_is_lost():
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert ended.is_set()
+
+
+@pytest.fixture
+async def fleet():
+    fleet = Fleet(FakeClock())
+    yield fleet
+    await fleet.end()
+
+
+async def joined(fleet, host):
+    """Return a machine's part in the table of a fleet, and the machine."""
+    node = Node(fleet, host, ())
+    shared = Shared.__new__(Shared)
+    shared._clock, shared.store, shared._former = node.clock, node.store, []
+    shared._membership, shared._waiting_because = None, None
+    await node.store.open()
+    return shared, node
+
+
+async def test_a_start_that_is_stopped_gives_back_what_it_has_taken_and_leaves(fleet):
+    shared, node = await joined(fleet, "a")
+    node.driver.take_s = 0.4  # and it takes eight at once
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        shared.begin(SimpleNamespace(hand_over=node.driver), node.hooks, tasks)
+        waiting = tasks.create_task(shared.all_driven(stop))
+        await fleet.advance(1)
+        assert 8 < len(node.driver.fires) < 64
+        stop.set()
+        await fleet.advance(0.1)
+        assert waiting.result() is False
+        leaving = tasks.create_task(shared.leave(10))
+        await fleet.advance(0.9)
+        assert leaving.done()
+    assert node.driver.fires == set()
+    assert fleet.table.machines[node.store.machine].has_left
+    assert {shard.owner for shard in fleet.table.shards} == {None}
+    assert all(shard.was_clean for shard in fleet.table.shards)
+
+
+async def test_a_start_is_over_once_every_shard_is_driven(fleet):
+    shared, node = await joined(fleet, "a")
+    node.driver.take_s = 0.4
+    async with asyncio.TaskGroup() as tasks:
+        running = shared.begin(SimpleNamespace(hand_over=node.driver), node.hooks, tasks)
+        waiting = tasks.create_task(shared.all_driven(asyncio.Event()))
+        while len(node.driver.fires) < 64:
+            assert not waiting.done()
+            await fleet.advance(0.05)
+        await fleet.advance(0.1)
+        assert waiting.result() is True
+        running.cancel()
+
+
+async def test_one_that_has_joined_and_takes_no_part_leaves_too(fleet):
+    """So it is stopped while its clock is not believed."""
+    shared, c = await joined(fleet, "c")
+    await shared.leave(0)
+    assert fleet.table.machines[c.store.machine].has_left

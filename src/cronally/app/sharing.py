@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cronally.admin.errands import Errands
@@ -121,17 +122,24 @@ class Shared:
         if self._waiting_because is not None and request.path not in _UNCHECKED:
             raise NotReady(f"the daemon has not joined the other machines: {self._waiting_because}")
 
-    async def take_part(
+    def begin(
         self, engine: Engine, pacing: Pacing, hooks: Hooks, tasks: asyncio.TaskGroup
-    ) -> list[asyncio.Task[None]]:
-        """Begin to take shards, and return once each has an owner that lives."""
+    ) -> asyncio.Task[None]:
+        """Begin to take shards, in a task that ends with ``leave``."""
         driver = Paced(engine, pacing)
-        membership = Membership(self.store, driver, self._clock, hooks, former=self._former)
-        self._membership = membership
-        running = [tasks.create_task(membership.run(), name="membership")]
-        while (state := membership.sharing()).free or not state.machines or membership.is_busy:
+        self._membership = Membership(self.store, driver, self._clock, hooks, former=self._former)
+        return tasks.create_task(self._membership.run(), name="membership")
+
+    async def all_driven(self, stop: asyncio.Event) -> bool:
+        """Return True once each shard has an owner that lives; False as soon as *stop* is set."""
+        membership = self._membership
+        assert membership is not None
+        while not stop.is_set():
+            state = membership.sharing()
+            if state.machines and not state.free and not membership.is_busy:
+                return True
             await self._clock.sleep(_LOOK_S)
-        return running
+        return False
 
     def trusted_until(self) -> float:
         """Return until when on ``Clock.boot`` this machine may send."""
@@ -145,6 +153,9 @@ class Shared:
         """Give all shards, and leave the others."""
         if self._membership is not None:
             await self._membership.leave(within_s=within_s)
+        elif self._waiting_because is None:  # it has joined, and no more than that
+            with suppress(StoreError):
+                await self.store.leave()
 
     # --- what is told of it -----------------------------------------------------------------------------------------
 

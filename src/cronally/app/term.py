@@ -186,16 +186,19 @@ class Term:
                         running.append(tasks.create_task(alerts.run(), name="alerts"))
                     running.append(tasks.create_task(LagWatch(self._clock, journalist).run(), name="lag"))
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
+                    is_stopping = self._daemon.signals.is_stopping
                     if shared is not None:
-                        running += await shared.take_part(engine, self._daemon.pacing, journalist, tasks)
-                        errands = shared.errands(config.socket)
-                        running.append(tasks.create_task(errands.run(), name="errands"))
-                    reporting.set_ready()
-                    self._announce(stand_in)
-                    self._daemon.supervision.ready()
-                    reloading = reload_for_ever(self._daemon, engine, retention, journalist, reporting)
-                    running.append(tasks.create_task(reloading, name="reload"))
-                    await self._daemon.signals.is_stopping.wait()
+                        running.append(shared.begin(engine, self._daemon.pacing, journalist, tasks))
+                    if shared is None or await shared.all_driven(is_stopping):
+                        if shared is not None:
+                            errands = shared.errands(config.socket)
+                            running.append(tasks.create_task(errands.run(), name="errands"))
+                        reporting.set_ready()
+                        self._announce(stand_in)
+                        self._daemon.supervision.ready()
+                        reloading = reload_for_ever(self._daemon, engine, retention, journalist, reporting)
+                        running.append(tasks.create_task(reloading, name="reload"))
+                        await is_stopping.wait()
                     reporting.set_ready("it is stopping")
                     self._daemon.supervision.stopping(self._daemon.config.drain_timeout_s)
                     if file is not None:
@@ -206,6 +209,8 @@ class Term:
                     await self._unless_hurried(engine.drain(self._daemon.config.drain_timeout_s))
                     if alerts is not None:
                         await alerts.finish()
+                elif shared is not None:
+                    await shared.leave(0)
                 for task in running:
                     task.cancel()
             if first is not None:

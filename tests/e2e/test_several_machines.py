@@ -1,0 +1,88 @@
+"""Daemons that share a table, as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cronally.clock import SystemClock
+from cronally.store.dynamodb_table import DynamodbTable
+from cronally.store.shared_items import MACHINES, SHARDS_KEY
+from support.processes import Installation, free_port
+from support.table_servers import TableClient, new_table_name
+
+MOST_S = 5.0  # on a machine that is busy; alone it takes half a second
+
+
+class Several:
+    """Machines over one table, which is made with the first one."""
+
+    def __init__(self, url):
+        self.url = url
+        self.table = new_table_name()
+        self.installations = []
+
+    @contextmanager
+    def machine(self, name):
+        with tempfile.TemporaryDirectory(prefix="c-", ignore_cleanup_errors=True) as home:
+            installation = Installation(
+                Path(home),
+                receiver_url=f"http://127.0.0.1:{free_port()}",  # nobody: nothing is sent here
+                extra={
+                    "AWS_REGION": "us-east-1",
+                    "AWS_ENDPOINT_URL_DYNAMODB": self.url,
+                    "CRONALLY_STORE": f"dynamodb:{self.table}",
+                    "CRONALLY_LEASE": "30s",
+                    "CRONALLY_MACHINE": name,
+                },
+            )
+            if not self.installations:
+                made = installation.run("store", "create", f"dynamodb:{self.table}")
+                assert made.returncode == 0, made.stderr
+            self.installations.append(installation)
+            yield installation
+            installation.clear()
+
+    def at_table(self, work):
+        """Return what *work* comes to, a function that is given the table."""
+
+        async def at_table():
+            client = TableClient(self.url)
+            try:
+                return await work(DynamodbTable(self.table, client, SystemClock()))
+            finally:
+                await client.close()
+
+        return asyncio.run(at_table())
+
+    def items(self, pk):
+        return self.at_table(lambda table: table.all_of(pk))
+
+
+@pytest.fixture
+def several(table_url):
+    return Several(table_url("moto"))
+
+
+def test_a_stop_is_heard_while_a_start_waits_for_shards_that_nobody_drives_yet(several):
+    """Half of them are another machine's to take, and it takes none: it is waited for."""
+    with several.machine("a") as a, several.machine("b") as b:
+        a.start()
+        assert a.stop() == 0
+        [left] = several.items(MACHINES)
+        silent = left | {"sk": "silent-0", "host": "silent", "retired": False, "has_left": False}
+        several.at_table(lambda table: table.put(silent))
+        b.begin()
+        b.wait_for("the machine b has joined")
+        began_at = time.monotonic()
+        assert b.stop() == 0
+        assert time.monotonic() - began_at < MOST_S
+        assert not any("daemon.ready" in line for line in b.log)
+        has_left = {item["host"]: item["has_left"] for item in several.items(MACHINES)}
+        assert has_left == {"a": True, "silent": False, "b": True}
+        assert {item["owner"] for item in several.items(SHARDS_KEY)} == {None}
