@@ -16,10 +16,12 @@ from cronally.admin.errands import Errands
 from cronally.admin.parcels import FORWARDED_BY, Parcel, Reply
 from cronally.admin.routing import Routing
 from cronally.admin.server import AdminServer
+from cronally.domain.model import State
 from cronally.domain.shards import SHARDS
 from cronally.engine.records import AuditFilter
 from cronally.errors import Conflict, NotReady, ScheduleNotFound, UsageError
 from support.memory_inbox import MemoryInbox, Post, PostClock
+from support.recording_publisher import PUBLISHED, REJECTED, Answer, always_published
 from support.rig import TOPIC, Rig, running_engine
 
 if TYPE_CHECKING:
@@ -92,10 +94,11 @@ class Pair:
 
 
 @asynccontextmanager
-async def _pair(directory: Path) -> AsyncIterator[Pair]:
+async def _pair(directory: Path, script: Callable[..., Answer] = always_published) -> AsyncIterator[Pair]:
+    """script: what is answered to what either sends."""
     post = Post()
     async with AsyncExitStack() as stack:
-        rigs = [await stack.enter_async_context(running_engine()) for _ in range(2)]
+        rigs = [await stack.enter_async_context(running_engine(script=script)) for _ in range(2)]
         machines = []
         for name, rig in zip(("here", "there"), rigs, strict=True):
             inbox = MemoryInbox(post, name)
@@ -263,7 +266,40 @@ async def test_many_schedules_are_changed_by_the_machines_that_drive_them(pair):
     assert (first.action, first.by.endswith(" on here")) == ("rm", True)
 
 
-async def test_fires_of_several_machines_are_retried_by_each(pair):
+async def test_fires_that_failed_are_sent_again_by_whose_they_are_with_their_ids_whoever_is_told(tmp_path):
+    def script(_: object, attempt: int) -> Answer:
+        return REJECTED if attempt == 1 else PUBLISHED
+
+    async with _pair(tmp_path, script) as pair:
+        here, there = pair.here, pair.there
+        await there.rig.add("unasked", "0 9 * * *")
+        await there.rig.add("theirs", "0 9 * * *")
+        await here.rig.add("ours", "0 9 * * *")
+        shards = {
+            name: (await Both(here.rig, there.rig).bearers(name))[0] % SHARDS for name in ("ours", "theirs")
+        }
+        assert len({*shards.values()}) == 2
+        for machine in (here, there):
+            machine.owners.table = {shards["ours"]: "here", shards["theirs"]: "there"}
+            await machine.rig.clock.advance(60)
+        ours, theirs = (f"{name}@2026-11-23T09:00:00Z" for name in ("ours", "theirs"))
+        assert (here.rig.accepted, there.rig.accepted) == ([], [])
+        assert (await here.call("retry", [theirs])).retried == [theirs]
+        await there.rig.clock.advance(1)
+        assert there.rig.accepted == [theirs]
+        assert here.rig.sent == [ours]
+        assert (await there.rig.states("theirs")) == {theirs: State.PUBLISHED}
+        assert (await there.rig.states("unasked")).popitem()[1] is State.REJECTED
+        with pytest.raises(Conflict, match="was published"):
+            await here.call("retry", [ours, theirs])
+        assert (await there.call("retry", [ours])).retried == [ours]
+        await here.rig.clock.advance(1)
+        assert here.rig.accepted == [ours]
+        assert here.rig.sent == [ours, ours]
+        assert there.rig.accepted == [theirs]
+
+
+async def test_a_retry_names_the_fires_that_there_are_not_wherever_they_would_be(pair):
     await pair.here.rig.add("ours", "0 9 * * *")
     await pair.there.rig.add("theirs", "0 9 * * *")
     shard = (await pair.here.rig.store.schedule("ours")).id % SHARDS
