@@ -13,9 +13,12 @@ import pytest
 from cronally.clock import SystemClock
 from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.shared_items import MACHINES, SHARDS_KEY
+from support.fake_subscriptions import SubscribedSns
 from support.processes import Installation, free_port
 from support.table_servers import TableClient, new_table_name
 
+TASKS = "arn:aws:sns:us-east-1:123456789012:tasks"
+ON_CALL = "arn:aws:sns:us-east-1:123456789012:on-call"
 MOST_S = 5.0  # on a machine that is busy; alone it takes half a second
 
 
@@ -28,12 +31,14 @@ class Several:
         self.installations = []
 
     @contextmanager
-    def machine(self, name):
+    def machine(self, name, *, sns_url=None, **settings):
+        """settings: variables of its environment."""
         with tempfile.TemporaryDirectory(prefix="c-", ignore_cleanup_errors=True) as home:
             installation = Installation(
                 Path(home),
-                receiver_url=f"http://127.0.0.1:{free_port()}",  # nobody: nothing is sent here
+                receiver_url=sns_url or f"http://127.0.0.1:{free_port()}",  # nobody: nothing is sent here
                 extra={
+                    **settings,
                     "AWS_REGION": "us-east-1",
                     "AWS_ENDPOINT_URL_DYNAMODB": self.url,
                     "CRONALLY_STORE": f"dynamodb:{self.table}",
@@ -86,3 +91,26 @@ def test_a_stop_is_heard_while_a_start_waits_for_shards_that_nobody_drives_yet(s
         has_left = {item["host"]: item["has_left"] for item in several.items(MACHINES)}
         assert has_left == {"a": True, "silent": False, "b": True}
         assert {item["owner"] for item in several.items(SHARDS_KEY)} == {None}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)  # a minute between two messages
+async def test_trouble_that_one_machine_has_told_is_over_by_what_the_next_one_says(several):
+    async with SubscribedSns() as sns:
+        sns.topics[ON_CALL] = {}
+        sns.faults.fail_entries = {"broken": ("InvalidParameter", True)}
+
+        keys = {"sns_url": sns.url, "CRONALLY_ALERTS_TOPIC": ON_CALL}
+        with several.machine("a", **keys) as a, several.machine("b", **keys) as b:
+            await asyncio.to_thread(a.start)
+            with a.client() as client:
+                document = {"when": "@every 1s", "topic": TASKS, "message": "broken"}
+                await asyncio.to_thread(client.put, "job", document)
+            await sns.wait_for_topic(ON_CALL)
+            await asyncio.to_thread(b.start)
+            assert await asyncio.to_thread(a.stop) == 0
+            sns.faults.fail_entries = {}
+            alerts = await sns.wait_for_topic(ON_CALL, 2)
+            assert await asyncio.to_thread(b.stop) == 0
+    assert [alert.attributes["cronally.alert"][1] for alert in alerts] == ["failing", "recovered"]
+    assert alerts[1].message.startswith("job has recovered: job@")

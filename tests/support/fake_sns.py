@@ -240,9 +240,12 @@ class FakeSns:
         await self._wait(lambda: self._accepted >= count)
         return self.received
 
-    async def wait_for_topic(self, topic: str) -> list[Message]:
-        """Return what was accepted for *topic* once that is anything."""
-        await self._wait(lambda: any(message.topic == topic for message in self._messages))
+    async def wait_for_topic(self, topic: str, count: int = 1) -> list[Message]:
+        """Return what was accepted for *topic* once that is so many messages."""
+        await self._wait(lambda: len(self._accepted_for(topic)) >= count)
+        return self._accepted_for(topic)
+
+    def _accepted_for(self, topic: str) -> list[Message]:
         return [message for message in self._messages if message.topic == topic]
 
     async def wait_for_connections(self, count: int) -> None:

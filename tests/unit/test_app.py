@@ -115,7 +115,7 @@ async def test_a_start_that_is_stopped_gives_back_what_it_has_taken_and_leaves(f
     node.driver.take_s = 0.4  # and it takes eight at once
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        shared.begin(SimpleNamespace(hand_over=node.driver), node.hooks, tasks)
+        shared.begin(SimpleNamespace(hand_over=node.driver), None, node.hooks, tasks)
         waiting = tasks.create_task(shared.all_driven(stop))
         await fleet.advance(1)
         assert 8 < len(node.driver.fires) < 64
@@ -135,7 +135,7 @@ async def test_a_start_is_over_once_every_shard_is_driven(fleet):
     shared, node = await joined(fleet, "a")
     node.driver.take_s = 0.4
     async with asyncio.TaskGroup() as tasks:
-        running = shared.begin(SimpleNamespace(hand_over=node.driver), node.hooks, tasks)
+        running = shared.begin(SimpleNamespace(hand_over=node.driver), None, node.hooks, tasks)
         waiting = tasks.create_task(shared.all_driven(asyncio.Event()))
         while len(node.driver.fires) < 64:
             assert not waiting.done()

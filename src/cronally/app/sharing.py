@@ -10,12 +10,14 @@ from cronally.admin.errands import Errands
 from cronally.admin.routing import Routing
 from cronally.app.stores import table_region
 from cronally.domain.shards import SHARDS
+from cronally.engine.alerted import AlertedDriver
 from cronally.engine.membership import Membership
 from cronally.errors import NotReady, StoreError
 from cronally.instants import MIN_UTC_MS
 from cronally.sns.clients import Clients
 from cronally.store.dynamodb import DynamodbStore
 from cronally.store.dynamodb_inbox import DynamodbInbox
+from cronally.store.dynamodb_notes import DynamodbNotes
 from cronally.store.replica_directory import replica_directory
 
 if TYPE_CHECKING:
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.config import Config
+    from cronally.engine.alerts import Alerts
     from cronally.engine.engine import Engine
     from cronally.engine.hooks import Hooks
-    from cronally.engine.membership import Sharing
+    from cronally.engine.here import Here
+    from cronally.engine.membership import Driver, Sharing
     from cronally.engine.records import GivenUp, Opened, TakenIn
     from cronally.instants import UtcMs
     from cronally.sns.credentials import Credentials
@@ -41,24 +45,25 @@ _UNCHECKED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Paced:
-    """An engine that uses as much of each quota as it has of the shards. It is a ``membership.Driver``."""
+    """A ``Driver`` that is *inner*, and uses as much of each quota as it has of the shards."""
 
-    def __init__(self, engine: Engine, pacing: Pacing) -> None:
-        self._engine = engine
+    def __init__(self, inner: Driver, here: Here, pacing: Pacing) -> None:
+        self._inner = inner
+        self._here = here
         self._pacing = pacing
         self._share()
 
     async def take_in(self, taken: Sequence[TakenIn]) -> None:
-        await self._engine.hand_over.take_in(taken)
+        await self._inner.take_in(taken)
         self._share()
 
     async def give_up(self, number: int) -> GivenUp:
-        given = await self._engine.hand_over.give_up(number)
+        given = await self._inner.give_up(number)
         self._share()
         return given
 
     def _share(self) -> None:
-        shards = SHARDS - len(self._engine.core.here.absent)
+        shards = SHARDS - len(self._here.absent)
         self._pacing.share(max(1, shards) / SHARDS)
 
 
@@ -123,10 +128,16 @@ class Shared:
             raise NotReady(f"the daemon has not joined the other machines: {self._waiting_because}")
 
     def begin(
-        self, engine: Engine, pacing: Pacing, hooks: Hooks, tasks: asyncio.TaskGroup
+        self,
+        engine: Engine,
+        pacing: Pacing,
+        alerts: Alerts | None,
+        hooks: Hooks,
+        tasks: asyncio.TaskGroup,
     ) -> asyncio.Task[None]:
-        """Begin to take shards, in a task that ends with ``leave``."""
-        driver = Paced(engine, pacing)
+        """Begin to take shards, in a task that ends with ``leave``. pacing, alerts: are told which."""
+        driver: Driver = Paced(engine.hand_over, engine.core.here, pacing)
+        driver = driver if alerts is None else AlertedDriver(driver, alerts)
         self._membership = Membership(self.store, driver, self._clock, hooks, former=self._former)
         return tasks.create_task(self._membership.run(), name="membership")
 
@@ -144,6 +155,10 @@ class Shared:
     def trusted_until(self) -> float:
         """Return until when on ``Clock.boot`` this machine may send."""
         return self.store.trusted_until
+
+    def notes(self) -> DynamodbNotes:
+        """Return where it is kept what people have been told of each shard."""
+        return DynamodbNotes(self.store.table, self.store.epoch_of)
 
     def errands(self, socket_path: str) -> Errands:
         """Return who carries out what other machines ask."""

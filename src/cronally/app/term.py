@@ -188,7 +188,7 @@ class Term:
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
                     is_stopping = self._daemon.signals.is_stopping
                     if shared is not None:
-                        running.append(shared.begin(engine, self._daemon.pacing, journalist, tasks))
+                        running.append(shared.begin(engine, self._daemon.pacing, alerts, journalist, tasks))
                     if shared is None or await shared.all_driven(is_stopping):
                         if shared is not None:
                             errands = shared.errands(config.socket)
@@ -317,7 +317,8 @@ class Term:
             assert credentials is not None
             aws = Aws(credentials)
         stack.push_async_callback(aws.close)
-        return Alerts(AlertTopic(aws, topic), store, self._clock)
+        notes = None if self._shared is None else self._shared.notes()
+        return Alerts(AlertTopic(aws, topic), store, self._clock, notes=notes, may_tell=self._may_send)
 
     async def _recover(self, engine: Engine, reporting: Reporting, opened: Opened) -> Sequence[Fire] | None:
         """Wait for a clock that can be believed, then bring the engine in line; None if the daemon is stopped first."""

@@ -275,6 +275,11 @@ class DynamodbStore(OwnWriting):
 
     # shards
 
+    def epoch_of(self, number: int) -> int | None:
+        """Return the epoch in which this machine has a shard, or None."""
+        item = self._mine.get(number)
+        return None if item is None else item.epoch
+
     async def shards(self) -> list[Shard]:
         return [item.shard for item in await self._shard_items()]
 

@@ -25,7 +25,7 @@ async def test_a_machine_uses_as_much_of_the_quota_as_it_has_of_the_shards():
         return use.quota
 
     async with running_engine(clock=clock, store=ShardStore(Numbers()), is_one_of_several=True) as rig:
-        driver = Paced(rig.engine, pacing)
+        driver = Paced(rig.engine.hand_over, rig.engine.core.here, pacing)
         assert quota() == pytest.approx(100)  # whoever has none may still send an alert
         for number in range(SHARDS):
             await driver.take_in([TakenIn(number, (), None, was_clean=True)])
