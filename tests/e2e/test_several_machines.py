@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
 
 from cronally.clock import SystemClock
+from cronally.domain.shards import SHARDS
 from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.shared_items import MACHINES, SHARDS_KEY
 from support.fake_subscriptions import SubscribedSns
 from support.processes import Installation, free_port
+from support.raw_client import RawClient, request
 from support.table_servers import TableClient, new_table_name
 
 TASKS = "arn:aws:sns:us-east-1:123456789012:tasks"
@@ -69,6 +72,17 @@ class Several:
         return self.at_table(lambda table: table.all_of(pk))
 
 
+def scraped(installation):
+    """Return the samples of ``/metrics`` by name and values of labels."""
+    with RawClient(str(installation.socket), request("GET", "/metrics")) as client:
+        client.sock.settimeout(MOST_S)
+        text = b""
+        while b'cronally_table_units_total{kind="write"}' not in text or not text.endswith(b"\n"):
+            text += client.sock.recv(1 << 20)
+    families = parse(text.partition(b"\r\n\r\n")[2].decode())
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
 @pytest.fixture
 def several(table_url):
     return Several(table_url("moto"))
@@ -78,6 +92,18 @@ def test_a_stop_is_heard_while_a_start_waits_for_shards_that_nobody_drives_yet(s
     """Half of them are another machine's to take, and it takes none: it is waited for."""
     with several.machine("a") as a, several.machine("b") as b:
         a.start()
+        found = scraped(a)
+        assert found["cronally_machines",] == 1
+        assert found["cronally_shards", "this"] == SHARDS
+        assert found["cronally_shard_undriven_seconds",] == 0
+        assert found["cronally_hand_overs_total", "taken"] == SHARDS
+        assert found["cronally_lease_seconds",] == 30
+        assert 0 < found["cronally_lease_left_seconds",] < 30
+        assert found["cronally_lease_renewals_total", "renewed"] > 0
+        assert (
+            found["cronally_table_units_total", "write"] > SHARDS
+        )  # a unit for each of their items at least
+        assert found["cronally_table_units_total", "read"] > 0
         assert a.stop() == 0
         [left] = several.items(MACHINES)
         silent = left | {"sk": "silent-0", "host": "silent", "retired": False, "has_left": False}

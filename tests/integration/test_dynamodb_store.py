@@ -163,6 +163,30 @@ async def test_a_table_that_a_newer_version_has_written_is_refused_with_both_ver
     assert [each.id for each in await first.machines()] == [first.machine]
 
 
+async def test_it_is_counted_what_is_refused_and_measured_how_old_what_others_did_is(cluster):
+    first, second = await cluster.machine(), await cluster.machine()
+    shards = await first.shards()
+    both = (first.take(shards[3], None), second.take(shards[3], None))
+    assert sorted(taken is None for taken in await asyncio.gather(*both)) == [False, True]
+    counts = [store._counts.refused for store in (first, second)]
+    assert sorted(count["shard"] for count in counts) == [0, 1]
+    assert all(store._counts.renewed for store in (first, second))
+    while await retired(second, first) is None:  # it is about to say that it has taken the shard
+        pass
+    with pytest.raises(LeaseLost):
+        await first.begin_leave()
+    assert (first._counts.refused["heartbeat"], first._counts.failed) == (1, 0)
+    await second.follow()
+    second.clock.leapt_s += 5
+    second.faulty.cut()
+    with pytest.raises(StoreError):
+        await second.follow()
+    assert second.following_age_s >= 5
+    second.faulty.heal()
+    await second.follow()
+    assert second.following_age_s < 5
+
+
 async def test_a_machine_that_is_not_silent_cannot_be_retired(cluster):
     first, second = await cluster.machine(), await cluster.machine()
     [before] = [machine for machine in await second.machines() if machine.id == first.machine]

@@ -16,7 +16,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from cronally.admin.exposition import CATALOGUE, exposed
-from cronally.engine.figures import CredentialsState, QuotaUse
+from cronally.engine.figures import ClusterFigures, CredentialsState, LeaseFigures, QuotaUse
+from cronally.engine.membership import MachineState, Sharing
+from cronally.instants import UtcMs
 from support.recording_publisher import TOPIC_GONE
 from support.rig import TOPIC, running_engine
 
@@ -30,6 +32,11 @@ RULES = ROOT / "deploy/prometheus/cronally.rules.yml"
 FIXTURES = ROOT / "deploy/prometheus/cronally.rules.test.yml"
 DASHBOARD = ROOT / "deploy/grafana/cronally.json"
 PAGE = ROOT / "docs/metrics.md"
+
+_LIVING = MachineState("a-1", "a", (0, 1), 0.0, 8_000, 0, UtcMs(0), True, False, False)
+CLUSTER = ClusterFigures(
+    8_000, Sharing((_LIVING,), 62, (0, 1), 6.5, None), 0.0, 0.3, LeaseFigures(9, 0, {}, 0), 12.5, 40.0
+)
 
 _NAME = re.compile(r"\b(?:cronally|process)_[a-z_]+")
 _SELECTED = re.compile(r"\{([^{}]*)\}")
@@ -72,6 +79,7 @@ async def figures():
     async with running_engine(script=lambda *_: TOPIC_GONE) as rig:
         rig.reporting._quotas = lambda: [QuotaUse("us-east-1", False, 30_000.0, 30_000.0, 10.0, 5, 0)]
         rig.reporting._credentials = lambda: CredentialsState(True, rig.clock.wall())
+        rig.reporting._cluster = lambda: CLUSTER
         await rig.add("a", "0 9 * * *")
         await rig.clock.advance(60)
         yield await rig.reporting.figures()
@@ -108,11 +116,21 @@ async def test_every_metric_is_in_a_scrape_and_none_that_the_catalogue_does_not_
             assert scraped[name] == set(one.labels), name
 
 
+async def test_with_a_store_in_a_file_there_is_nothing_of_machines(figures):
+    text = b"".join(exposed(replace(figures, cluster=None), is_openmetrics=False)).decode()
+    shown = {family.name for family in parse(text)}
+    own = {family.name for family in parse(b"".join(exposed(figures, is_openmetrics=False)).decode())}
+    names = [*CATALOGUE]
+    several = {name.removesuffix("_total") for name in names[names.index("cronally_machines") :]}
+    assert own - shown == several
+
+
 async def test_labels_have_few_values_and_name_no_schedule(figures):
     text = b"".join(exposed(figures, is_openmetrics=False)).decode()
     labels = {label for one in CATALOGUE.values() for label in one.labels}
     assert labels == {
-        *("version", "python", "tzdata", "state", "reason", "kind", "outcome", "topic", "region", "way")
+        *("version", "python", "tzdata", "state", "reason", "kind", "outcome", "topic", "region", "way"),
+        *("driver", "item"),
     }
     assert "cronally_topic_refusing_seconds{topic=" in text
     assert len(text.splitlines()) < 500

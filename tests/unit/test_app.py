@@ -14,6 +14,7 @@ from cronally.app.sharing import Shared
 from cronally.app.term import Term
 from cronally.config import load_config
 from cronally.engine.clock_watch import ClockWatch
+from cronally.engine.shard_watch import ShardWatch
 from cronally.errors import LeaseLost
 from cronally.instants import parse_rfc3339
 from support.fake_clock import FakeClock
@@ -93,6 +94,21 @@ async def test_what_a_stop_waits_for_ends_with_it_when_the_lease_is_lost():
     assert ended.is_set()
 
 
+async def test_leases_that_are_lost_are_counted_over_all_terms_and_another_one_follows(monkeypatch):
+    config = load_config({"HOME": "/x", "CRONALLY_SOCKET": "/x.sock"}, {}, config_file=None)
+    daemon = Daemon(config, FakeClock(), lambda: config)
+    ends = [LeaseLost("it slept"), LeaseLost("the table is away"), None]
+
+    async def run(_term):
+        end = ends.pop(0)
+        if end is not None:
+            raise ExceptionGroup("a task of it", [end])
+
+    monkeypatch.setattr(Term, "run", run)
+    assert [await daemon._is_over([]) for _ in range(3)] == [False, False, True]
+    assert daemon.leases.lost == 2
+
+
 @pytest.fixture
 async def fleet():
     fleet = Fleet(FakeClock())
@@ -105,6 +121,7 @@ async def joined(fleet, host):
     node = Node(fleet, host, ())
     shared = Shared.__new__(Shared)
     shared._clock, shared.store, shared._former = node.clock, node.store, []
+    shared._watch = ShardWatch(node.clock, shared.state)
     shared._membership, shared._waiting_because = None, None
     await node.store.open()
     return shared, node
@@ -115,7 +132,7 @@ async def test_a_start_that_is_stopped_gives_back_what_it_has_taken_and_leaves(f
     node.driver.take_s = 0.4  # and it takes eight at once
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        shared.begin(SimpleNamespace(hand_over=node.driver), None, node.hooks, tasks)
+        _, watching = shared.begin(SimpleNamespace(hand_over=node.driver), None, node.hooks, tasks)
         waiting = tasks.create_task(shared.all_driven(stop))
         await fleet.advance(1)
         assert 8 < len(node.driver.fires) < 64
@@ -125,6 +142,7 @@ async def test_a_start_that_is_stopped_gives_back_what_it_has_taken_and_leaves(f
         leaving = tasks.create_task(shared.leave(10))
         await fleet.advance(0.9)
         assert leaving.done()
+        watching.cancel()
     assert node.driver.fires == set()
     assert fleet.table.machines[node.store.machine].has_left
     assert {shard.owner for shard in fleet.table.shards} == {None}
@@ -135,7 +153,7 @@ async def test_a_start_is_over_once_every_shard_is_driven(fleet):
     shared, node = await joined(fleet, "a")
     node.driver.take_s = 0.4
     async with asyncio.TaskGroup() as tasks:
-        running = shared.begin(SimpleNamespace(hand_over=node.driver), None, node.hooks, tasks)
+        running, watching = shared.begin(SimpleNamespace(hand_over=node.driver), None, node.hooks, tasks)
         waiting = tasks.create_task(shared.all_driven(asyncio.Event()))
         while len(node.driver.fires) < 64:
             assert not waiting.done()
@@ -143,6 +161,7 @@ async def test_a_start_is_over_once_every_shard_is_driven(fleet):
         await fleet.advance(0.1)
         assert waiting.result() is True
         running.cancel()
+        watching.cancel()
 
 
 async def test_one_that_has_joined_and_takes_no_part_leaves_too(fleet):

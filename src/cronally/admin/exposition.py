@@ -1,7 +1,7 @@
 """The daemon's figures as metrics, in the words of Prometheus.
 
 1. ``CATALOGUE`` names every metric with its labels; docs/metrics.md is checked against it.
-2. A label has few values: states, reasons, kinds, regions, and the first 20 topics that SNS refuses. No schedule is named.
+2. A label has few values: states, reasons, kinds, regions, and the first 20 topics that SNS refuses. No schedule is named, and no other machine.
 3. Base units: seconds, bytes. What a process has anyway (``process_…``) is the library's.
 """
 
@@ -22,15 +22,18 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from cronally.domain.model import Kind, SkipReason, State
-from cronally.engine.measures import ATTEMPT_ENDS, FateKey
+from cronally.engine.lease_counts import REFUSED
+from cronally.engine.measures import ATTEMPT_ENDS, FateKey, HandOverWay
+from cronally.engine.shard_watch import driven_elsewhere, undriven
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client.core import Metric
 
-    from cronally.engine.figures import Figures
+    from cronally.engine.figures import ClusterFigures, Figures
     from cronally.engine.histogram import Distribution
+    from cronally.engine.membership import Sharing
 
     Values = Iterable[tuple[tuple[str, ...], float]]
 
@@ -145,6 +148,60 @@ CATALOGUE: Final = {
             "cronally_credentials_expiry_timestamp_seconds", "gauge",
             "When the AWS credentials expire, Unix time; missing if they do not, or nobody says when.",
         ),
+        Described(
+            "cronally_machines", "gauge",
+            "Machines that share the table and live, this one among them, as this one sees it. This metric and all below it are missing with a store in a file.",
+        ),
+        Described(
+            "cronally_heartbeat_age_seconds", "gauge",
+            "For how long nothing has been heard of that living machine which has been silent longest; retired after its lease. 0 if there is no other.",
+        ),
+        Described(
+            "cronally_shards", "gauge",
+            "The 64 shards by who drives them: this machine, another one that lives, or nobody, as during a hand-over. As this machine sees it.",
+            ("driver",),
+        ),
+        Described(
+            "cronally_shard_undriven_seconds", "gauge",
+            "For how long nobody has driven the shard of which that is true longest, as this machine sees it; 0 if each is driven.",
+        ),
+        Described("cronally_lease_seconds", "gauge", "The setting lease: how long a machine may be silent before others take over."),
+        Described(
+            "cronally_lease_left_seconds", "gauge",
+            "For how long this machine may still send if it cannot renew its lease; at 0 it sends nothing.",
+        ),
+        Described(
+            "cronally_lease_renewals_total", "counter",
+            "Heartbeats by what became of them: renewed, with a commit or without; failed: the table did not answer, or refused for the time being, and it was tried again.",
+            ("outcome",),
+        ),
+        Described(
+            "cronally_leases_lost_total", "counter",
+            "Leases that ended because they could not be renewed in time, or another machine had retired this one; it then joins anew.",
+        ),
+        Described(
+            "cronally_hand_overs_total", "counter",
+            "Shards that changed hands here: taken, after the machine before had given them; taken_over, from one that was retired; given.",
+            ("way",),
+        ),
+        Described(
+            "cronally_refused_writes_total", "counter",
+            "Writes that the table refused because another machine had written there since, by what they were to: this machine's heartbeat (it "
+            "was retired), or a shard (somebody else has it now). So no two drive one.",
+            ("item",),
+        ),
+        Described(
+            "cronally_following_age_seconds", "gauge",
+            "How long ago all that the other machines had on record by then was read here; what listings say of their schedules is as old.",
+        ),
+        Described(
+            "cronally_table_answers", "gauge", "1 if the table has done what it was asked last; 0 while it does not answer, or refuses.",
+        ),
+        Described(
+            "cronally_table_units_total", "counter",
+            "Request units of DynamoDB that calls have consumed, as it says: write units of 1 KB, read units of 4 KB, half of one if eventually consistent.",
+            ("kind",),
+        ),
     )
 }  # fmt: skip
 
@@ -177,6 +234,8 @@ class Collector:
         yield _histogram("cronally_loop_lag_seconds", of.lag)
         yield from self._store()
         yield from self._credentials()
+        if self._figures.cluster is not None:
+            yield from self._cluster(self._figures.cluster)
 
     def _fires(self) -> Iterator[Metric]:
         of = self._figures
@@ -239,6 +298,44 @@ class Collector:
         yield _gauge("cronally_credentials_usable", found.is_usable)
         if found.expires_at is not None:
             yield _gauge("cronally_credentials_expiry_timestamp_seconds", found.expires_at / 1000)
+
+    def _cluster(self, of: ClusterFigures) -> Iterator[Metric]:
+        if of.sharing is not None and of.sharing.machines:
+            yield from self._machines(of.sharing, of.undriven_for_s)
+        yield _gauge("cronally_lease_seconds", of.lease_ms / 1000)
+        if of.sharing is not None:
+            yield _gauge("cronally_lease_left_seconds", max(0.0, of.sharing.trusted_for_s))
+        leases = of.leases
+        renewals = (("renewed", leases.renewed), ("failed", leases.failed))
+        yield _counter("cronally_lease_renewals_total", (((end,), count) for end, count in renewals))
+        yield _counter("cronally_leases_lost_total", [((), leases.lost)])
+        hand_overs = self._figures.hand_overs
+        yield _counter(
+            "cronally_hand_overs_total", (((way.value,), hand_overs.get(way, 0)) for way in HandOverWay)
+        )
+        yield _counter(
+            "cronally_refused_writes_total", (((item,), leases.refused.get(item, 0)) for item in REFUSED)
+        )
+        if of.following_age_s is not None:
+            yield _gauge("cronally_following_age_seconds", of.following_age_s)
+        if of.sharing is not None:
+            yield _gauge("cronally_table_answers", of.sharing.error is None)
+        units = (("read", of.read_units), ("write", of.write_units))
+        yield _counter("cronally_table_units_total", (((kind,), count) for kind, count in units))
+
+    @staticmethod
+    def _machines(sharing: Sharing, undriven_for_s: float) -> Iterator[Metric]:
+        living = [one for one in sharing.machines if not one.is_retired]
+        yield _gauge("cronally_machines", len(living))
+        ages_s = [one.heartbeat_age_s for one in living if not one.is_self]
+        yield _gauge("cronally_heartbeat_age_seconds", max(ages_s, default=0.0))
+        drivers = (
+            ("this", len(sharing.driven)),
+            ("other", len(driven_elsewhere(sharing))),
+            ("nobody", len(undriven(sharing))),
+        )
+        yield _gauges("cronally_shards", (((driver,), count) for driver, count in drivers))
+        yield _gauge("cronally_shard_undriven_seconds", undriven_for_s)
 
 
 _PROCESS: Final = ProcessCollector(registry=CollectorRegistry())

@@ -15,6 +15,7 @@ from cronally.app.signals import Signals
 from cronally.app.term import Term
 from cronally.clock import SystemClock
 from cronally.config import load_config
+from cronally.engine.lease_counts import LeaseCounts
 from cronally.errors import LeaseLost
 from cronally.logs import logging_to
 from cronally.service_manager import ServiceManager, Supervision
@@ -49,7 +50,7 @@ class Daemon:
     """One run of ``cronally serve``.
 
     Attributes: config: the settings in force; a reload replaces them. clock. read: reads the settings again; raises UsageError if
-        they cannot be accepted. signals. pacing: of what is published. supervision: what the service manager is told.
+        they cannot be accepted. signals. pacing: of what is published. leases: of those that it had as one of several machines. supervision: what the service manager is told.
     """
 
     def __init__(self, config: Config, clock: Clock, read: Callable[[], Config]) -> None:
@@ -58,6 +59,7 @@ class Daemon:
         self.read = read
         self.signals = Signals()
         self.pacing = Pacing(config.sns_quota)
+        self.leases = LeaseCounts()
         self._manager = ServiceManager.found_in(os.environ)
         self.supervision = Supervision(self._manager, clock)
 
@@ -75,6 +77,7 @@ class Daemon:
             await Term(self, former).run()
         except* LeaseLost:  # who keeps the lease has said so
             is_lost = True
+            self.leases.lost += 1
         return not is_lost or self.signals.is_stopping.is_set()
 
     @contextmanager

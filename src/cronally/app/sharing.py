@@ -11,7 +11,9 @@ from cronally.admin.routing import Routing
 from cronally.app.stores import table_region
 from cronally.domain.shards import SHARDS
 from cronally.engine.alerted import AlertedDriver
+from cronally.engine.figures import ClusterFigures, LeaseFigures
 from cronally.engine.membership import Membership
+from cronally.engine.shard_watch import ShardWatch
 from cronally.errors import NotReady, StoreError
 from cronally.instants import MIN_UTC_MS
 from cronally.sns.clients import Clients
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
     from cronally.config import Config
     from cronally.engine.alerts import Alerts
     from cronally.engine.engine import Engine
-    from cronally.engine.hooks import Hooks
     from cronally.engine.here import Here
+    from cronally.engine.hooks import Hooks
+    from cronally.engine.lease_counts import LeaseCounts
     from cronally.engine.membership import Driver, Sharing
     from cronally.engine.records import GivenUp, Opened, TakenIn
     from cronally.instants import UtcMs
@@ -79,14 +82,17 @@ class Shared:
         *,
         endpoint_url: str | None,
         former: list[str],
+        leases: LeaseCounts,
     ) -> None:
-        """endpoint_url: of the stand-in; None for AWS, or what the environment says. former: ids that this process had before.
+        """endpoint_url: of the stand-in; None for AWS, or what the environment says. former: ids that this process had before. leases: what became of them.
 
         Errors: UsageError if no region is known; StoreError if there is no place for the replicas.
         """
         self._clock = clock
         self._is_local = endpoint_url is not None
         self._former = former
+        self._leases = leases
+        self._watch = ShardWatch(clock, self.state)
         region = table_region(credentials, default="us-east-1" if self._is_local else None)
         self._clients = Clients(credentials, service="dynamodb", endpoint_url=endpoint_url)
         stack.push_async_callback(self._clients.close)
@@ -98,6 +104,7 @@ class Shared:
             directory=stack.enter_context(replica_directory(config.state_directory, config.store.place)),
             lease_ms=config.lease_ms,
             host=self.host,
+            counts=leases,
         )
         stack.push_async_callback(self.store.close, watermark=None)
         self._inbox = DynamodbInbox(self.store.table, lambda: self.store.machine, clock)
@@ -134,12 +141,15 @@ class Shared:
         alerts: Alerts | None,
         hooks: Hooks,
         tasks: asyncio.TaskGroup,
-    ) -> asyncio.Task[None]:
-        """Begin to take shards, in a task that ends with ``leave``. pacing, alerts: are told which."""
+    ) -> list[asyncio.Task[None]]:
+        """Begin to take shards, in tasks of which the first ends with ``leave``. pacing, alerts: are told which."""
         driver: Driver = Paced(engine.hand_over, engine.core.here, pacing)
         driver = driver if alerts is None else AlertedDriver(driver, alerts)
         self._membership = Membership(self.store, driver, self._clock, hooks, former=self._former)
-        return tasks.create_task(self._membership.run(), name="membership")
+        return [
+            tasks.create_task(self._membership.run(), name="membership"),
+            tasks.create_task(self._watch.run(), name="shards"),
+        ]
 
     async def all_driven(self, stop: asyncio.Event) -> bool:
         """Return True once each shard has an owner that lives; False as soon as *stop* is set."""
@@ -193,3 +203,16 @@ class Shared:
     def state(self) -> Sharing | None:
         """Return what this machine knows of all; None before it has joined."""
         return None if self._membership is None else self._membership.sharing()
+
+    def figures(self) -> ClusterFigures:
+        """Return what is measured of this machine's part."""
+        leases, units = self._leases, self.store.table.units
+        return ClusterFigures(
+            lease_ms=self.store.lease_ms,
+            sharing=self.state(),
+            undriven_for_s=self._watch.look(),
+            following_age_s=self.store.following_age_s,
+            leases=LeaseFigures(leases.renewed, leases.failed, dict(leases.refused), leases.lost),
+            read_units=units.read,
+            write_units=units.write,
+        )

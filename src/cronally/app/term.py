@@ -129,6 +129,7 @@ class Term:
                 quotas=lambda: self._daemon.pacing.uses(self._clock.mono()),
                 credentials=lambda: None if credentials is None else credentials.state(),
                 sharing=lambda: None if shared is None else shared.state(),
+                cluster=lambda: None if shared is None else shared.figures(),
                 outlook=outlook,
             )
             self._daemon.supervision.not_ready_because = lambda: reporting.not_ready_because
@@ -188,7 +189,7 @@ class Term:
                     running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
                     is_stopping = self._daemon.signals.is_stopping
                     if shared is not None:
-                        running.append(shared.begin(engine, self._daemon.pacing, alerts, journalist, tasks))
+                        running += shared.begin(engine, self._daemon.pacing, alerts, journalist, tasks)
                     if shared is None or await shared.all_driven(is_stopping):
                         if shared is not None:
                             errands = shared.errands(config.socket)
@@ -244,7 +245,13 @@ class Term:
             await credentials.start()
         url = None if stand_in is None else stand_in.url
         shared = Shared(
-            self._daemon.config, self._clock, signing, stack, endpoint_url=url, former=self._former
+            self._daemon.config,
+            self._clock,
+            signing,
+            stack,
+            endpoint_url=url,
+            former=self._former,
+            leases=self._daemon.leases,
         )
         stack.push_async_callback(shared.store.close, watermark=None)
         return shared

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cronally.engine.histogram import Distribution
-    from cronally.engine.measures import FateKey
+    from cronally.engine.measures import FateKey, HandOverWay
+    from cronally.engine.membership import Sharing
     from cronally.engine.records import StoreCounts
     from cronally.engine.views import Refusing
     from cronally.instants import UtcMs
@@ -32,6 +33,31 @@ class QuotaUse(NamedTuple):
     throttled: int
 
 
+class LeaseFigures(NamedTuple):
+    """As in ``LeaseCounts``."""
+
+    renewed: int
+    failed: int
+    refused: Mapping[str, int]
+    lost: int
+
+
+class ClusterFigures(NamedTuple):
+    """How this machine stands among those that share its table.
+
+    Fields: sharing: None before it has joined. undriven_for_s: what ``ShardWatch.look`` says. following_age_s: how long ago all that the others had
+        committed was read last; None before it has joined. read_units, write_units: what its calls have consumed.
+    """
+
+    lease_ms: int
+    sharing: Sharing | None
+    undriven_for_s: float
+    following_age_s: float | None
+    leases: LeaseFigures
+    read_units: float
+    write_units: float
+
+
 class CredentialsState(NamedTuple):
     """What signs our calls. expires_at: None if they do not expire, or nobody says when."""
 
@@ -45,7 +71,8 @@ class Figures:
 
     Attributes: fates, attempts and the distributions: as in ``Measures``. counts, size_bytes: None while the store cannot be
         read. refusing: the first 20 of refusing_count topics; pending is 0 while the store cannot be read. quotas: of what has
-        been sent to. watermark: None before the first recovery. credentials: None with a stand-in.
+        been sent to. watermark: None before the first recovery. credentials: None with a stand-in. hand_overs: shards, as in ``Measures``.
+        cluster: None if the store is not shared.
     """
 
     version: str
@@ -70,3 +97,5 @@ class Figures:
     refusing_count: int
     quotas: tuple[QuotaUse, ...]
     credentials: CredentialsState | None
+    hand_overs: Mapping[HandOverWay, int]
+    cluster: ClusterFigures | None

@@ -210,6 +210,7 @@ class Journalist(Measures, Live):
         )
 
     def shards_taken(self, numbers: Sequence[int], owner: Machine | None) -> None:
+        super().shards_taken(numbers, owner)
         _log.info(
             "this machine drives %s %s from now on%s",
             "shard" if len(numbers) == 1 else "shards",
@@ -219,6 +220,7 @@ class Journalist(Measures, Live):
         )
 
     def shard_given(self, number: int) -> None:
+        super().shard_given(number)
         _log.info(
             "this machine lets another one have shard %d", number, extra=about("shard.given", shard=number)
         )

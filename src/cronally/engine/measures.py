@@ -6,6 +6,7 @@ Late are scheduled fires that went out at the first attempt: how late a retry is
 from __future__ import annotations
 
 from collections import Counter, deque
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cronally.domain.model import Kind, State
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from cronally.domain.model import JournalEntry, SkipReason
     from cronally.engine.ports import Outcome
+    from cronally.engine.records import Machine
     from cronally.errors import StoreError
 
 _RECENT = 10_000
@@ -34,6 +36,14 @@ THROTTLED: Final = "throttled"
 UNKNOWN: Final = "unknown"
 ATTEMPT_ENDS: Final = (*(str(one.value) for one in OutcomeClass), THROTTLED, UNKNOWN)
 """What the attempt to send a message comes to: the class of its outcome, but for those that have a word of their own."""
+
+
+class HandOverWay(StrEnum):
+    """How a shard changed hands: taken from nobody, for the machine before had given it; taken over from one that is retired; given."""
+
+    TAKEN = "taken"
+    TAKEN_OVER = "taken_over"
+    GIVEN = "given"
 
 
 class FateKey(NamedTuple):
@@ -58,6 +68,7 @@ class Measures(Hooks):
         retries: attempts that were not a fire's first. commit_failures, store_failures: what the store refused; the former are
         among the latter. lateness. answer: how long SNS took to answer a request of which it took something; to the
         millisecond. commit: how long a commit of the journal took. lag: how much later the event loop woke than it was to.
+        hand_overs: shards that this machine has taken or given.
     """
 
     def __init__(self) -> None:
@@ -71,6 +82,7 @@ class Measures(Hooks):
         self.answer = Histogram(_ANSWER_BOUNDS_US)
         self.commit = Histogram(_COMMIT_BOUNDS_US)
         self.lag = Histogram(_LAG_BOUNDS_US)
+        self.hand_overs: Counter[HandOverWay] = Counter()
         self._recent_us: deque[int] = deque(maxlen=_RECENT)
 
     @property
@@ -131,6 +143,15 @@ class Measures(Hooks):
     def loop_lagged(self, lag_s: float) -> None:
         super().loop_lagged(lag_s)
         self.lag.add(max(0, round(lag_s * 1e6)))
+
+    def shards_taken(self, numbers: Sequence[int], owner: Machine | None) -> None:
+        super().shards_taken(numbers, owner)
+        way = HandOverWay.TAKEN_OVER if owner is not None and owner.is_retired else HandOverWay.TAKEN
+        self.hand_overs[way] += len(numbers)
+
+    def shard_given(self, number: int) -> None:
+        super().shard_given(number)
+        self.hand_overs[HandOverWay.GIVEN] += 1
 
     def lateness_us(self) -> dict[str, int] | None:
         """Return ``p50``, ``p99`` and ``max`` of the recent fires in microseconds, and ``count``; None before the first."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.engine.circuits import Circuit, Circuits
     from cronally.engine.core import Core
-    from cronally.engine.figures import CredentialsState, QuotaUse
+    from cronally.engine.figures import ClusterFigures, CredentialsState, QuotaUse
     from cronally.engine.halt import Halt
     from cronally.engine.measures import Measures
     from cronally.engine.membership import Sharing
@@ -54,9 +54,10 @@ class Reporting:
         quotas: Callable[[], Sequence[QuotaUse]] = tuple,
         credentials: Callable[[], CredentialsState | None] = lambda: None,
         sharing: Callable[[], Sharing | None] = lambda: None,
+        cluster: Callable[[], ClusterFigures | None] = lambda: None,
         outlook: Outlook | None = None,
     ) -> None:
-        """quotas, credentials, sharing: how these are now; without them, there are none.
+        """quotas, credentials, sharing, cluster: how these are now; without them, there are none.
 
         outlook: of what all machines drive; None if *core* drives it all.
         """
@@ -75,6 +76,7 @@ class Reporting:
         self._quotas = quotas
         self._credentials = credentials
         self._sharing = sharing
+        self._cluster = cluster
         self._outlook = outlook
         self._started_at = clock.wall()
         self._not_ready_because: str | None = "it is starting"
@@ -184,6 +186,8 @@ class Reporting:
             refusing_count=len(self._circuits.open),
             quotas=tuple(self._quotas()),
             credentials=self._credentials(),
+            hand_overs=dict(measures.hand_overs),
+            cluster=self._cluster(),
         )
 
     async def _coming(self, most: int) -> tuple[Coming, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.shards import SHARDS
+from cronally.engine.lease_counts import SHARD, LeaseCounts
 from cronally.engine.records import GivenUp, LogPlace, Opened, TakenIn
 from cronally.errors import LeaseLost, SchemaMismatch, StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
@@ -91,8 +92,9 @@ class DynamodbStore(OwnWriting):
         directory: str,
         host: str,
         lease_ms: int = LEASE_MS,
+        counts: LeaseCounts | None = None,
     ) -> None:
-        """client: gives an aiobotocore client of DynamoDB. directory: for the replicas, which are made anew by ``open``. host: what people call this machine."""
+        """client: gives an aiobotocore client of DynamoDB. directory: for the replicas, which are made anew by ``open``. host: what people call this machine. counts: of what becomes of its leases."""
         self.table = DynamodbTable(table_name, client, clock)
         own = Replica(os.path.join(directory, "own.db"))
         everything = Replica(os.path.join(directory, "everything.db"), follows_others=True)
@@ -102,6 +104,7 @@ class DynamodbStore(OwnWriting):
         self.on_entries: Callable[[Sequence[JournalEntry]], None] = lambda _: None
         self._clock = clock
         self._host = host
+        self._counts = counts or LeaseCounts()
         self._snapshots = Snapshots(self.table)
         self._seen: tuple[float, list[Machine]] | None = None
         self._items: dict[int, ShardItem] = {}
@@ -133,6 +136,11 @@ class DynamodbStore(OwnWriting):
         return self._heartbeat.trusted_until
 
     @property
+    def following_age_s(self) -> float | None:
+        """How long ago all that the other machines had committed was in ``everything``; None before ``open``."""
+        return self._follower.age_s if hasattr(self, "_follower") else None
+
+    @property
     def has_history(self) -> bool:
         """Whether all of the journal that the table has is in ``everything``, and of the shards taken in what the engine reads."""
         return self._follower.has_history and not self._unfilled
@@ -143,7 +151,9 @@ class DynamodbStore(OwnWriting):
             await self._some_task()
 
     async def open(self) -> Opened:
-        self._heartbeat = Heartbeat(self.table, self._clock, host=self._host, lease_ms=self.lease_ms)
+        self._heartbeat = Heartbeat(
+            self.table, self._clock, host=self._host, lease_ms=self.lease_ms, counts=self._counts
+        )
         self.machine = self._heartbeat.machine
         await self.table.check()
         await self._agree_on_format()
@@ -383,7 +393,10 @@ class DynamodbStore(OwnWriting):
                 return True
             return await self._read_shard(item.number) == item  # an attempt whose answer was lost
 
-        return await self._heartbeat.until_done(put)
+        is_put = await self._heartbeat.until_done(put)
+        if not is_put:
+            self._counts.refused[SHARD] += 1
+        return is_put
 
     async def _copy_all(self) -> None:
         """Bring the shards that were claimed into ``own``, all that wait together."""

@@ -82,6 +82,12 @@ class Follower:
         self._started: dict[str, UtcMs] = {}
         self._pruned_through: UtcMs = MIN_UTC_MS
         self._turn = asyncio.Lock()
+        self._followed_s = clock.boot()
+
+    @property
+    def age_s(self) -> float:
+        """How long ago all that was committed by then was there."""
+        return self._clock.boot() - self._followed_s
 
     # the start
 
@@ -151,9 +157,11 @@ class Follower:
     async def follow(self, machines: Iterable[Machine]) -> None:
         """Read what *machines* have committed since. Errors: StoreError."""
         async with self._turn:
+            began_s = self._clock.boot()
             for machine in machines:
                 self._started.setdefault(machine.id, machine.started_at)
                 await self._reach(machine.id, machine.sequence)
+            self._followed_s = began_s
 
     async def catch_up(self) -> None:
         """Read all that is committed by now. Errors: StoreError."""

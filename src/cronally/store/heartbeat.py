@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from cronally.engine.lease_counts import HEARTBEAT, LeaseCounts
 from cronally.engine.leases import trusted_until
 from cronally.errors import LeaseLost, StoreError
 from cronally.store.shared_items import MACHINES, Said, machine_key
@@ -34,8 +35,16 @@ class Heartbeat:
     Attributes: machine: its id. said: what it says, as far as that is known to be there. trusted_until: on ``Clock.boot``.
     """
 
-    def __init__(self, table: DynamodbTable, clock: Clock, *, host: str, lease_ms: int) -> None:
-        """host: what people call the machine."""
+    def __init__(
+        self,
+        table: DynamodbTable,
+        clock: Clock,
+        *,
+        host: str,
+        lease_ms: int,
+        counts: LeaseCounts | None = None,
+    ) -> None:
+        """host: what people call the machine. counts: of what becomes of it."""
         self.machine = f"{host}-{secrets.token_hex(6)}"
         self.said = Said()
         self.trusted_until = 0.0
@@ -43,6 +52,7 @@ class Heartbeat:
         self._clock = clock
         self._host = host
         self._lease_ms = lease_ms
+        self._counts = counts or LeaseCounts()
         self._version = 1
         self._started_at: UtcMs
         self._lost: LeaseLost | None = None
@@ -161,15 +171,18 @@ class Heartbeat:
                 if await self._was_written():
                     began_s = began_s if doubtful_s is None else doubtful_s
                     break
+                self._counts.refused[HEARTBEAT] += 1
                 raise self.lose("another machine has retired it")
             except LeaseLost:
                 raise
             except StoreError as exc:
                 last = exc
+                self._counts.failed += 1
                 doubtful_s = began_s if doubtful_s is None else doubtful_s
             await self._clock.sleep(max(0.0, min(pause_s, self.trusted_until - self._clock.boot())))
             pause_s = min(2 * pause_s, _MOST_PAUSE_S)
         self._version += 1
+        self._counts.renewed += 1
         self.said = said
         self._trust(began_s)
 
