@@ -358,7 +358,7 @@ class Alerts:
                 async with self._hearing:
                     await self._adopt()
                     await self._take_in()
-                    await self._look()
+                await self._look()  # which may take long, and no shard that goes waits for it
             except CronallyError:  # the store is in trouble itself: it says so, and these are read again
                 self._arrived.set()
                 continue
