@@ -137,6 +137,15 @@ def dump(replica):
 # --- fencing ------------------------------------------------------------------------------------------------------
 
 
+async def test_what_was_done_a_moment_ago_is_read_though_the_machines_were_looked_at_before_it(cluster):
+    one, other = await cluster.machine(), await cluster.machine()
+    await take(other)
+    await one.machines()
+    await other.change(creation(spec("new")))
+    await one.catch_up()
+    assert [s.spec.name for s in await one.everything.schedules()] == ["new"]
+
+
 async def test_a_retired_machine_commits_no_more_and_nobody_sees_what_it_tries(cluster):
     first, second = await cluster.machine(), await cluster.machine()
     await take(first)

@@ -54,7 +54,7 @@ class Owners(Protocol):
 class Routing:
     """Finds the machine for each change, and has it carried out there.
 
-    Args: everything: what there is in all shards. catch_up: reads what the other machines have done since.
+    Args: everything: what there is in all shards. catch_up: reads all that is done by now.
     """
 
     def __init__(

@@ -186,7 +186,7 @@ class Shared:
 
     def routing(self) -> Routing:
         """Return who finds the machine for each change."""
-        return Routing(self, self._inbox, self.store.everything, self._clock, self.store.follow)
+        return Routing(self, self._inbox, self.store.everything, self._clock, self.store.catch_up)
 
     @property
     def machine(self) -> str:

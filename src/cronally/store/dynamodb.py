@@ -261,6 +261,11 @@ class DynamodbStore(OwnWriting):
         is_fresh = seen is not None and self._clock.mono() < seen[0] + _SEEN_S
         await self._follower.follow(seen[1] if seen is not None and is_fresh else await self._read_machines())
 
+    async def catch_up(self) -> None:
+        """Read what is committed by now, into ``everything``: what another machine has just answered is there afterwards."""
+        self._heartbeat.check()
+        await self._follower.catch_up()
+
     async def retire(self, machine: Machine) -> Machine | None:
         self._heartbeat.check()
         await self.table.update(
