@@ -57,7 +57,8 @@ class Model:
     """The protocol with some machines and shards.
 
     lease: ticks. most_takes: how often each shard is taken at most. is_settled: it begins with the shards shared among the machines.
-    has_crash: the first of them was retired then, and what it had last is a slot behind what the others have.
+    has_crash: the first of them was retired then, and what it had last is a slot behind what the others have. is_dead: it does nothing
+        any more; otherwise it has only not heard of it.
     """
 
     machines: int = 2
@@ -66,6 +67,7 @@ class Model:
     most_takes: int = 3
     is_settled: bool = False
     has_crash: bool = False
+    is_dead: bool = False
     flaw: Flaw | None = None
     _silent: dict[int, bool] = field(default_factory=dict)
 
@@ -90,7 +92,8 @@ class Model:
             held = with_item(nodes[owner].held, number, Held(1, through, is_in_line=True))
             nodes[owner] = nodes[owner]._replace(watermark=through, held=held)
         if self.has_crash:
-            nodes[0] = nodes[0]._replace(retired=True, trust=0)
+            held = (None,) * self.shards if self.is_dead else nodes[0].held
+            nodes[0] = nodes[0]._replace(retired=True, trust=0, has_ended=self.is_dead, held=held)
         return State(tuple(nodes), tuple(rows), now)
 
     def _trust(self, age: int) -> int:
