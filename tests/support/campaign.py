@@ -30,7 +30,7 @@ from support.receiver import start_receiver
 from support.slot_lives import spread_offset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _LONG_S = 240.0  # from here on faults that take minutes to heal are among them
 _DRAIN_S = 420.0  # a fire on hold is tried again after five minutes, one in backoff after one
@@ -99,28 +99,33 @@ class Campaign:
         given = documents(self.random, self.schedules)
         file = self.home / "schedules.jsonl"
         file.write_text("".join(json.dumps({"name": name, **keys}) + "\n" for name, keys in given.items()))
+        began = _now()
         applied = self.installation.run("apply", "-f", str(file))
+        self._applied = began, _now()
         assert applied.returncode == 0, applied.stderr
         pause_s = (0.5, 2.0) if self.seconds < _LONG_S else (3.0, 12.0)
-        editor = self._editor(given, random.Random(self.random.random()), pause_s)
+        editors = self._editors(given, pause_s)
         self._began = time.monotonic()
-        editing = threading.Thread(target=editor.run, name="editor")
-        editing.start()
+        editing = [threading.Thread(target=editor.run, name="editor") for editor in editors]
+        for thread in editing:
+            thread.start()
         try:
             self._go_wrong()
         finally:
             self._quiet.set()
-            editing.join()
-        if editor.failure is not None:
-            raise editor.failure
+            for thread in editing:
+                thread.join()
+        for editor in editors:
+            if editor.failure is not None:
+                raise editor.failure
         self.counts["edits"] = len(self.record.changes) + len(self.record.runs)
         self._heal()
         self._end_quietly()
 
-    def _editor(
-        self, given: dict[str, dict[str, object]], chance: random.Random, pause_s: tuple[float, float]
-    ) -> Editor:
-        return Editor(self.installation, self.record, given, chance, pause_s, self._quiet)
+    def _editors(self, given: dict[str, dict[str, object]], pause_s: tuple[float, float]) -> Sequence[Editor]:
+        """pause_s: how long one rests between two edits, at least and at most."""
+        chance = random.Random(self.random.random())
+        return [Editor(self.installation, self.record, given, chance, pause_s, self._quiet)]
 
     def _go_wrong(self) -> None:
         actions = self._actions()
@@ -332,6 +337,8 @@ class Campaign:
             due_us = (got.fire_time + spread_offset(name, {"spread": spread_of(name)})) * 1000
             self._minute_late_us = max(self._minute_late_us, got.arrived_us - due_us)
 
+    _applied: tuple[UtcMs, UtcMs]
+    """From when to when the schedules were made that there are at first."""
     _told: tuple[str, ...] = ("kills", "stops", "freezes", "outages")
 
     def _report_minute(self) -> None:
@@ -380,6 +387,7 @@ def report(verdict: Verdict, counts: Counter[str]) -> str:
     lines += [f"what became of the slots: {entries}"]
     lines += [f"away from faults, from due to arrival, {len(late)} fires:"]
     lines[-1] += f" p50 {percentile(0.5)}, p99 {percentile(0.99)}, max {percentile(1)}"
+    lines += verdict.told
     lines += [", ".join(f"{word} {count}" for word, count in sorted(counts.items()))]
     lines += [f"broken promises: {len(verdict.wrong)}", *verdict.wrong[:40]]
     return "\n".join(lines)

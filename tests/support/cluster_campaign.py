@@ -20,7 +20,8 @@ from cronally.errors import CronallyError
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from support.campaign import Campaign, run_and_tell, say_at_once, spread_of
 from support.cluster_checker import ClusterRecord, judge_cluster, read_table
-from support.editor import Editor
+from support.cluster_editor import ClusterEditor, Doors
+from support.edit_checker import Edit, Kind
 from support.process_checker import Disturbance, Verdict
 from support.processes import Installation
 from support.severed_links import Cut, Links
@@ -28,18 +29,19 @@ from support.slot_lives import spread_offset
 from support.table_servers import new_table_name, table_server
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from cronally.admin.client import Client
     from cronally.admin.wire import Fire
+    from support.editor import Editor
 
 _NAMES = ("a", "b", "c")
 _READY = "daemon.ready"
 _AGREE_S = 30.0
 _DRAIN_S = 420.0  # a fire on hold is tried again after five minutes, one in backoff after one
 _LOOK_EVERY_S = 0.5
+_EDITORS = 4
+_CALM_S = 18.0
 
 
 class Machine:
@@ -110,42 +112,6 @@ class Machine:
         return found
 
 
-class Doors:
-    """What an ``Editor`` takes for an installation: whatever it does, it does at a machine that chance chooses."""
-
-    def __init__(self, machines: list[Machine], chance: random.Random) -> None:
-        self._machines = machines
-        self._chance = chance
-
-    def _one(self) -> Installation:
-        up = [machine for machine in self._machines if machine.is_up]
-        return self._chance.choice(up or self._machines).installation
-
-    def client(self) -> Client:
-        return self._one().client()
-
-    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return self._one().run(*arguments, stdin=stdin)
-
-
-class ClusterEditor(Editor):
-    """It asks for a fire with an idempotency key until some machine has answered."""
-
-    def _run(self) -> None:
-        name = self._some()
-        key = f"run-{self._chance.randrange(10**12)}"
-        promised: list[str] = []
-
-        def run() -> None:
-            with self._installation.client() as client:
-                promised.append(client.run(name, idempotency_key=key))
-
-        for _ in range(self._chance.choice((1, 2, 5))):
-            self._try(run)
-        assert len(set(promised)) <= 1, f"one key, and several fires: {promised}"
-        self._record.runs += promised[:1]
-
-
 class ClusterCampaign(Campaign):
     """One run in *home*, an empty directory with a short path. lease: a setting. server: ``moto`` or ``dynalite``."""
 
@@ -194,7 +160,7 @@ class ClusterCampaign(Campaign):
             self.record.hosts[name] = machine.address
         made = self._machines[0].installation.run("store", "create", f"dynamodb:{self.table}")
         assert made.returncode == 0, made.stderr
-        self.installation = Doors(self._machines, random.Random(self.random.random()))  # type: ignore[assignment]
+        self.installation = self._machines[0].installation
 
     def _clear(self) -> None:
         for machine in self._machines:
@@ -216,10 +182,44 @@ class ClusterCampaign(Campaign):
         (self.home / "record.json").write_text(self.record.as_json())
         return verdict
 
-    def _editor(
-        self, given: dict[str, dict[str, object]], chance: random.Random, pause_s: tuple[float, float]
-    ) -> Editor:
-        return ClusterEditor(self.installation, self.record, given, chance, pause_s, self._quiet)
+    def _editors(self, given: dict[str, dict[str, object]], pause_s: tuple[float, float]) -> Sequence[Editor]:
+        began, answered = self._applied
+        self.record.edits = [
+            Edit(name, Kind.PUT, "", began, answered, dict(keys), is_command=True, is_apply=True)
+            for name, keys in given.items()
+        ]
+        names = sorted(given)
+        editors = []
+        for number in range(_EDITORS):
+            chance = random.Random(self.random.random())
+            editors.append(
+                ClusterEditor(
+                    Doors(self._machines, chance),
+                    self.record,
+                    {name: given[name] for name in names[number::_EDITORS]},
+                    chance,
+                    (pause_s[0] / 5, pause_s[1] / 5),
+                    self._quiet,
+                    number=number,
+                    home=self.home,
+                )
+            )
+        return editors
+
+    def _go_wrong(self) -> None:
+        super()._go_wrong()
+        self._heal()
+        self._be_whole()
+        self._rest(_CALM_S)  # edits go on, away from faults
+
+    def _be_whole(self) -> None:
+        """Start what is not there, and return once all are ready."""
+        for machine in self._machines:
+            if machine.installation.daemon is None:
+                machine.begin()
+        for machine in self._machines:
+            self._assert_alive(machine)
+            machine.installation.wait_until_ready()
 
     def _start(self) -> None:
         for machine in self._machines:
@@ -392,12 +392,7 @@ class ClusterCampaign(Campaign):
                     )
 
     def _end_quietly(self) -> None:
-        for machine in self._machines:
-            if machine.installation.daemon is None:
-                machine.begin()
-        for machine in self._machines:
-            self._assert_alive(machine)
-            machine.installation.wait_until_ready()
+        self._be_whole()
         self._rest(1)
         self.record.through = through = _now()
         self._wait_until_settled(through)

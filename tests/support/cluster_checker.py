@@ -18,6 +18,7 @@ from cronally.store.committing import LOG, sequence_in
 from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.shared_items import MACHINES
 from cronally.store.shared_log import Amended, Backfilled, Committed, decode
+from support.edit_checker import Edit, Look, edit_faults, is_calm, times
 from support.process_checker import SLACK_MS, Incarnation, Judge, Record, Verdict, read_journal, read_lives
 from support.recording_publisher import TIMED_OUT
 from support.slot_checker import Stop
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _LATE_MS = 10_000  # design §4: what is later was missed
 _SETTLED_MS = 15_000  # after it was retired: what a machine had is taken, doubted, and sent
+_CALM_MS = 6_000  # after a machine came or went: shards are shared out anew
 _COMMIT_MS = 2_500  # a busy server of a table takes a commit, and a look at it, within that
 
 
@@ -44,6 +46,7 @@ class ClusterRecord(Record):
     Fields: lease_ms. hosts: the address that each machine's connections come from, by its name. ends: when a machine was killed or
         said that its lease is lost, by name. hurried: when a machine that was stopping was told to hurry. taken: when shards were taken.
         late: spans in which what a machine sent was on its way, by name. served: of fires that a machine called published, when.
+        looks: those that saw what they should not have seen, of looked in all.
     """
 
     lease_ms: int = 0
@@ -53,6 +56,9 @@ class ClusterRecord(Record):
     taken: list[int] = field(default_factory=list)
     late: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     served: dict[str, str] = field(default_factory=dict)
+    edits: list[Edit] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    looked: int = 0
 
 
 @dataclass
@@ -126,6 +132,18 @@ async def judge_cluster(
         if _mark(row) in table.stale
     ]
     verdict.wrong += judge.changed_later()
+    fires = [(judge.lives[row.schedule_id].name, row) for row in rows]
+    verdict.wrong += edit_faults(judge.lives.values(), record.edits, fires, record.through)
+    troubles = judge.edit_troubles()
+    verdict.wrong += [
+        f"{look.edit.kind} of {look.edit.name} was answered by {look.edit.via} at {look.edit.answered}, and {look.via} says at {look.at}: {look.said}"
+        for look in record.looks
+        if look.is_at_once or is_calm(look.edit.began, look.at, troubles)
+    ]
+    verdict.told += times(record.edits, troubles)
+    verdict.told.append(
+        f"looks at what an answered edit has left {record.looked}, behind {len(record.looks)}"
+    )
     return verdict
 
 
@@ -224,6 +242,17 @@ class ClusterJudge(Judge):
             for term in self._terms
             if term.was_crash
         ]
+
+    def edit_troubles(self) -> list[tuple[int, int]]:
+        """Return from when to when a change may have to wait: machines come, go, stand still, or do not reach the table."""
+        kinds = ("freeze of", "table of")
+        found = [
+            (each.began - SLACK_MS, each.ended + _CALM_MS)
+            for each in self.record.disturbances
+            if each.kind.startswith(kinds)
+        ]
+        found += [(term.spawned_at - SLACK_MS, term.spawned_at + _CALM_MS) for term in self._terms]
+        return found + [(self._end(term) - SLACK_MS, term.ended_at + _CALM_MS) for term in self._terms]
 
     # --- what is on record ------------------------------------------------------------------------------------------
 

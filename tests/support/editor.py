@@ -28,11 +28,12 @@ def documents(chance: random.Random, count: int) -> dict[str, dict[str, object]]
     for number in range(count):
         spread = chance.choice(("3s", "7s", "90s")) if chance.random() < 0.15 else ""
         name = f"job-{number}-{spread}" if spread else f"job-{number}"
-        found[name] = _document(chance, number, spread)
+        found[name] = document_of(chance, number, spread)
     return found
 
 
-def _document(chance: random.Random, number: int, spread: str = "") -> dict[str, object]:
+def document_of(chance: random.Random, number: int, spread: str = "") -> dict[str, object]:
+    """Return one of them."""
     share = chance.random()
     topic = chance.choice(("a", "b", "c", "d")) if share < 0.7 else chance.choice(("x.fifo", "y.fifo"))
     if share > 0.94:
@@ -87,7 +88,16 @@ class Editor:
         self._number = len(given)
 
     def run(self) -> None:
-        actions = [
+        actions = self._actions()
+        try:
+            while not self._quiet.wait(self._chance.uniform(*self._pause_s)):
+                self._chance.choice(actions)()
+        except BaseException as exc:  # noqa: BLE001 - raised again by the campaign
+            self.failure = exc
+
+    def _actions(self) -> list[Callable[[], None]]:
+        """Return what it may do."""
+        return [
             self._add,
             self._set,
             self._set,
@@ -97,11 +107,6 @@ class Editor:
             self._run,
             self._run,
         ]
-        try:
-            while not self._quiet.wait(self._chance.uniform(*self._pause_s)):
-                self._chance.choice(actions)()
-        except BaseException as exc:  # noqa: BLE001 - raised again by the campaign
-            self.failure = exc
 
     def _change(self, name: str, action: str, make: Callable[[], object], **expects: object) -> bool:
         """Make a change; note it and return True if it was acknowledged. If not, it may have been made all the same."""
@@ -122,7 +127,7 @@ class Editor:
     def _add(self) -> None:
         self._number += 1
         name = f"job-{self._number}"
-        document = _document(self._chance, self._number)
+        document = document_of(self._chance, self._number)
         if self._chance.random() < 0.5:
             document = {"when": document["when"], "topic": document["topic"], "message": f"added {name}"}
             arguments = ("--topic", str(document["topic"]), "--message", str(document["message"]))

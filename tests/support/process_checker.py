@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from cronally.domain.durations import parse_duration
-from cronally.domain.model import Fire, Kind, SkipReason, State
+from cronally.domain.model import Fire, Kind, SkipReason, State, fire_id
 from cronally.engine.records import JournalFilter
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from cronally.store.sqlite import SqliteStore
@@ -41,7 +41,7 @@ SLACK_MS = (
 )
 _STARTED_MS = 500  # no start takes less
 _COMMITTED_MS = 3_000  # outcomes are committed every 50 ms; so long a lag is no lag
-_DEFAULTS = {"catch_up": "latest", "priority": 5}  # design §4; a document on record leaves them out
+DEFAULTS = {"catch_up": "latest", "priority": 5}  # design §4; a document on record leaves them out
 _SETTLED_MS = 15_000  # after a fault: what is due then is on time again
 
 
@@ -134,7 +134,7 @@ class Record:
 
 @dataclass
 class Verdict:
-    """What the checker found. wrong: a sentence each; none if all promises were kept. lateness_us: of slots due away from faults, sorted."""
+    """What the checker found. wrong: a sentence each; none if all promises were kept. lateness_us: of slots due away from faults, sorted. told: more figures, in lines."""
 
     wrong: list[str]
     slots: int
@@ -142,6 +142,7 @@ class Verdict:
     duplicates: int
     states: dict[str, int]
     lateness_us: list[int]
+    told: list[str] = field(default_factory=list)
 
     @property
     def missed(self) -> int:
@@ -402,7 +403,11 @@ class Judge:
     def _lateness(self, sent: Iterable[Sent]) -> Iterator[int]:
         troubles = [(each.began, each.ended + _SETTLED_MS) for each in self.record.disturbances]
         troubles += [(gone, back + _SETTLED_MS) for gone, back in self._absences()]
-        seen = set()
+        seen = {
+            fire_id(self.lives[row.schedule_id].name, row.fire_time, row.kind)
+            for row in self.journal
+            if row.asked_at is not None
+        }
         for each in sent:
             entry, due = each.arrival.entry, each.arrival.entry.fire.due_time
             is_first = entry.fire_id not in seen
@@ -427,8 +432,7 @@ class Judge:
         """Every change that was acknowledged is in the audit log, made between the question and the answer."""
         for change in self.record.changes:
             if not any(
-                change.began <= at <= change.ended
-                and change.expects.items() <= (_DEFAULTS | {**said}).items()
+                change.began <= at <= change.ended and change.expects.items() <= (DEFAULTS | {**said}).items()
                 for id_ in self.by_name[change.name]
                 for at, said in self._done(self.lives[id_], change.action)
             ):

@@ -209,15 +209,17 @@ class Installation:
     def client(self) -> Client:
         return Client(str(self.socket))
 
-    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, whatever its exit code."""
+    def run(
+        self, *arguments: str, stdin: str | None = None, within_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, whatever its exit code. Errors: TimeoutExpired, and it is killed."""
         return subprocess.run(
             [COMMAND, *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
             input=stdin,
-            timeout=60,
+            timeout=within_s,
             check=False,
         )
 

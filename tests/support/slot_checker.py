@@ -52,6 +52,7 @@ def faults(
         attempts[each.arrival.entry.fire.key].append(each)
     wrong = [f"a row of an unknown schedule {id_}" for id_ in rows.keys() - lives.keys()]
     known: set[tuple[int, UtcMs, Kind]] = set()
+    asked_at = {row.key: row.asked_at for row in journal if row.asked_at is not None}
     for id_, life in lives.items():
         # A pause's row may end, and a fire be settled, later than *through*.
         later = life.expected(UtcMs(latest + 3_600_000))
@@ -67,7 +68,7 @@ def faults(
         life = lives[key.schedule_id]
         if key not in known and not notes.came_twice(key.fire_time):
             wrong.append(f"{of_fire[0].arrival.entry.fire_id} was sent and has no entry")
-        wrong += _deadline_faults(life, of_fire, seen_late_ms)
+        wrong += _deadline_faults(life, of_fire, asked_at.get(key, UtcMs(0)), seen_late_ms)
     ids = {fire_id(lives[row.schedule_id].name, row.fire_time, row.kind) for row in journal}
     wrong += [f"{id_} was confirmed and has no entry" for id_ in sorted(notes.runs - ids)]
     return wrong + _order_faults(sent, notes)
@@ -171,10 +172,13 @@ def _attempt_faults(attempts: Sequence[Sent], stops: Sequence[Stop], notes: Note
     return wrong
 
 
-def _deadline_faults(life: Life, attempts: Sequence[Sent], seen_late_ms: int) -> list[str]:
+def _deadline_faults(life: Life, attempts: Sequence[Sent], asked_at: UtcMs, seen_late_ms: int) -> list[str]:
+    """asked_at: when it was asked for again; its deadline counts from there."""
     fire = attempts[0].arrival.entry.fire
     rule = life.rule(fire.revision_id)
-    last_us = (fire.due_time + (deadline_ms(rule.document) if rule else 0) + seen_late_ms) * 1000 + 999
+    last_us = (
+        max(fire.due_time, asked_at) + (deadline_ms(rule.document) if rule else 0) + seen_late_ms
+    ) * 1000 + 999
     return [
         f"{each.arrival.entry.fire_id} was tried at {each.arrival.released_us} us, after its deadline"
         for each in attempts
