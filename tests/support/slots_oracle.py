@@ -7,6 +7,7 @@ instants show that minute. It reads no more of the grammar than it needs: what i
 from __future__ import annotations
 
 import calendar
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -14,7 +15,9 @@ from importlib.resources import as_file, files
 from zoneinfo import ZoneInfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LOCAL_EPOCH = _EPOCH.replace(tzinfo=None)
 _SECOND = timedelta(seconds=1)
+_NAMES_DAYS = re.compile("[LW#]", re.IGNORECASE)
 _MONTH_NAMES = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _DAY_NAMES = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 
@@ -35,7 +38,8 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def numbers(text: str, low: int, high: int, *, is_weekday: bool = False) -> set[int]:
+@cache
+def numbers(text: str, low: int, high: int, *, is_weekday: bool = False) -> frozenset[int]:
     values: set[int] = set()
     for item in text.split(","):
         span, _, step_text = item.partition("/")
@@ -56,7 +60,7 @@ def numbers(text: str, low: int, high: int, *, is_weekday: bool = False) -> set[
             if first == 7 and last < 7:
                 first = 0
         values |= {value for value in range(first, last + 1) if (value - first) % step == 0}
-    return {value % 7 for value in values} if is_weekday else values
+    return frozenset(value % 7 for value in values) if is_weekday else frozenset(values)
 
 
 def _month_days(day: date) -> list[date]:
@@ -65,6 +69,8 @@ def _month_days(day: date) -> list[date]:
 
 def _is_special_day(text: str, day: date) -> bool:
     """Whether *day* is named by an item such as L, L-3, LW, 15W, friL or fri#2."""
+    if not _NAMES_DAYS.search(text):
+        return False
     month = _month_days(day)
     for item in text.upper().split(","):
         if item == "L" and day == month[-1]:
@@ -149,6 +155,10 @@ def _second(instant: datetime) -> int:
 
 def _instants(local: datetime, zone: ZoneInfo) -> list[int]:
     """Return the UTC seconds at which the wall clock shows *local*, earliest first; none in a gap."""
+    offset = local.replace(tzinfo=zone).utcoffset()
+    if offset == local.replace(tzinfo=zone, fold=1).utcoffset():  # neither twice nor in a gap: PEP 495
+        assert offset is not None
+        return [(local - _LOCAL_EPOCH - offset) // _SECOND]
     found = []
     for fold in (0, 1):
         utc = local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
@@ -176,14 +186,15 @@ def slots(
 ) -> list[int]:
     """Return the slots in start < slot <= end, all in UTC seconds."""
     zone = zone_info(tz)
-    margin = timedelta(days=2)  # more than any offset, and than the day that Apia lost
+    margin = timedelta(days=1)  # more than any offset, also in the day that Apia lost
+    is_wild = rule.is_wild()
     first, last = _EPOCH + timedelta(seconds=start) - margin, _EPOCH + timedelta(seconds=end) + margin
     found: set[int] = set()
     for local in rule.local_times(first.date(), last.date()):
-        if not start - 172_800 < _second(local.replace(tzinfo=UTC)) <= end + 172_800:
+        if not start - 86_400 < (local - _LOCAL_EPOCH) // _SECOND <= end + 86_400:
             continue
         real = _instants(local, zone)
-        if rule.is_wild():
+        if is_wild:
             found.update(real)
         elif real:
             found.update(real if on_repeat == "both" else real[:1])
