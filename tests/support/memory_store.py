@@ -546,10 +546,14 @@ class MemoryStore:
     # a clock that was set back
 
     async def newest_settled(self, after: UtcMs) -> UtcMs | None:
-        final = [entry for entry in self._closed() if entry.state is not State.PENDING]
         early = (SkipReason.DROPPED, SkipReason.PAUSED)
-        instants = (e.last_slot if e.reason in early else e.last_due_time for e in final)
-        newest = max(instants, default=after)
+        newest = after
+        for due, key in reversed(self._by_due):
+            if due <= newest:  # no slot is later than it is due
+                break
+            entry = self._journal.get(key)
+            if entry is not None and not entry.is_open and entry.state is not State.PENDING:
+                newest = max(newest, entry.last_slot if entry.reason in early else entry.last_due_time)
         return newest if newest > after else None
 
     async def decided_beyond(
