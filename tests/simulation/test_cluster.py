@@ -15,7 +15,15 @@ CHUNK = 2  # seeds in one test
 SEEDS = 12
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def seeds(first, following, step=1):
+    """Return the seeds up to *first*, and those up to *following* for the tests that take long."""
+    return [
+        *range(0, first, step),
+        *(pytest.param(seed, marks=pytest.mark.long) for seed in range(first, following, step)),
+    ]
+
+
+@pytest.mark.parametrize("first", seeds(6, SEEDS, CHUNK))
 def test_every_promise_is_kept_whoever_drives_a_shard(first):
     for seed in range(first, first + CHUNK):
         verdict = ClusterStory(seed).run()
@@ -24,7 +32,7 @@ def test_every_promise_is_kept_whoever_drives_a_shard(first):
         assert verdict.faults["hand-over"] > 10
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(2, 4))
 def test_without_faults_every_fire_leaves_once_and_what_is_not_handed_over_at_its_very_instant(seed):
     story = ClusterStory(seed, is_calm=True)
     verdict = story.run()

@@ -11,7 +11,7 @@ import pytest
 from simulation.story import Story
 
 CHUNK = 3  # seeds in one test: both workers get some
-SEEDS = 9
+SEEDS = 6
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
@@ -27,7 +27,9 @@ def test_a_seed_that_found_something_once_finds_nothing_more(seed):
     assert not Story(seed).run().wrong
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 6))]
+)
 def test_without_faults_every_fire_leaves_once_and_at_its_very_instant(seed):
     story = Story(seed, is_calm=True)
     verdict = story.run()

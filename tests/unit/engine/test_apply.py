@@ -136,13 +136,13 @@ async def test_a_pause_that_ends_during_an_apply_is_ended_before_its_line():
         assert (await rig.service.get("job")).stored.pause is None
 
 
-async def test_twenty_thousand_lines_in_one_go():
-    lines = [line(f"job-{number}", f"{number % 60} {number // 60 % 24} * * *") for number in range(20_000)]
+async def test_more_lines_in_one_go_than_are_staged_or_listed_at_once():
+    lines = [line(f"job-{number}", f"{number % 60} {number // 60 % 24} * * *") for number in range(6_000)]
     async with running_engine() as rig:
-        assert (await rig.apply(*lines)).created == 20_000
-        assert len(rig.engine.core.timetable) == 20_000
+        assert (await rig.apply(*lines)).created == 6_000
+        assert len(rig.engine.core.timetable) == 6_000
         await rig.clock.advance_to(at("09:00:00"))
-        assert len(rig.sent) == 14
+        assert len(rig.sent) == 4
 
 
 @pytest.mark.parametrize("topic", [TOPIC, FIFO_TOPIC])
