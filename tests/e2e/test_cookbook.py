@@ -10,6 +10,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -25,10 +26,11 @@ from cronally.store.sqlite import SqliteStore
 from support import aws_cli, crontab, kubectl
 from support.moto_server import moto_url
 from support.pages import Commands, Elsewhere, File, is_as_shown, steps
-from support.processes import COMMAND
+from support.processes import COMMAND, INSTALLED
 from support.queues import TOPIC_PREFIX, Queue
 from support.shell import Shell
 from support.stores import T, creation, spec
+from support.warm_command import WarmCommand
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 COOKBOOK = sorted(path.name for path in DOCS.glob("cookbook/*.md"))
@@ -256,8 +258,20 @@ def without_comment(line):
     return re.sub(" +#.*", "", line)
 
 
+@pytest.fixture(scope="session")
+def warm_command():
+    """What runs instead of the installed command when a page has it typed: it starts in a tenth of the time."""
+    if COMMAND != INSTALLED:  # what is tested is that one
+        yield COMMAND
+        return
+    with tempfile.TemporaryDirectory(prefix="c-") as directory:
+        command = WarmCommand(Path(directory))
+        yield command.script
+        command.close()
+
+
 @pytest.fixture
-def account(installation, tmp_path):
+def account(installation, tmp_path, warm_command):
     """A reader with nothing but tools."""
     moto = moto_url()
     urlopen(Request(f"{moto}/moto-api/reset", method="POST")).close()
@@ -271,7 +285,7 @@ def account(installation, tmp_path):
         "AWS_ENDPOINT_URL": moto,
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "PATH": f"{commands}:{COMMAND.parent}:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{commands}:{warm_command.parent}:{COMMAND.parent}:/usr/local/bin:/usr/bin:/bin",
     }
     with ExitStack() as stack:
         yield Reader(installation, moto, stack)
