@@ -204,7 +204,8 @@ class Changes:
                 return not_here()
         if reply.done:
             _note(wish.action, f"{wish.action}: {len(reply.done):,} schedules", by, schedules=len(reply.done))
-        return wire_answer(reply)
+        texts = [one async for one in rendered(self._clock, reply.done)]
+        return text_answer(f'{{"done": [{", ".join(texts)}], "refused": {dumps(reply.refused)}}}')
 
     async def run(self, request: web.Request) -> web.Response:
         """Fire a schedule now. The fire is durable when the answer comes.

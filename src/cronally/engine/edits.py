@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from cronally.engine.set_back import SetBack
 
 _SLICE = 200  # schedules taken in between two yields to the event loop
+_ASKED_AT_ONCE = (
+    50  # changes that are worked out between two yields: 5 ms where others want the processor, too
+)
 _AHEAD_US = 40  # a bulk change takes effect this much later per schedule, so that it is committed by then
 _PAUSE_RETRY_S = 1.0
 _SOON_MS = 60_000  # more than a bulk change may look ahead
@@ -446,7 +449,11 @@ class Edits:
         revised: list[Revised] = []
         try:
             gone: list[JournalEntry] = []
-            asked = [await self._asked(at, one) for one in begun]
+            asked = []
+            for number, one in enumerate(begun, start=1):
+                asked.append(await self._asked(at, one))
+                if number % _ASKED_AT_ONCE == 0:
+                    await self._clock.sleep(0)
             revised = await self._store.change_many(asked, gone=gone if self._hooks.wants_rows else None)
             rows: dict[int, list[JournalEntry]] = {}
             for row in gone:

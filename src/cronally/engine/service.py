@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from cronally.engine.reporting import Reporting
 
 _SLICE = 200
-_MOST_BYTES_AT_ONCE = 2_097_152  # of messages, in the answer to a change of many schedules
+_MOST_BYTES_AT_ONCE = 524_288  # of messages, in the answer to a change of many schedules
 
 
 class DoneAtOnce(NamedTuple):
