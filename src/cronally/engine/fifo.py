@@ -8,6 +8,7 @@
    it when it is due.
 4. The groups of a topic that is *shut*, because SNS refuses everything, are not kept: all that is due there has a pending
    row and nothing goes, but for the one group that is let in to try. When it is opened again, the store says which are busy.
+5. While the row of a fire that may come first is being written, its group is *held*: it gets no other head, and what comes due waits.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class FifoGroups:
         self._shut: dict[
             str, set[GroupKey] | None
         ] = {}  # with what came up since they are about to be opened
+        self._held: set[GroupKey] = set()
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -78,9 +80,11 @@ class FifoGroups:
         if group is None:
             if self._keep_out(key):
                 return False
-            self._groups[key] = _Group(head=place)
-            self._heads[place.fire.key] = key
-            return True
+            if key not in self._held:
+                self._groups[key] = _Group(head=place)
+                self._heads[place.fire.key] = key
+                return True
+            group = self._groups[key] = _Group()
         self._wait(group, place)
         return False
 
@@ -99,7 +103,15 @@ class FifoGroups:
     def wanting(self, now: UtcMs) -> list[GroupKey]:
         """Return the groups without a head that must be refilled from the store."""
         self._open(now)
-        return [key for key, group in self._groups.items() if group.head is None]
+        return [key for key, group in self._groups.items() if group.head is None and key not in self._held]
+
+    def hold(self, key: GroupKey) -> None:
+        """Let the group have no new head before ``end_hold`` (rule 5)."""
+        self._held.add(key)
+
+    def end_hold(self, key: GroupKey) -> None:
+        """What was written may take its place now; then the group, if it wants one, gets a head (see ``wanting``)."""
+        self._held.discard(key)
 
     def begin_refill(self, key: GroupKey) -> None:
         """The outcomes are about to be committed and the store read for *key*; fires that enter now are kept here."""
@@ -295,6 +307,8 @@ class FifoGroups:
             group.has_more = True
 
     def _promote(self, key: GroupKey, group: _Group) -> Fire | None:
+        if key in self._held:
+            return None
         if group.waiting:
             group.head = heapq.heappop(group.waiting)
             self._heads[group.head.fire.key] = key

@@ -96,20 +96,22 @@ class Orders:
 
     async def _run_now(self, stored: StoredSchedule, *, by: str, idempotency_key: str | None) -> str:
         self._loop.check_here(stored.id)
-        now = self._clock.wall()
-        taken = await self._store.fire_times(stored.id, Kind.MANUAL, now, MAX_UTC_MS)
-        at = now
-        while at in taken:
-            at = UtcMs(at + 1)
-        fire = Fire(stored.id, stored.revision_id, at, at, Kind.MANUAL)
-        id_ = fire_id(stored.spec.name, at, Kind.MANUAL)
-        async with self._loop.retrying.sending_now(fire, stored.spec):
-            await self._store.add_manual(
-                unsent_entry(fire, State.PENDING, next_attempt_at=at),
-                by=by,
-                fire_id=id_,
-                idempotency_key=idempotency_key,
-            )
+        retrying = self._loop.retrying
+        with retrying.holding_group(stored.spec):
+            now = self._clock.wall()
+            taken = await self._store.fire_times(stored.id, Kind.MANUAL, now, MAX_UTC_MS)
+            at = now
+            while at in taken:
+                at = UtcMs(at + 1)
+            fire = Fire(stored.id, stored.revision_id, at, at, Kind.MANUAL)
+            id_ = fire_id(stored.spec.name, at, Kind.MANUAL)
+            async with retrying.sending_now(fire, stored.spec):
+                await self._store.add_manual(
+                    unsent_entry(fire, State.PENDING, next_attempt_at=at),
+                    by=by,
+                    fire_id=id_,
+                    idempotency_key=idempotency_key,
+                )
         return id_
 
     # --- retry ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Those of standard topics that have failed by themselves go by their next attempt
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.model import MISSED_AFTER_MS, CatchUp, Kind, SkipReason, State
@@ -19,7 +19,7 @@ from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.model import Fire
@@ -159,9 +159,23 @@ class Retrying:
         self._attempts.circuits.forget_instants(now)
         self.look_for_lines()
 
+    @contextmanager
+    def holding_group(self, spec: ScheduleSpec) -> Iterator[None]:
+        """For making a fire that is due now: what comes due meanwhile in its group waits until it has its place there."""
+        if not spec.is_fifo:
+            yield
+            return
+        key = GroupKey(spec.topic, spec.group_id or "")
+        self._core.groups.hold(key)
+        try:
+            yield
+        finally:
+            self._core.groups.end_hold(key)
+            self._attempts.wants_retry.set()
+
     @asynccontextmanager
     async def sending_now(self, fire: Fire, spec: ScheduleSpec) -> AsyncIterator[None]:
-        """For writing the pending row of a manual fire: once it is durable the fire is sent, or waits in its group."""
+        """For writing the pending row of a manual fire: once it is durable the fire is sent, or waits in its group, held before."""
         self._core.begin_manual(fire)
         is_done = False
         try:
@@ -179,6 +193,7 @@ class Retrying:
     def _takes_its_place(self, fire: Fire, spec: ScheduleSpec) -> bool:
         """Let a manual fire into its group; whether it is the head."""
         key = GroupKey(spec.topic, spec.group_id or "")
+        self._core.groups.end_hold(key)
         # While slots are due that are not planned yet, it is not known what comes first in the group.
         if self._halt.is_on() or self._core.is_fifo_overdue(self._clock.wall()):
             self._core.groups.mark_busy(key)

@@ -261,6 +261,27 @@ async def test_a_manual_run_takes_its_place_in_the_group():
         assert_one_at_a_time(rig)
 
 
+@pytest.mark.parametrize("is_written", [True, False])
+async def test_a_slot_that_comes_due_while_a_run_is_written_goes_after_it(is_written):
+    clock = FakeClock()
+    store = FaultyStore(clock)
+    async with running_engine(clock=clock, store=store) as rig:
+        await rig.add("job", "@every 10s", **FIFO)
+        await clock.advance_to(at("08:59:39.900"))
+        store.before_s["add_manual"] = 0.3
+        if not is_written:
+            store.fail("add_manual")
+        running = rig.start(rig.service.run("job", by="t"))
+        await clock.advance(0.2)
+        assert rig.sent == []
+        await clock.advance(2)
+        run = [] if running.exception() else [running.result()]
+        assert rig.accepted == [*run, "job@2026-11-23T08:59:40Z"]
+        assert len(run) == is_written
+        assert_one_at_a_time(rig)
+        assert set((await rig.states()).values()) == {State.PUBLISHED}
+
+
 async def test_a_removed_name_used_again_keeps_the_order_of_its_group():
     async with running_engine(script=lambda _e, n: THROTTLED if n < 7 else PUBLISHED) as rig:
         await rig.add("job", "@every 10s", topic=FIFO_TOPIC, catch_up="all")
