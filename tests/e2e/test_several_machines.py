@@ -53,8 +53,10 @@ class Several:
                 made = installation.run("store", "create", f"dynamodb:{self.table}")
                 assert made.returncode == 0, made.stderr
             self.installations.append(installation)
-            yield installation
-            installation.clear()
+            try:
+                yield installation
+            finally:
+                installation.clear()
 
     def at_table(self, work):
         """Return what *work* comes to, a function that is given the table."""
