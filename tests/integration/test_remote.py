@@ -191,7 +191,7 @@ def test_a_directory_with_a_name_that_means_something_to_ssh_is_not_used(remote,
         (tmp_path / name).mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
         remote.ok("ls", "--host", remote.url)
-        assert fake_ssh.parsed(ssh.lines[-2])[0]["-L"][0].startswith("/tmp/cronally-")
+        assert ssh.calls[-1][0]["-L"][0].startswith("/tmp/cronally-")
         assert [*(tmp_path / name).iterdir()] == []
 
 

@@ -14,9 +14,11 @@ from cronally.app.sharing import Shared
 from cronally.app.term import Term
 from cronally.config import load_config
 from cronally.engine.clock_watch import ClockWatch
+from cronally.engine.here import Here
 from cronally.engine.shard_watch import ShardWatch
 from cronally.errors import LeaseLost
 from cronally.instants import parse_rfc3339
+from cronally.sns.pacing import Pacing
 from support.fake_clock import FakeClock
 from support.fleet import Fleet, Node
 
@@ -127,12 +129,17 @@ async def joined(fleet, host):
     return shared, node
 
 
+def _engine(node):
+    """What an engine is to those who only have it take shards."""
+    return SimpleNamespace(hand_over=node.driver, core=SimpleNamespace(here=Here()))
+
+
 async def test_a_start_that_is_stopped_gives_back_what_it_has_taken_and_leaves(fleet):
     shared, node = await joined(fleet, "a")
     node.driver.take_s = 0.4  # and it takes eight at once
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        _, watching = shared.begin(SimpleNamespace(hand_over=node.driver), None, node.hooks, tasks)
+        _, watching = shared.begin(_engine(node), Pacing(), None, node.hooks, tasks)
         waiting = tasks.create_task(shared.all_driven(stop))
         await fleet.advance(1)
         assert 8 < len(node.driver.fires) < 64
@@ -153,7 +160,7 @@ async def test_a_start_is_over_once_every_shard_is_driven(fleet):
     shared, node = await joined(fleet, "a")
     node.driver.take_s = 0.4
     async with asyncio.TaskGroup() as tasks:
-        running, watching = shared.begin(SimpleNamespace(hand_over=node.driver), None, node.hooks, tasks)
+        running, watching = shared.begin(_engine(node), Pacing(), None, node.hooks, tasks)
         waiting = tasks.create_task(shared.all_driven(asyncio.Event()))
         while len(node.driver.fires) < 64:
             assert not waiting.done()
