@@ -40,10 +40,14 @@ class Owned:
     otherwise: str | None = None
     asked: int = 0
     then: Callable[[], None] | None = None
+    over: set[str] = field(default_factory=set)
 
     @property
     def host(self) -> str:
         return self.machine
+
+    def is_there(self, machine: str) -> bool:
+        return machine not in self.over
 
     def owner_of(self, shard: int) -> str | None:
         self.asked += 1

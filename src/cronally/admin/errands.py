@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 
 from cronally.actions import about
-from cronally.admin.parcels import ELSEWHERE, FORWARDED_BY, Parcel, Reply
+from cronally.admin.parcels import ELSEWHERE, FORWARDED_BY, Parcel, Reply, packed, unpacked
 from cronally.errors import StoreError
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Errands:
 
     async def _answer(self, asked: Asked, session: aiohttp.ClientSession) -> None:
         try:
-            reply = await self._carry_out(Parcel.unpack(asked.request), session)
-            await self._inbox.answer(asked, reply.pack())
+            reply = await self._carry_out(await unpacked(Parcel.unpack, asked.request), session)
+            await self._inbox.answer(asked, await packed(reply))
         except (aiohttp.ClientError, TimeoutError, StoreError, ValueError) as exc:
             log.warning(
                 "what another machine asked for is not answered: %s",

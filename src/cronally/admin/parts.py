@@ -1,14 +1,15 @@
 """Changes that concern schedules of several machines: each machine makes its part.
 
-All of it is looked at first, here, so that what is wrong with it is found before anything is done. The parts are done one
-after the other: if a machine fails in the middle, those before it are done, and the error says so. A part names its shards; of
-those that have changed hands meanwhile nothing is done, and they are asked for again where they are then.
+All of it is looked at first, so that what is wrong with it is found before anything is done. The machines make their parts at the
+same time: if one fails, the others have done theirs, and the error says so. A part names its shards; of those that have changed
+hands meanwhile nothing is done, and they are asked for again where they are then.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlencode
 
 from cronally.admin import wire
@@ -23,13 +24,15 @@ from cronally.engine.applying import ApplyResult
 from cronally.errors import CronallyError, NotReady, ShardElsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
     from typing import Any
 
     from cronally.admin.requests import ManyWish
     from cronally.admin.routing import Routing
     from cronally.clock import Clock
     from cronally.engine.service import Service
+
+_T = TypeVar("_T")
 
 _AT_ONCE: Final = 50  # lines between two turns of the event loop: 3 ms
 _MOST_FIRES: Final = 20  # that a dry run of retry shows
@@ -57,11 +60,17 @@ class Parts:
         for fire_id, name in zip(fire_ids, names, strict=True):
             owner = owners[shards[name]] if name in shards else self._routing.machine
             parts.setdefault(owner, []).append(fire_id)
-        looked = [await self._retry_part(owner, ids, by, is_dry_run=True) for owner, ids in parts.items()]
-        if is_dry_run:
-            done = looked
-        else:
-            done = [await self._retry_part(owner, ids, by, is_dry_run=False) for owner, ids in parts.items()]
+        done, errors = await _together(
+            self._retry_part(owner, ids, by, is_dry_run=True) for owner, ids in parts.items()
+        )
+        if not errors and not is_dry_run:
+            done, errors = await _together(
+                self._retry_part(owner, ids, by, is_dry_run=False) for owner, ids in parts.items()
+            )
+            if errors and done:
+                raise NotReady(f"only a part goes again: {errors[0]}; see which with 'cronally history'")
+        if errors:
+            raise errors[0]
         return wire.RetryReply(
             retried=[fire_id for one in done for fire_id in one.retried],
             pending=[fire_id for one in done for fire_id in one.pending],
@@ -94,14 +103,11 @@ class Parts:
         for name in dict.fromkeys(wish.names):  # what is not there this machine says
             owner = owners[shards[name]] if name in shards else self._routing.machine
             parts.setdefault(owner, []).append(name)
-        replies: list[wire.ManyReply] = []
-        for owner, names in parts.items():
-            try:
-                replies.append(await self._many_part(owner, names, wish, by))
-            except CronallyError:
-                if not any(reply.done for reply in replies):
-                    raise
-                break  # what is not told of is asked for again, and the error with it
+        replies, errors = await _together(
+            self._many_part(owner, names, wish, by) for owner, names in parts.items()
+        )
+        if errors and not any(reply.done for reply in replies):
+            raise errors[0]  # else what is not told of is asked for again, and the error with it
         if not any(reply.done or reply.refused for reply in replies):  # shards change hands
             await self._clock.sleep(LOOK_AGAIN_S)
         return wire.ManyReply(
@@ -133,22 +139,27 @@ class Parts:
         is_begun = False
         until_s = self._clock.mono() + PATIENCE_S
         while left:
-            for machine, shards in (await self._routing.groups(left)).items():
-                part = {shard: lines_of.get(shard, []) for shard in sorted(shards)}
-                try:
-                    made, done = await self._apply_part(
-                        machine, part, owner=owner, by=by, is_pruning=is_pruning
-                    )
-                    if not done and self._clock.mono() > until_s:
-                        raise NotReady("shards change hands all the time")
-                except CronallyError as exc:
-                    if not is_begun:
-                        raise
-                    raise NotReady(f"only a part was applied: {exc}; apply the file again") from exc
+            made, errors = await _together(
+                self._apply_part(
+                    machine,
+                    {shard: lines_of.get(shard, []) for shard in sorted(shards)},
+                    owner=owner,
+                    by=by,
+                    is_pruning=is_pruning,
+                )
+                for machine, shards in (await self._routing.groups(left)).items()
+            )
+            for counted, done in made:
                 is_begun = is_begun or bool(done)
                 left -= done
                 for key in _COUNTS:
-                    counts[key] += made[key]
+                    counts[key] += counted[key]
+            if left and not errors and self._clock.mono() > until_s:
+                errors.append(NotReady("shards change hands all the time"))
+            if errors and is_begun:
+                raise NotReady(f"only a part was applied: {errors[0]}; apply the file again") from errors[0]
+            if errors:
+                raise errors[0]
             if left:
                 await self._clock.sleep(LOOK_AGAIN_S)
         return ApplyResult(
@@ -207,6 +218,19 @@ class Parts:
 def read_shards(told: str) -> dict[int, int]:
     """Return what a part says of its lines: how many there are of each shard, in order."""
     return {int(shard): int(count) for shard, _, count in (one.partition(":") for one in told.split(","))}
+
+
+async def _together(parts: Iterable[Awaitable[_T]]) -> tuple[list[_T], list[CronallyError]]:
+    """Return what came of *parts*, all of them: the results, and the errors of Cronally's. Errors: others, as they are."""
+    results, errors = [], []
+    for one in await asyncio.gather(*parts, return_exceptions=True):
+        if isinstance(one, CronallyError):
+            errors.append(one)
+        elif isinstance(one, BaseException):
+            raise one
+        else:
+            results.append(one)
+    return results, errors
 
 
 async def _again(lines: Sequence[bytes]) -> AsyncIterator[bytes]:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from aiohttp import web
 
 from cronally.admin import wire
-from cronally.admin.parcels import CARRIED, ELSEWHERE, FORWARDED_BY, Parcel, Reply
+from cronally.admin.parcels import CARRIED, ELSEWHERE, FORWARDED_BY, Parcel, Reply, packed, unpacked
 from cronally.admin.requests import BODY
 from cronally.domain.documents import load_json
 from cronally.domain.shards import SHARDS, shard_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 12.0  # a take-over takes ten seconds at most (docs/adr/0014-shared-store.md)
 LOOK_AGAIN_S: Final = 0.1
 _ANSWERED_WITHIN_S: Final = 15.0
+_LOOK_FOR_IT_S: Final = 1.0
 _APPLIED_WITHIN_S: Final = 300.0  # a hundred thousand lines
 
 
@@ -45,6 +47,10 @@ class Owners(Protocol):
 
     @property
     def host(self) -> str: ...
+
+    def is_there(self, machine: str) -> bool:
+        """Whether a machine is not known to be over."""
+        ...
 
     def owner_of(self, shard: int) -> str | None:
         """Return the machine that drives a shard; None while nobody is known to."""
@@ -148,11 +154,32 @@ class Routing:
         """Return the answer of *owner*; None if it does not drive the shard any more and has done nothing."""
         timeout_s = _APPLIED_WITHIN_S if parcel.target.startswith("/v1/apply") else _ANSWERED_WITHIN_S
         parcel = parcel._replace(by=f"{parcel.by} on {self._owners.host}")
-        reply = Reply.unpack(await self._inbox.ask(owner, parcel.pack(), timeout_s=timeout_s))
+        reply = await unpacked(Reply.unpack, await self._answered(owner, parcel, timeout_s))
         if reply.is_elsewhere:
             return None
         await self._catch_up()  # who asks for it next, here, finds it done
         return reply
+
+    async def _answered(self, owner: str, parcel: Parcel, timeout_s: float) -> bytes:
+        """Return what *owner* answers. Errors: NotReady if it does not, or is over before."""
+        request = await packed(parcel)
+        asking = asyncio.ensure_future(self._inbox.ask(owner, request, timeout_s=timeout_s))
+        try:
+            is_there = True
+            while is_there:
+                is_there = self._owners.is_there(
+                    owner
+                )  # once more after it is over: its last answer may lie there
+                looking = asyncio.ensure_future(self._clock.sleep(_LOOK_FOR_IT_S))
+                await asyncio.wait((asking, looking), return_when=asyncio.FIRST_COMPLETED)
+                looking.cancel()
+                if asking.done():
+                    return asking.result()
+        finally:
+            asking.cancel()
+        raise NotReady(
+            f"the machine that was to do it, {owner}, is over; whether it did it is not known: look before you try again"
+        )
 
     async def _shard_of_request(self, request: web.Request) -> int | None:
         name = request.match_info["name"]

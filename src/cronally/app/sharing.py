@@ -192,6 +192,9 @@ class Shared:
     def machine(self) -> str:
         return self.store.machine
 
+    def is_there(self, machine: str) -> bool:
+        return self._membership is None or self._membership.is_there(machine)
+
     def owner_of(self, shard: int) -> str | None:
         return None if self._membership is None else self._membership.owner_of(shard)
 

@@ -208,6 +208,10 @@ class Membership:
         living = {machine.id for machine in self._machines if not machine.is_retired}
         return owner if owner in living and owner != self._store.machine else None
 
+    def is_there(self, machine: str) -> bool:
+        """Whether a machine is not known to be over."""
+        return any(each.id == machine and not each.is_retired for each in self._machines)
+
     def watermark_of(self, number: int) -> UtcMs | None:
         """Return how far a shard is settled, as far as its owner's heartbeat says."""
         owner = self._shards[number].owner if self._shards else None

@@ -1,0 +1,134 @@
+"""What one machine asks of others, and waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from cronally.admin.parcels import Parcel, Reply, packed, unpacked
+from cronally.admin.parts import Parts
+from cronally.admin.routing import Routing
+from cronally.domain.shards import SHARDS
+from cronally.errors import NotReady
+from support.fake_clock import FakeClock
+
+REQUEST = Parcel("POST", "/v1/apply?owner=x", {}, b"{}", "somebody")
+
+
+class Three:
+    """Machines ``a``, which is this one, ``b`` and ``c``: shard 1 is b's, shard 2 is c's."""
+
+    machine = host = "a"
+
+    def __init__(self):
+        self.over = set()
+
+    def is_there(self, machine):
+        return machine not in self.over
+
+    def owner_of(self, shard):
+        return {1: "b", 2: "c"}.get(shard, "a")
+
+
+class Named:
+    """Schedules whose shard is the last figure of their name."""
+
+    async def bearers(self, name):
+        return [SHARDS + int(name[-1])]
+
+
+class Inbox:
+    """Answers only when it is told to. Attributes: asked: the futures of the answers, by machine."""
+
+    def __init__(self):
+        self.asked = {}
+
+    async def ask(self, machine, request, *, timeout_s):
+        self.asked[machine] = asyncio.get_running_loop().create_future()
+        return await self.asked[machine]
+
+
+async def nothing():
+    pass
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def inbox():
+    return Inbox()
+
+
+@pytest.fixture
+def owners():
+    return Three()
+
+
+@pytest.fixture
+def routing(owners, inbox, clock):
+    return Routing(owners, inbox, Named(), clock, nothing)
+
+
+def reply(**value):
+    return Reply(200, None, json.dumps(value).encode())
+
+
+async def test_a_machine_that_dies_is_not_waited_for(routing, owners, inbox, clock):
+    asking = asyncio.create_task(routing.elsewhere("b", REQUEST))
+    await clock.advance(60)
+    assert not asking.done()
+    owners.over.add("b")
+    await clock.advance(2.5)
+    with pytest.raises(NotReady, match="b, is over; whether it did it is not known"):
+        await asking
+    assert inbox.asked["b"].cancelled()
+
+
+async def test_the_last_answer_of_a_machine_that_is_over_counts(routing, owners, inbox, clock):
+    asking = asyncio.create_task(routing.elsewhere("b", REQUEST))
+    await clock.settle()
+    owners.over.add("b")
+    await clock.advance(0.5)
+    inbox.asked["b"].set_result(reply(created=1).pack())
+    await clock.settle()
+    assert asking.result() == {"created": 1}
+
+
+async def test_machines_make_their_parts_at_the_same_time(routing, inbox, clock):
+    parts = Parts(routing, None, clock)
+    retrying = asyncio.create_task(parts.retry(["job-1@x", "job-2@x"], by="somebody", is_dry_run=False))
+    for round_ in ("look", "do"):
+        await clock.settle()
+        assert inbox.asked.keys() == {"b", "c"}, round_
+        asked, inbox.asked = inbox.asked, {}
+        for machine, answer in asked.items():
+            answer.set_result(reply(retried=[f"{machine}'s"], pending=[], fires=[]).pack())
+    await clock.settle()
+    assert retrying.result().retried == ["b's", "c's"]
+
+
+async def test_a_part_that_fails_is_told_with_what_is_done_all_the_same(routing, owners, inbox, clock):
+    parts = Parts(routing, None, clock)
+    retrying = asyncio.create_task(parts.retry(["job-1@x", "job-2@x"], by="somebody", is_dry_run=False))
+    await clock.settle()
+    for answer in inbox.asked.values():
+        answer.set_result(reply(retried=[], pending=[], fires=[]).pack())
+    await clock.settle()
+    owners.over.add("c")
+    inbox.asked["b"].set_result(reply(retried=["b's"], pending=[], fires=[]).pack())
+    await clock.advance(2.5)
+    with pytest.raises(NotReady, match=r"only a part goes again.*c, is over"):
+        await retrying
+
+
+@pytest.mark.parametrize("size_bytes", [10, 1 << 20])
+async def test_a_request_of_any_size_is_what_it_was(size_bytes):
+    parcel = REQUEST._replace(body=b"x" * size_bytes)
+    assert await unpacked(Parcel.unpack, await packed(parcel)) == parcel
+    with pytest.raises(ValueError, match="another machine has written it"):
+        await unpacked(Parcel.unpack, b"y" * size_bytes * 100)
