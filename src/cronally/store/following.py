@@ -29,9 +29,11 @@ from cronally.store.shared_log import (
     Changed,
     Committed,
     Flipped,
+    Logged,
     Retried,
     Taken,
     decode,
+    together,
 )
 from cronally.store.snapshots import SnapshotGone
 
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from cronally.store.dynamodb_table import DynamodbTable, Item
     from cronally.store.replica import Replica
     from cronally.store.shared_items import ShardItem
-    from cronally.store.shared_log import Deed, Logged
+    from cronally.store.shared_log import Deed
     from cronally.store.snapshots import Snapshots
 
 _LAST_PART: Final = 9_999
@@ -146,11 +148,15 @@ class Follower:
             async for sequence, parts in self._records(machine, low, high):
                 for shard_number, deed in decode(parts, shards=numbers):
                     found.setdefault((shard_number, machine), []).append((sequence, deed))
-        for number, chain in chains.items():
-            for machine, first, last in chain:
-                for sequence, deed in found.get((number, machine), ()):
-                    if first <= sequence <= last:
-                        await self._everything.repeat(number, deed)
+        deeds = (
+            Logged(number, deed)
+            for number, chain in chains.items()
+            for machine, first, last in chain
+            for sequence, deed in found.get((number, machine), ())
+            if first <= sequence <= last
+        )
+        for logged in together(deeds):
+            await self._everything.repeat(logged.shard, logged.deed)
 
     # following
 
@@ -180,7 +186,7 @@ class Follower:
         async for found, parts in self._records(machine, at + 1, sequence):
             if found != self._places.get(machine, 0) + 1:
                 break
-            for logged in decode(parts):
+            for logged in together(decode(parts)):
                 await self._repeat(logged)
             self._places[machine] = found
         if self._places.get(machine, 0) < sequence:
