@@ -11,11 +11,12 @@ from types import ModuleType
 
 import pytest
 
+from cronally.admin import wire
 from cronally.admin.client import Client
 from cronally.cli import options as o
 from cronally.cli.main import COMMANDS, main
 from cronally.engine.service import DoneAtOnce
-from cronally.errors import AdminError, StoreError, StoreFull, UsageError
+from cronally.errors import AdminError, FieldError, NotReady, StoreError, StoreFull, UsageError
 from support.recording_publisher import PUBLISHED, REJECTED, TOPIC_GONE
 from support.rig import TOPIC
 
@@ -322,6 +323,32 @@ def test_what_was_done_before_a_change_of_many_breaks_off_is_told(cronally, monk
     assert len(cronally.json("ls")["schedules"]) == 50
     monkeypatch.setattr(Client, "many", real)
     assert cronally.ok("rm", "job-*", "--yes", "-q") == ""
+
+
+def test_what_was_done_is_told_beside_what_was_refused(cronally, monkeypatch):
+    error = wire.error_to_plain(FieldError("until", "is past in its zone"))
+
+    def refusing_one(_client, _action, names, **_):
+        yield wire.ManyReply(done=[{"name": names[1], "pending": 0}], refused=[{"name": names[0], **error}])
+
+    for name in "ab":
+        cronally.daemon.add(name)
+    monkeypatch.setattr(Client, "many", refusing_one)
+    assert cronally("rm", "a", "b") == (2, "removed b\n", "cronally: until: is past in its zone\n")
+
+
+def test_a_machine_that_fails_is_told_after_what_the_others_have_done(cronally, monkeypatch):
+    error = wire.error_to_plain(NotReady("machine c is over"))["error"]
+    monkeypatch.setattr(
+        Client,
+        "_call",
+        lambda *_, **__: {"done": [{"name": "a", "pending": 0}], "refused": [], "error": error},
+    )
+    assert cronally("rm", "a", "b") == (
+        1,
+        "removed a\n",
+        "cronally: 1 of 2 schedules were removed before this\ncronally: machine c is over\n",
+    )
 
 
 def test_run(cronally):

@@ -186,10 +186,10 @@ class Changes:
         return json_answer(schedule_answer(view))
 
     async def many(self, request: web.Request) -> web.Response:
-        """Remove, pause or resume many schedules: those that can be in one transaction, or none of them.
+        """Remove, pause or resume many schedules: those of a machine that can be in one transaction, or none of them.
 
         Body: action: `remove`, `pause` or `resume`. names: of up to 200 schedules. until: the end of a pause, as there. note: why they rest. drop_pending: skip their pending fires.
-        Answer: ManyReply; those that it does not name, because the answer would be too long, are to be asked for again.
+        Answer: ManyReply; those that it does not name are to be asked for again: the answer would be too long, or their shards change hands.
         """
         query_of(request)
         by = await self._by(request)
@@ -205,7 +205,9 @@ class Changes:
         if reply.done:
             _note(wish.action, f"{wish.action}: {len(reply.done):,} schedules", by, schedules=len(reply.done))
         texts = [one async for one in rendered(self._clock, reply.done)]
-        return text_answer(f'{{"done": [{", ".join(texts)}], "refused": {dumps(reply.refused)}}}')
+        return text_answer(
+            f'{{"done": [{", ".join(texts)}], "refused": {dumps(reply.refused)}, "error": {dumps(reply.error)}}}'
+        )
 
     async def run(self, request: web.Request) -> web.Response:
         """Fire a schedule now. The fire is durable when the answer comes.

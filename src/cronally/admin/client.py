@@ -99,9 +99,10 @@ class Client:
         return wire.from_plain(wire.RemoveReply, self._call("DELETE", _path(name), query=query))
 
     def many(self, action: str, names: Sequence[str], **wish: object) -> Iterator[wire.ManyReply]:
-        """Remove, pause or resume schedules, part by part, each whole or not at all; yield what became of each part.
+        """Remove, pause or resume schedules, part by part, each whole or not at all on each machine; yield what became of each part.
 
-        action: ``remove``, ``pause`` or ``resume``. wish: until, note, drop_pending, as there.
+        action: ``remove``, ``pause`` or ``resume``. wish: until, note, drop_pending, as there. Errors: of a machine that failed, after what
+        the others have done.
         """
         left = list(dict.fromkeys(names))
         given = {key: value for key, value in wish.items() if value is not None}
@@ -114,6 +115,8 @@ class Client:
             if nothing > _MOST_PATIENCE:
                 raise AdminError(f"the daemon at {self._place} does nothing to them; see its log")
             yield reply
+            if reply.error is not None:
+                raise wire.error_from_plain(reply.error)
             left = [name for name in left if name not in told]
 
     def move(self, name: str, new_name: str) -> wire.MoveReply:

@@ -1,8 +1,8 @@
 """Changes that concern schedules of several machines: each machine makes its part.
 
-All of it is looked at first, so that what is wrong with it is found before anything is done. The machines make their parts at the
-same time: if one fails, the others have done theirs, and the error says so. A part names its shards; of those that have changed
-hands meanwhile nothing is done, and they are asked for again where they are then.
+Of an apply and a retry all is looked at first, so that what is wrong with it is found before anything is done. The machines make
+their parts at the same time: if one fails, the others have done theirs, and the error says so. What has changed hands meanwhile is
+not done, and asked for again where it is then.
 """
 
 from __future__ import annotations
@@ -49,17 +49,11 @@ class Parts:
 
     async def retry(self, fire_ids: Sequence[str], *, by: str, is_dry_run: bool) -> wire.RetryReply:
         """Retry fires, as ``Service.retry`` does. Errors: as there; NotReady if a machine does not answer."""
-        names = [fire_id.partition("@")[0] for fire_id in fire_ids]
-        shards = await self._routing.shards_of(sorted(set(names)))
-        owners = {
-            shard: owner
-            for owner, some in (await self._routing.groups(shards.values())).items()
-            for shard in some
-        }
+        name_of = {fire_id: fire_id.partition("@")[0] for fire_id in fire_ids}
+        owners = await self._routing.owners_of(name_of.values())
         parts: dict[str, list[str]] = {}
-        for fire_id, name in zip(fire_ids, names, strict=True):
-            owner = owners[shards[name]] if name in shards else self._routing.machine
-            parts.setdefault(owner, []).append(fire_id)
+        for fire_id in fire_ids:
+            parts.setdefault(owners[name_of[fire_id]], []).append(fire_id)
         done, errors = await _together(
             self._retry_part(owner, ids, by, is_dry_run=True) for owner, ids in parts.items()
         )
@@ -93,26 +87,21 @@ class Parts:
 
     async def many(self, wish: ManyWish, *, by: str) -> wire.ManyReply:
         """Change many schedules, machine by machine. Errors: as of ``many_done``; NotReady if a machine does not answer."""
-        shards = await self._routing.shards_of(wish.names)
-        owners = {
-            shard: owner
-            for owner, some in (await self._routing.groups(shards.values())).items()
-            for shard in some
-        }
         parts: dict[str, list[str]] = {}
-        for name in dict.fromkeys(wish.names):  # what is not there this machine says
-            owner = owners[shards[name]] if name in shards else self._routing.machine
+        for name, owner in (await self._routing.owners_of(wish.names)).items():
             parts.setdefault(owner, []).append(name)
         replies, errors = await _together(
             self._many_part(owner, names, wish, by) for owner, names in parts.items()
         )
-        if errors and not any(reply.done for reply in replies):
-            raise errors[0]  # else what is not told of is asked for again, and the error with it
-        if not any(reply.done or reply.refused for reply in replies):  # shards change hands
+        is_told = any(reply.done or reply.refused for reply in replies)
+        if errors and not is_told:
+            raise errors[0]
+        if not is_told:  # shards change hands
             await self._clock.sleep(LOOK_AGAIN_S)
         return wire.ManyReply(
             done=[one for reply in replies for one in reply.done],
             refused=[one for reply in replies for one in reply.refused],
+            **(wire.error_to_plain(errors[0]) if errors else {}),
         )
 
     async def _many_part(self, owner: str, names: list[str], wish: ManyWish, by: str) -> wire.ManyReply:

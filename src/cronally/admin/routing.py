@@ -3,7 +3,7 @@
 1. What is asked of another machine goes through the inbox as the request it is, and its answer comes back as it is; so a
    change means the same on each machine, and is exact: its owner makes it.
 2. A shard that changes hands meanwhile is waited for, as long as its request has not been given to anybody.
-3. What concerns schedules of several machines (apply, retry) is looked at as a whole first, and then done part by part.
+3. What concerns schedules of several machines (apply, retry, many) is done in parts, one of each machine (``parts``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cronally.domain.spec import from_document
 from cronally.errors import CronallyError, NotReady, ShardElsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from typing import Any
 
     from cronally.clock import Clock
@@ -118,14 +118,26 @@ class Routing:
             found.setdefault(owner, set()).add(shard)
         return found
 
-    async def shards_of(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the shards of the schedules that there are among *names*, also of removed ones."""
-        found = {}
-        for name in names:
-            ids = await self._everything.bearers(name)
-            if ids:
-                found[name] = ids[0] % SHARDS
-        return found
+    async def owners_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Return for each of *names* the machine that drives the schedule, or drove the last one of that name; this one if there is none.
+
+        Errors: NotReady if a shard is driven by nobody for long.
+        """
+        wanted = dict.fromkeys(names)
+        shards = await self._living_shards(wanted)
+        if len(shards) < len(wanted):  # one may have been made elsewhere a moment ago
+            await self._catch_up()
+            shards |= await self._living_shards(name for name in wanted if name not in shards)
+        for name in wanted.keys() - shards.keys():
+            if ids := await self._everything.bearers(name):
+                shards[name] = ids[0] % SHARDS
+        groups = await self.groups(shards.values())
+        owners = {shard: owner for owner, some in groups.items() for shard in some}
+        return {name: owners[shards[name]] if name in shards else self.machine for name in wanted}
+
+    async def _living_shards(self, names: Iterable[str]) -> dict[str, int]:
+        found = {name: await self._everything.schedule(name) for name in names}
+        return {name: stored.id % SHARDS for name, stored in found.items() if stored is not None}
 
     async def living_shards(self) -> dict[str, int]:
         """Return the shard of each schedule that is not removed, by name."""

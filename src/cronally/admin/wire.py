@@ -129,14 +129,16 @@ class RemoveReply(AnswerType):
 
 @answer_type
 class ManyReply(AnswerType):
-    """What a change of many schedules did to them, in their order: *done* and *refused* together, a prefix of those asked for.
+    """What a change of many schedules did to them. Those that are neither *done* nor *refused* are to be asked for again.
 
     done: name, how many of its fires are still to be published (``pending``), and ``schedule`` as it is now, None if it is gone.
-    refused: name, and the ``error`` because of which nothing was done to it.
+    refused: name, and the ``error`` because of which nothing was done to it. error: why others are not told of, and of those it is
+    not known whether it was done; None: their turn has not come.
     """
 
     done: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
+    error: dict[str, Any] | None = None
 
 
 @answer_type

@@ -212,7 +212,7 @@ def rm_command(
     """Remove schedules; their history stays.
 
     Those that a glob or a tag selects are shown, and you are asked, first. Many are removed 200 at a time, each time all of
-    them or none; if it breaks off you are told how many are gone, and can run it again. Fires that are still to be published are
+    them or none (of several machines: all that a machine has of them); if it breaks off you are told how many are gone, and can run it again. Fires that are still to be published are
     published all the same, unless --drop-pending skips them.
     """
     selection = Selection(names or (), tag or ())
@@ -306,13 +306,13 @@ def _each(
         try:
             for part in parts:
                 progress.clear()
+                done += map(show, part.done)
                 for one in part.refused:
                     exc = error_from_plain(one["error"])
                     if exc.exit_code not in (4, 5) and not done and code == 0:
                         raise exc  # not about this one schedule: a bad option
                     err(f"cronally: {exc}")
                     code = code or exc.exit_code
-                done += map(show, part.done)
                 seen += len(part.done) + len(part.refused)
                 progress.reach(seen, f"{seen:,} of {count:,} schedules")
         except (CronallyError, KeyboardInterrupt) as exc:

@@ -39,6 +39,7 @@ GATHER_S: Final = 2.0  # what begins together is told together
 EVERY_S: Final = 60.0  # between two messages
 RETRY_S: Final = 30.0
 _LAST_WORDS_S: Final = 3.0
+_GIVING_S: Final = 0.2  # at most, of the second in which a shard that is given is driven again
 _LOOK_S: Final = 5.0  # at what waits
 _WAITS_MS: Final = MINUTE_MS  # SNS throttles and fails for seconds every day
 _LEAST_LATE_US: Final = 1_000_000  # the shortest late_after
@@ -355,9 +356,7 @@ class Alerts:
             await self._clock.sleep(GATHER_S if self._arrived.is_set() else _LOOK_S)
             self._arrived.clear()
             try:
-                async with self._hearing:
-                    await self._adopt()
-                    await self._take_in()
+                await self._hear()
                 await self._look()  # which may take long, and no shard that goes waits for it
             except CronallyError:  # the store is in trouble itself: it says so, and these are read again
                 self._arrived.set()
@@ -386,17 +385,29 @@ class Alerts:
 
     async def give_up(self, number: int) -> None:
         """A shard has gone, and all of it is on record: leave to the next machine what people know of it."""
-        with suppress(CronallyError):  # at worst something is told once more
-            async with self._hearing:
-                await self._adopt()
-                await self._take_in()
-        self._taken.pop(number, None)
+        if self._taken.pop(number, None) is not None:  # nobody has read yet what people know: that stands
+            self.troubles.let_go(number)
+            return
+        hearing = asyncio.ensure_future(self._hear())
+        timer = asyncio.ensure_future(self._clock.sleep(_GIVING_S))
+        await asyncio.wait(
+            (hearing, timer), return_when=asyncio.FIRST_COMPLETED
+        )  # nobody drives it meanwhile
+        for task in (hearing, timer):
+            task.cancel()
+        with suppress(CronallyError, asyncio.CancelledError):  # at worst something is told once more
+            await hearing
         before = self.troubles.known(number)
         known = self.troubles.let_go(number)
         if self._notes is not None and (known != before or number in self._unwritten):
             self._unwritten.discard(number)
             with suppress(CronallyError):
                 await self._notes.write(number, Told(known, self._clock.wall()))
+
+    async def _hear(self) -> None:
+        async with self._hearing:
+            await self._adopt()
+            await self._take_in()
 
     async def _adopt(self) -> None:
         while self._taken:

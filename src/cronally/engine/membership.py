@@ -388,15 +388,36 @@ class Membership:
 
     async def _take_in_all(self) -> None:
         await self._clock.sleep(0)  # what arrived with the first
+        alone: set[int] = set()  # failed with others
         while self._arrived:
             batch = [self._arrived.popleft()]
             count = len(batch[0][0].rows)
-            while self._arrived and (count := count + len(self._arrived[0][0].rows)) <= _TOGETHER:
+            while (
+                self._arrived and batch[0][0].number not in alone and self._arrived[0][0].number not in alone
+            ):
+                count += len(self._arrived[0][0].rows)
+                if count > _TOGETHER:
+                    break
                 batch.append(self._arrived.popleft())
-            taken = [one for one, _ in batch]
-            await self._until_done("take", partial(self._driver.take_in, taken))
-            for _, done in batch:
-                done.set_result(None)
+            try:
+                await self._driver.take_in([one for one, _ in batch])
+            except LeaseLost:
+                raise
+            except NotReady:  # the engine has said why
+                self._arrived.extendleft(reversed(batch))
+                await self._clock.sleep(_RETRY_S)
+            except StoreError as exc:  # one of them may be to blame, and the others need not wait for it
+                self._note("take", exc)
+                alone.update(one.number for one, _ in batch)
+                self._arrived.extend(batch)
+                await self._clock.sleep(_RETRY_S)
+            else:
+                alone.difference_update(one.number for one, _ in batch)
+                if not alone:
+                    self._note("take", None)
+                for _, done in batch:
+                    if not done.done():
+                        done.set_result(None)
         self._is_taking_in = False
 
     async def _give(self, number: int) -> None:

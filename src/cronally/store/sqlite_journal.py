@@ -80,7 +80,9 @@ class SqliteJournal:
             return 0
         if gone is None:
             return (await self._database.write(statements))[superseding]
-        async with self._database.transaction() as writer:  # a trip for each: only while somebody listens
+        async with (
+            self._database.transaction() as writer
+        ):  # a trip for each statement: only for who asks what became needless
             for statement, values in statements[:superseding]:
                 await writer.rows(statement, values)
             rows = await writer.json(journal_sql.NEEDLESS, (*needless, MOST_TOLD))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from cronally.admin.parcels import Parcel, Reply, packed, unpacked
 from cronally.admin.parts import Parts
+from cronally.admin.requests import ManyWish
 from cronally.admin.routing import Routing
 from cronally.domain.shards import SHARDS
 from cronally.errors import NotReady
@@ -33,10 +35,22 @@ class Three:
 
 
 class Named:
-    """Schedules whose shard is the last figure of their name."""
+    """Living schedules, and former ones, whose shard is the last figure of their name. Attributes: late: names not read yet."""
+
+    def __init__(self):
+        self.former = {}
+        self.late = set()
+
+    async def schedule(self, name):
+        return (
+            None if name in self.late or name in self.former else SimpleNamespace(id=SHARDS + int(name[-1]))
+        )
 
     async def bearers(self, name):
-        return [SHARDS + int(name[-1])]
+        return [2 * SHARDS + 2, *([SHARDS + self.former[name]] if name in self.former else ())]
+
+    async def catch_up(self):
+        self.late.clear()
 
 
 class Inbox:
@@ -48,10 +62,6 @@ class Inbox:
     async def ask(self, machine, request, *, timeout_s):
         self.asked[machine] = asyncio.get_running_loop().create_future()
         return await self.asked[machine]
-
-
-async def nothing():
-    pass
 
 
 @pytest.fixture
@@ -70,8 +80,13 @@ def owners():
 
 
 @pytest.fixture
-def routing(owners, inbox, clock):
-    return Routing(owners, inbox, Named(), clock, nothing)
+def named():
+    return Named()
+
+
+@pytest.fixture
+def routing(owners, inbox, named, clock):
+    return Routing(owners, inbox, named, clock, named.catch_up)
 
 
 def reply(**value):
@@ -124,6 +139,30 @@ async def test_a_part_that_fails_is_told_with_what_is_done_all_the_same(routing,
     await clock.advance(2.5)
     with pytest.raises(NotReady, match=r"only a part goes again.*c, is over"):
         await retrying
+
+
+async def test_a_living_schedule_is_where_it_is_whoever_bore_its_name_before(routing, named):
+    named.former["gone-1"] = 1
+    named.late.add("new-1")  # somebody has just made it elsewhere
+    assert await routing.owners_of(["job-1", "new-1", "gone-1"]) == {
+        "job-1": "b",
+        "new-1": "b",
+        "gone-1": "c",
+    }
+
+
+async def test_what_machines_have_done_is_told_with_the_error_of_one_that_has_not(
+    routing, inbox, owners, clock
+):
+    parts = Parts(routing, None, clock)
+    changing = asyncio.create_task(parts.many(ManyWish("remove", ["job-1", "job-2"]), by="somebody"))
+    await clock.settle()
+    owners.over.add("c")
+    inbox.asked["b"].set_result(reply(done=[{"name": "job-1"}], refused=[]).pack())
+    await clock.advance(2.5)
+    told = changing.result()
+    assert told.done == [{"name": "job-1"}]
+    assert "c, is over; whether it did it is not known" in told.error["message"]
 
 
 @pytest.mark.parametrize("size_bytes", [10, 1 << 20])

@@ -417,6 +417,23 @@ async def test_a_take_whose_answer_is_lost_is_taken_up_again(fleet):
     assert len(fleet.table.takes) == takes + 32
 
 
+async def test_a_shard_that_the_engine_cannot_take_in_holds_up_no_other(fleet):
+    a = await fleet.add("a", latency_s=0.01)
+    take_in = a.driver.take_in
+
+    async def but_one(taken):
+        if any(each.number == 13 for each in taken):
+            raise StoreBusy("it cannot be read")
+        await take_in(taken)
+
+    a.driver.take_in = but_one
+    await fleet.advance(30)
+    assert a.driver.fires == {*range(SHARDS)} - {13}
+    a.driver.take_in = take_in
+    await fleet.advance(2)
+    assert a.driver.fires == {*range(SHARDS)}
+
+
 @pytest.mark.parametrize("error", [StoreBusy("the disk is full"), NotReady("the clock is not believed")])
 async def test_a_shard_that_the_engine_cannot_take_in_is_tried_until_it_can(fleet, error):
     a = await fleet.add("a", error=error)
