@@ -43,6 +43,7 @@ ACTIONS: Final = {
     "store.recovered": "The store takes commits again. Fields: none.",
     "store.refused": "The store does not take a commit; it is tried again. Once a minute for each reason. Fields: error.",
     "table.answers": "The shared table does again what it is asked. Fields: failed_s.",
+    "table.awaited": "This machine is to join the others, and the shared table does not answer. It tries again. Fields: error.",
     "table.unreachable": "The shared table does not answer, or refuses. This machine goes on to the end of its lease, and tries again. Fields: error.",
     "topic.not_allowed": "A topic is not among those that may be published to; what is due there waits. Fields: topic.",
     "topic.recovered": "SNS takes messages for a topic again. Fields: topic, since.",

@@ -83,7 +83,6 @@ class Machine:
 
     def begin(self) -> None:
         """Start its daemon."""
-        self.table.heal()  # one that starts without its table says so and ends
         self._begun_at = len(self.installation.log)
         self.installation.begin()
 

@@ -155,8 +155,11 @@ class Installation:
         assert self.daemon is not None
         if number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT) and COMMAND != INSTALLED:
             process = self.daemon.pid
-            children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-            os.kill(int(children[0]) if children else process, number)
+            children = []
+            with suppress(FileNotFoundError):  # it has ended
+                children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+            with suppress(ProcessLookupError):
+                os.kill(int(children[0]) if children else process, number)
         else:
             self.daemon.send_signal(number)
 

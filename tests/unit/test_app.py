@@ -16,7 +16,7 @@ from cronally.config import load_config
 from cronally.engine.clock_watch import ClockWatch
 from cronally.engine.here import Here
 from cronally.engine.shard_watch import ShardWatch
-from cronally.errors import LeaseLost
+from cronally.errors import LeaseLost, StoreBusy, StoreError
 from cronally.instants import parse_rfc3339
 from cronally.sns.pacing import Pacing
 from support.fake_clock import FakeClock
@@ -124,9 +124,35 @@ async def joined(fleet, host):
     shared = Shared.__new__(Shared)
     shared._clock, shared.store, shared._former = node.clock, node.store, []
     shared._watch = ShardWatch(node.clock, shared.state)
-    shared._membership, shared._waiting_because = None, None
+    shared._membership, shared._waiting_because, shared._is_local = None, None, False
     await node.store.open()
     return shared, node
+
+
+async def test_a_table_that_does_not_answer_is_waited_for_at_a_start_and_one_that_is_not_there_is_an_error(
+    fleet, caplog
+):
+    shared, node = await joined(fleet, "a")
+    opened, errors = object(), [StoreBusy("no answer"), StoreBusy("no answer"), None]
+
+    async def open_():
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+        return opened
+
+    node.store.open = open_
+    joining = asyncio.create_task(shared.join(is_first=True))
+    await fleet.advance(0.5)
+    assert not joining.done()
+    await fleet.advance(2)
+    assert joining.result() is opened
+    assert [each.message for each in caplog.records] == [
+        "the other machines cannot be joined: no answer; trying again"
+    ]
+    errors[:] = [StoreError("there is no such table")]
+    with pytest.raises(StoreError, match="no such table"):
+        await shared.join(is_first=True)
 
 
 def _engine(node):

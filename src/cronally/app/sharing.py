@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cronally.actions import about
 from cronally.admin.errands import Errands
 from cronally.admin.routing import Routing
 from cronally.app.stores import table_region
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from cronally.instants import UtcMs
     from cronally.sns.credentials import Credentials
     from cronally.sns.pacing import Pacing
+
+_log = logging.getLogger(__name__)
 
 _REJOIN_S = 1.0
 _LOOK_S = 0.05
@@ -114,15 +118,26 @@ class Shared:
     # --- joining ----------------------------------------------------------------------------------------------------
 
     async def join(self, *, is_first: bool) -> Opened:
-        """Read the table and join its machines. is_first: a table that does not answer is an error; later it is waited for."""
+        """Read the table and join its machines; one that does not answer is waited for.
+
+        is_first: what does not pass by itself is an error (there is no such table, say), as long as a person may look on.
+        """
+        is_told = False
         while True:
             try:
                 if self._is_local:  # there a topic is made on first use, too
                     await self.store.table.create()
                 opened = await self.store.open()
             except StoreError as exc:
-                if is_first:
+                if is_first and not exc.is_retryable:
                     raise
+                if not is_told:
+                    is_told = True
+                    _log.warning(
+                        "the other machines cannot be joined: %s; trying again",
+                        exc,
+                        extra=about("table.awaited", error=str(exc)),
+                    )
                 self._waiting_because = str(exc)
                 await self._clock.sleep(_REJOIN_S)
             else:
