@@ -18,6 +18,7 @@ from cronally.instants import UtcMs, parse_rfc3339, to_datetime
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import tzinfo
+    from typing import Any
 
     from cronally.admin.wire import Fire, Overview, Schedule, Status, Topic
 
@@ -330,7 +331,7 @@ def _machine_lines(status: Status) -> list[tuple[str, str]]:
     """Return what is said of the machines that share a store."""
     assert status.machines is not None
     lines = []
-    for number, machine in enumerate(status.machines):
+    for number, machine in enumerate(_worth_a_line(status.machines)):
         lag = "" if machine["lag_ms"] is None else f", settled to {span_text(machine['lag_ms'] / 1000)} ago"
         age = f"heard of {span_text(machine['heartbeat_age_ms'] / 1000)} ago"
         state = "" if machine["state"] == "alive" else f", {machine['state'].upper()}"
@@ -343,6 +344,21 @@ def _machine_lines(status: Status) -> list[tuple[str, str]]:
         left = span_text(max(0, status.trusted_for_ms or 0) / 1000)
         lines.append(("", f"WARNING: {printable(status.table_error)}; it goes on firing for {left}"))
     return lines
+
+
+def _worth_a_line(machines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return *machines* without those that are over and were started again since: an hour of updates has many."""
+    last: dict[str, Mapping[str, Any]] = {}
+    for machine in machines:
+        before = last.get(machine["host"])
+        rank = (machine["state"] != "gone", machine["started_at"])
+        if before is None or rank > (before["state"] != "gone", before["started_at"]):
+            last[machine["host"]] = machine
+    return [
+        machine
+        for machine in machines
+        if machine["state"] != "gone" or machine["shards"] or last[machine["host"]] is machine
+    ]
 
 
 def counted(schedules: int, **of_them: int) -> str:

@@ -260,3 +260,39 @@ def test_on_a_narrow_terminal_the_cells_of_a_row_stand_below_each_other():
     table = render.Table(("NAME", "WHEN", "STATE"), room=20)
     assert table.part(ROWS) == "nightly\n  when   0 9 * * *\n  state  ok\nb\n  when   @every 90s"
     assert table.part(ROWS[1:]) == "b\n  when   @every 90s"
+
+
+def machine(host, state, started_at, shards=0, *, is_self=False):
+    return {
+        "id": f"{host}-{started_at}",
+        "host": host,
+        "state": state,
+        "shards": shards,
+        "lag_ms": None,
+        "heartbeat_age_ms": 1_000,
+        "started_at": started_at,
+        "is_self": is_self,
+    }
+
+
+def test_of_machines_that_are_over_the_last_ones_are_named_and_those_that_have_shards():
+    machines = [
+        machine("a", "gone", "2026-11-23T09:00:00Z"),
+        machine("a", "alive", "2026-11-23T09:02:00Z", 32, is_self=True),
+        machine("b", "gone", "2026-11-23T09:00:00Z", 5),
+        machine("b", "gone", "2026-11-23T09:01:00Z"),
+        machine("b", "gone", "2026-11-23T09:02:00Z"),
+        machine("b", "leaving", "2026-11-23T09:03:00Z", 27),
+        machine("c", "gone", "2026-11-23T09:00:00Z"),
+        machine("c", "gone", "2026-11-23T09:05:00Z"),
+    ]
+    status = Status(version="0", tzdata="a", started_at=NOW, now=NOW, is_ready=True, machines=machines)
+    lines = render.status_text(status).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("machines"))
+    assert [line[15:] for line in lines[first : first + 4]] == [
+        "a (this one): 32 shards, heard of 1s ago",
+        "b: 5 shards, heard of 1s ago, GONE",
+        "b: 27 shards, heard of 1s ago, LEAVING",
+        "c: 0 shards, heard of 1s ago, GONE",
+    ]
+    assert lines[first + 4].startswith("schedules")
