@@ -185,7 +185,7 @@ class Applying:
         self, changes: Sequence[StagedChange], obsolete: Sequence[Owned], *, owner: str, by: str
     ) -> ApplyResult:
         outcomes: Counter[str] = Counter()
-        await self._edits.finish_pauses()
+        await self._edits.pauses.finish()
         at_rest = [change for change in changes if self._core.is_at_rest(change.id)]
         await self._store.unstage([change.name for change in at_rest])
         together = [change for change in changes if not self._core.is_at_rest(change.id)]

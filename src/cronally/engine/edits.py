@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from cronally.domain.model import JournalEntry, Pause, SkipReason, State
 from cronally.domain.spec import from_canonical
 from cronally.engine import pause_rows
+from cronally.engine.hooks import tell_skipped
 from cronally.engine.member import Member, member_of, member_of_row
-from cronally.engine.records import OWN_NAME, ScheduleChange, StagedChange
+from cronally.engine.pause_ends import PauseEnds
+from cronally.engine.records import ScheduleChange, StagedChange
 from cronally.engine.settle import GROUP_COMMIT_S, unsent_entry
 from cronally.engine.unbroken import to_its_end
-from cronally.errors import StoreError, UsageError
+from cronally.errors import UsageError
 from cronally.instants import MIN_UTC_MS, UtcMs
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ _ASKED_AT_ONCE = (
     50  # changes that are worked out between two yields: 5 ms where others want the processor, too
 )
 _AHEAD_US = 40  # a bulk change takes effect this much later per schedule, so that it is committed by then
-_PAUSE_RETRY_S = 1.0
 _SOON_MS = 60_000  # more than a bulk change may look ahead
 
 
@@ -84,7 +85,10 @@ class _Begun:
 
 
 class Edits:
-    """Makes changes durable and brings the core in line with them."""
+    """Makes changes durable and brings the core in line with them.
+
+    Attributes: lock. pauses: puts on record those that end by themselves.
+    """
 
     def __init__(
         self, core: Core, store: Store, loop: Loop, set_back: SetBack, clock: Clock, hooks: Hooks
@@ -97,6 +101,7 @@ class Edits:
         self._hooks = hooks
         self.lock = asyncio.Lock()
         """Held by whoever reads a schedule in order to change it."""
+        self.pauses = PauseEnds(core, store, loop, self.lock, clock, hooks)
 
     async def create(self, wanted: Wanted, *, by: str, owner: str | None = None) -> None:
         """Create a schedule. The caller holds ``lock``. Errors: Conflict (name taken), StoreError, NotReady."""
@@ -195,57 +200,6 @@ class Edits:
 
     async def _make_many(self, wanted: Sequence[tuple[StoredSchedule, _Change]]) -> list[Revised]:
         return await to_its_end(self._change_many(wanted)) if wanted else []
-
-    # --- pauses that end by themselves ------------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Put ended pauses on record, for ever. The core has planned past them already."""
-        wake = asyncio.Event()
-        while True:
-            ending = self._core.next_ended_pause()
-            if ending is None or ending[0] > self._clock.wall():
-                await self._clock.wait(None if ending is None else ending[0], wake)
-                continue
-            try:
-                async with self.lock:
-                    await self.finish_pauses()
-            except StoreError as exc:
-                self._hooks.store_failed(exc)
-                await self._clock.sleep(_PAUSE_RETRY_S)
-
-    async def finish_pauses(self) -> None:
-        """Put on record every pause that has ended by now. The caller holds ``lock``. Errors: StoreError."""
-        async with self._loop.recovering:
-            await to_its_end(self.end_pauses())
-
-    async def end_pauses(self) -> UtcMs:
-        """Put on record every pause that has ended; return the instant by which all of them are.
-
-        The caller holds ``lock``, and recovery waits. Errors: StoreError.
-        """
-        while True:
-            now = self._clock.wall()
-            self._loop.replan(self._core.end_pauses(now))
-            ending = self._core.next_ended_pause()
-            if ending is None or ending[0] > now:
-                return now
-            until, member = ending
-            spec = (await self._store.specs([member.revision_id]))[member.revision_id]
-            stored = await self._store.schedule(spec.name)
-            if stored is not None and stored.id == member.id and stored.pause is not None:
-                await self._store.change(
-                    ScheduleChange(
-                        at=UtcMs(until - 1),
-                        by=OWN_NAME,
-                        action="resume",
-                        id=stored.id,
-                        expected_revision_id=stored.revision_id,
-                        effective_from=UtcMs(max(until - 1, stored.effective_from)),
-                        closed=(rows := pause_rows.closed(member, stored.pause, UtcMs(until - 1))),
-                    )
-                )
-                self._tell(rows)
-            self._core.confirm_pause_end(member.id)
 
     # --- many at once -------------------------------------------------------------------------------------------------
 
@@ -401,14 +355,14 @@ class Edits:
         await self._settle_before(drop_pending=change.drop_pending)
         async with self._loop.steady():
             stored = await self._as_it_is(stored)
-            at = await self.end_pauses()
+            at = await self.pauses.end_all()
             return await self._change_at(at, _awoken(stored, at), change)
 
     async def _change_many(self, wanted: Sequence[tuple[StoredSchedule, _Change]]) -> list[Revised]:
         await self._settle_before(drop_pending=any(change.drop_pending for _, change in wanted))
         async with self._loop.steady():
             wanted = [(await self._as_it_is(stored), change) for stored, change in wanted]
-            at = await self.end_pauses()
+            at = await self.pauses.end_all()
             return await self._change_together(
                 at, [(_awoken(stored, at), change) for stored, change in wanted]
             )
@@ -532,7 +486,10 @@ class Edits:
     def _note_done(self, one: _Begun, revised: Revised, gone: Sequence[JournalEntry]) -> None:
         """The store has made a change, and dropped what is *gone*."""
         one.future = one.future and one.future._replace(revision_id=revised.revision_id)
-        self._tell(row._replace(revision_id=row.revision_id or revised.revision_id) for row in one.told)
+        tell_skipped(
+            self._hooks,
+            (row._replace(revision_id=row.revision_id or revised.revision_id) for row in one.told),
+        )
         for kind, count in revised.dropped:
             told = [row for row in gone if row.kind is kind]
             self._hooks.put_aside(SkipReason.DROPPED, kind, count, told)
@@ -557,12 +514,6 @@ class Edits:
             )
         else:
             self._expect(one.unsettled)
-
-    def _tell(self, rows: Iterable[JournalEntry]) -> None:
-        """Say what was skipped by a change; of a pause that goes on that is not known yet."""
-        for row in rows:
-            if row.reason is not None and row.count and not row.is_open:
-                self._hooks.put_aside(row.reason, row.kind, row.count, (row,))
 
     def _expect(self, unsettled: Iterable[Fire]) -> None:
         """Fires of an old revision have pending rows now: those that nobody holds are sent from there."""

@@ -123,7 +123,7 @@ class Engine:
         """Fire everything on time until cancelled. The first part that fails stops all."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.settler.run(), name="settle")
-            tasks.create_task(self.edits.run(), name="pauses")
+            tasks.create_task(self.edits.pauses.run(), name="pauses")
             tasks.create_task(self.loop.run(first), name="loop")
 
     async def drain(self, timeout_s: float) -> bool:

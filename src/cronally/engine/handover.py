@@ -186,7 +186,8 @@ class HandOver:
     async def _give_up(self, number: int, at: UtcMs) -> GivenUp:
         core = self._core
         async with self._loop.calm():
-            at = UtcMs(min(at, await self._edits.end_pauses()))  # the clock may have been set back meanwhile
+            # The clock may have been set back meanwhile.
+            at = UtcMs(min(at, await self._edits.pauses.end_all()))
             ids = core.ids_of(number)
             withheld: list[int] = []
             try:

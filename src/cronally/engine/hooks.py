@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from cronally.domain.batching import Batch
     from cronally.domain.model import Fire, JournalEntry, Kind, SkipReason
@@ -101,3 +101,10 @@ class Hooks:
 
     def table_answers(self, failed_s: float) -> None:
         """The shared store does again what it is asked, after so long."""
+
+
+def tell_skipped(hooks: Hooks, rows: Iterable[JournalEntry]) -> None:
+    """Say what was skipped by a change; of a pause that goes on that is not known yet."""
+    for row in rows:
+        if row.reason is not None and row.count and not row.is_open:
+            hooks.put_aside(row.reason, row.kind, row.count, (row,))

@@ -487,7 +487,7 @@ class Service:
 
     def _applying(self, *, by: str, owner: str, store: Store) -> Applying:
         async def put(name: str, document: Mapping[str, object]) -> str:
-            await self._edits.finish_pauses()
+            await self._edits.pauses.finish()
             return (await self._put(name, document, by=by, owner=owner)).outcome
 
         async def remove(name: str) -> None:
@@ -502,7 +502,7 @@ class Service:
         if because is not None:
             raise NotReady(f"the daemon takes no changes now: {because}; try again in a moment")
         async with self._edits.lock:
-            await self._edits.finish_pauses()
+            await self._edits.pauses.finish()
             yield
 
     async def _make_topics(self, topics: Iterable[str]) -> None:
