@@ -9,24 +9,23 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.model import JournalEntry, Pause, SkipReason, State
-from cronally.domain.spec import from_canonical
 from cronally.engine import pause_rows
+from cronally.engine.flips import Flips
 from cronally.engine.hooks import tell_skipped
-from cronally.engine.member import Member, member_of, member_of_row
+from cronally.engine.member import Member, member_of
 from cronally.engine.pause_ends import PauseEnds
 from cronally.engine.records import ScheduleChange, StagedChange
-from cronally.engine.settle import GROUP_COMMIT_S, unsent_entry
+from cronally.engine.settle import GROUP_COMMIT_S, pending_entry, unsent_entry
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import UsageError
-from cronally.instants import MIN_UTC_MS, UtcMs
+from cronally.instants import UtcMs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from cronally.clock import Clock
     from cronally.domain.model import Fire, Kind
@@ -38,12 +37,9 @@ if TYPE_CHECKING:
     from cronally.engine.records import Owned, Revised, StoredSchedule
     from cronally.engine.set_back import SetBack
 
-_SLICE = 200  # schedules taken in between two yields to the event loop
 _ASKED_AT_ONCE = (
     50  # changes that are worked out between two yields: 5 ms where others want the processor, too
 )
-_AHEAD_US = 40  # a bulk change takes effect this much later per schedule, so that it is committed by then
-_SOON_MS = 60_000  # more than a bulk change may look ahead
 
 
 class Wanted(NamedTuple):
@@ -99,6 +95,7 @@ class Edits:
         self._set_back = set_back
         self._clock = clock
         self._hooks = hooks
+        self._flips = Flips(core, store, loop, clock)
         self.lock = asyncio.Lock()
         """Held by whoever reads a schedule in order to change it."""
         self.pauses = PauseEnds(core, store, loop, self.lock, clock, hooks)
@@ -209,9 +206,6 @@ class Edits:
         """Make the staged *changes*, and remove what is *removed*, in one transaction. The caller holds ``lock``.
 
         None of them is at rest.
-
-        A large one takes effect a little ahead, so that the timetable can be brought in line in slices and every slot up
-        to then is the old rule's and every later one the new rule's.
         """
         await to_its_end(self._flip(changes, removed, by=by, owner=owner))
 
@@ -220,134 +214,12 @@ class Edits:
     ) -> None:
         await self._put_old_on_record()
         async with self._loop.steady():
-            await self._check_here([*changes, *removed])
-            await self._flip_ahead(changes, removed, by=by, owner=owner)
+            await self._flips.make(changes, removed, by=by, owner=owner)
 
     async def _put_old_on_record(self) -> None:
         """Where commits are far apart, do not take for pending what has been published for seconds."""
         if self._store.commit_interval_s > GROUP_COMMIT_S:
             await self._loop.put_on_record()
-
-    async def _check_here(self, changes: Sequence[StagedChange | Owned]) -> None:
-        """Errors: ShardElsewhere if that of one of *changes* is not here."""
-        here = self._core.here
-        if not here.absent:
-            return
-        for number, change in enumerate(changes, start=1):
-            if change.id is not None:
-                here.check(change.id)
-            elif isinstance(change, StagedChange):
-                here.check_new(from_canonical(change.name, change.document))
-            if number % _SLICE == 0:
-                await self._clock.sleep(0)
-
-    async def _flip_ahead(
-        self, changes: Sequence[StagedChange], removed: Sequence[Owned], *, by: str, owner: str
-    ) -> None:
-        at = self._clock.wall()
-        token = self._core.hold_watermark(at)
-        old: dict[int, Member] = {}
-        unsettled: list[Fire] = []
-        created: list[Member] = []
-        try:
-            members = await self._present_members([*changes, *removed])
-            count = len(changes) + len(removed)
-            ahead_ms = count * _AHEAD_US // 1000 if count > _SLICE else 0
-            while not await self._withhold(
-                members, at := UtcMs(self._clock.wall() + ahead_ms), old, unsettled
-            ):
-                ahead_ms *= 2  # the machine is slower than that
-            rows = await self._store.flip(
-                at=at,
-                by=by,
-                owner=owner,
-                unsettled=[_pending(fire) for fire in unsettled],
-                removed=[one.id for one in removed],
-            )
-            for start in range(0, len(rows), _SLICE):
-                for member in map(member_of_row, rows[start : start + _SLICE]):
-                    if member.id in old:
-                        del old[member.id]
-                        self._loop.replan(self._core.end_change(member.id, member))
-                    else:
-                        created.append(member)
-                await self._clock.sleep(0)
-            for number, one in enumerate(removed):
-                if old.pop(one.id, None) is not None:
-                    self._loop.replan(self._core.end_change(one.id, None))
-                if number % _SLICE == _SLICE - 1:
-                    await self._clock.sleep(0)
-        finally:
-            self._let_go(old)
-            await self._take_in(token, at, created)
-        self._expect(unsettled)
-
-    async def _withhold(
-        self, members: Mapping[int, Member], at: UtcMs, old: dict[int, Member], unsettled: list[Fire]
-    ) -> bool:
-        """Withhold *members* from *at* on, in slices; add what they are to *old*. False: it took until after *at*."""
-        ids = list(members)
-        for start in range(0, len(ids), _SLICE):
-            if start and self._clock.wall() > at:
-                self._let_go(old)
-                unsettled.clear()
-                return False
-            some = {id_: members[id_] for id_ in ids[start : start + _SLICE]}
-            old |= some
-            unsettled += self._core.begin_change(some, at)
-            await self._clock.sleep(0)
-        return True
-
-    def _let_go(self, old: dict[int, Member]) -> None:
-        """The schedules that are still withheld stay as they are in *old*."""
-        while old:
-            id_, member = old.popitem()
-            self._loop.replan(self._core.end_change(id_, member))
-
-    async def _take_in(self, token: int, at: UtcMs, created: Sequence[Member]) -> None:
-        for start in range(0, len(created), _SLICE):
-            slice_token = self._core.hold_watermark(at)
-            fires = self._core.end_creation(slice_token, created[start : start + _SLICE])
-            self._loop.replan(fires)
-            await self._clock.sleep(0)
-        self._core.let_watermark(token)
-
-    async def _present_members(self, changes: Sequence[StagedChange | Owned]) -> dict[int, Member]:
-        """Return the schedules that *changes* are about as they are now, those that are new left out."""
-        members: dict[int, Member] = {}
-        for start in range(0, len(changes), _SLICE):
-            single: dict[int, StagedChange | Owned] = {}
-            for change in changes[start : start + _SLICE]:
-                if change.id is None or change.revision_id is None:
-                    continue
-                member = self._core.member(change.id)
-                if member is None:
-                    single[change.revision_id] = change
-                else:
-                    members[change.id] = member
-            specs = await self._store.specs(list(single)) if single else {}
-            for revision_id, change in single.items():
-                member = await self._single(change, revision_id, specs[revision_id])
-                if member is not None:
-                    members[member.id] = member
-            await self._clock.sleep(0)
-        return members
-
-    async def _single(
-        self, change: StagedChange | Owned, revision_id: int, spec: ScheduleSpec
-    ) -> Member | None:
-        """Return a schedule that the core does not keep: an ``@at`` one; None if its rule cannot be compiled any more."""
-        assert change.id is not None
-        effective_from = MIN_UTC_MS
-        with suppress(UsageError):
-            member = member_of(change.id, revision_id, spec, effective_from, None)
-            assert member.recurrence.at_ms is not None
-            if member.recurrence.at_ms < self._clock.wall() + _SOON_MS:  # only then it matters
-                stored = await self._store.schedule(change.name)
-                if stored is not None:
-                    member = member._replace(effective_from=stored.effective_from)
-            return member
-        return None
 
     # --- one change ---------------------------------------------------------------------------------------------------
 
@@ -433,7 +305,7 @@ class Edits:
             unsettled = fires
             if change.drop_pending:
                 unsettled = [fire for fire in fires if (fire.fire_time, fire.kind) in kept]
-            rows = [_pending(fire) for fire in unsettled]
+            rows = [pending_entry(fire) for fire in unsettled]
             rows += [
                 unsent_entry(fire, State.SKIPPED, reason=SkipReason.DROPPED)
                 for fire in fires
@@ -513,13 +385,7 @@ class Edits:
                 [fire for fire in one.unsettled if not self._core.note_row(fire)], spec
             )
         else:
-            self._expect(one.unsettled)
-
-    def _expect(self, unsettled: Iterable[Fire]) -> None:
-        """Fires of an old revision have pending rows now: those that nobody holds are sent from there."""
-        held = [self._core.note_row(fire) for fire in unsettled]
-        if not all(held):
-            self._loop.retrying.look_for_pending()
+            self._loop.retrying.expect_unheld(one.unsettled)
 
 
 def _is_over(pause: Pause, at: UtcMs) -> bool:
@@ -553,7 +419,3 @@ def _present(stored: StoredSchedule) -> Member | None:
         return member_of(stored.id, stored.revision_id, stored.spec, stored.effective_from, stored.pause)
     except UsageError:
         return None
-
-
-def _pending(fire: Fire) -> JournalEntry:
-    return unsent_entry(fire, State.PENDING, next_attempt_at=fire.due_time)

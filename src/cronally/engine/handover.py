@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from cronally.domain.model import State
 from cronally.domain.shards import SHARDS, shard_of_group
 from cronally.engine.holding import Phase
 from cronally.engine.records import GivenUp
 from cronally.engine.recovery import Incoming
-from cronally.engine.settle import MAX_UNCOMMITTED_S, unsent_entry
+from cronally.engine.settle import MAX_UNCOMMITTED_S, pending_entry
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import InternalError
 from cronally.instants import MIN_UTC_MS, UtcMs
@@ -232,7 +231,7 @@ class HandOver:
         fires = list(unsettled)
         for start in range(0, len(fires), _TOGETHER):
             some = fires[start : start + _TOGETHER]
-            rows = [unsent_entry(fire, State.PENDING, next_attempt_at=fire.due_time) for fire in some]
+            rows = [pending_entry(fire) for fire in some]
             await self._store.commit(rows, watermark=None)
             for fire in some:
                 self._core.note_row(fire)

@@ -212,6 +212,12 @@ class Retrying:
         self._attempts.circuits.feed(spec.topic, now)
         self._attempts.wants_retry.set()
 
+    def expect_unheld(self, fires: Iterable[Fire]) -> None:
+        """*fires* of an old revision have pending rows now: those that nobody holds are sent from there."""
+        held = [self._core.note_row(fire) for fire in fires]
+        if not all(held):
+            self.look_for_pending()
+
     def expect_asked(self, topics: Iterable[str]) -> None:
         """Pending rows of fires of *topics* that somebody asked for were written, and nobody holds them."""
         now = self._clock.wall()

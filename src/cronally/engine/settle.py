@@ -123,6 +123,11 @@ def unsent_entry(
     )
 
 
+def pending_entry(fire: Fire) -> JournalEntry:
+    """Return the row of a fire that is to be sent when it is due."""
+    return unsent_entry(fire, State.PENDING, next_attempt_at=fire.due_time)
+
+
 class Settler:
     """Commits journal rows in groups."""
 

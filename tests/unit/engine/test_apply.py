@@ -199,7 +199,7 @@ async def test_a_bulk_change_takes_effect_at_one_instant_while_fires_go_out(topi
 
 
 async def test_slots_beyond_the_horizon_and_before_a_bulk_change_go_by_the_old_rule(monkeypatch):
-    from cronally.engine import edits
+    from cronally.engine import flips
 
     async with running_engine() as rig:
         old = [line(f"job-{number}", "@every 1s", message="old") for number in range(249)]
@@ -207,7 +207,7 @@ async def test_slots_beyond_the_horizon_and_before_a_bulk_change_go_by_the_old_r
         once = line("once", "@at 2026-11-23T08:59:34Z", message="old")
         await rig.apply(*old, fifo, once)
         await rig.clock.advance(0.5)
-        monkeypatch.setattr(edits, "_AHEAD_US", 20_000)  # 5 s ahead for 250 lines
+        monkeypatch.setattr(flips, "_AHEAD_US", 20_000)  # 5 s ahead for 250 lines
         changed = [document | {"message": "new"} for document in (*old, fifo, once)]
         assert (await rig.apply(*changed)).changed == 251
         await rig.clock.advance(9)
@@ -271,9 +271,9 @@ async def test_instants_changed_and_created_in_bulk_fire_once():
 
 
 async def test_a_bulk_change_that_takes_longer_than_expected_begins_again_further_ahead(monkeypatch):
-    from cronally.engine import edits
+    from cronally.engine import flips
 
-    monkeypatch.setattr(edits, "_AHEAD_US", 4)
+    monkeypatch.setattr(flips, "_AHEAD_US", 4)
     async with running_engine() as rig:
         old = [line(f"job-{number}", "@every 1s", message="old") for number in range(900)]
         await rig.apply(*old)
