@@ -11,7 +11,7 @@ from cronally.domain.policy import clip, range_in
 from cronally.domain.shards import SHARDS
 from cronally.domain.spec import from_document, parse_paused, to_document
 from cronally.engine.applying import Applying, ApplyResult
-from cronally.engine.edits import Wanted
+from cronally.engine.changing import Wanted
 from cronally.engine.forecast import Forecast, forecast_of
 from cronally.engine.live import Listener
 from cronally.engine.member import Member, member_of

@@ -402,7 +402,7 @@ async def test_a_taken_name_is_a_conflict_at_the_store_too():
     async with running_engine() as rig:
         await rig.add("job", "0 9 * * *")
         stored = (await rig.service.get("job")).stored
-        from cronally.engine.edits import Wanted
+        from cronally.engine.changing import Wanted
 
         async with rig.engine.edits.lock:
             with pytest.raises(Conflict):
