@@ -23,6 +23,7 @@ from cronally.store.heartbeat import Heartbeat, heard
 from cronally.store.names import NameLocks
 from cronally.store.own_writing import OwnWriting
 from cronally.store.replica import Replica
+from cronally.store.retired_machines import RetiredMachines
 from cronally.store.shared_items import (
     FORMAT,
     FORMAT_KEY,
@@ -31,11 +32,7 @@ from cronally.store.shared_items import (
     ZONES,
     ShardItem,
     Stretch,
-    expires_s,
     machine_in,
-    machine_key,
-    past_item,
-    said_in,
     shard_item_in,
     shard_key,
     zone_in,
@@ -62,7 +59,6 @@ _GROWN_BYTES: Final = 64 << 10  # so much log of a shard is read in some millise
 _MOST_STRETCHES: Final = 6
 _OLDEST_LOG_MS: Final = KEPT_DAYS * DAY_MS
 _TIDY_S: Final = 600.0
-_FORGET_MS: Final = 3_600_000  # a retired machine's heartbeat is kept until everybody must have read it
 
 
 class _Copying(NamedTuple):
@@ -109,7 +105,6 @@ class DynamodbStore(OwnWriting):
         self._seen: tuple[float, list[Machine]] | None = None
         self._items: dict[int, ShardItem] = {}
         self._mine: dict[int, ShardItem] = {}
-        self._frozen: dict[str, Said] = {}
         self._growth: dict[int, int] = {}
         self._since: dict[int, UtcMs] = {}
         self._copying: list[_Copying] = []
@@ -180,9 +175,10 @@ class DynamodbStore(OwnWriting):
         except BaseException:
             await self._let_go()
             raise
+        self._retired = RetiredMachines(self.table, self._clock)
         self._names = NameLocks(self.table, self._heartbeat, self._clock)
         self._committer = Committer(self.table, self._heartbeat, self._clock, on_committed=self._follow_up)
-        for kept in (self._mine, self._items, self._frozen, self._growth, self._since, self._last_ids):
+        for kept in (self._mine, self._items, self._growth, self._since, self._last_ids):
             kept.clear()
         for few in (self._recovering, self._doubted, self._grown, self._unfilled):
             few.clear()
@@ -268,18 +264,7 @@ class DynamodbStore(OwnWriting):
 
     async def retire(self, machine: Machine) -> Machine | None:
         self._heartbeat.check()
-        await self.table.update(
-            machine_key(machine.id),
-            {"retired": True, "retired_at": self._clock.wall()},
-            condition="#version = :seen AND #retired = :no",
-            values={"seen": machine.version, "no": False},
-        )
-        # Whether that was this call, one before whose answer was lost, or another machine's: it is frozen at this version.
-        item = await self.table.get(machine_key(machine.id))
-        if item is None or not item["retired"] or item["version"] != machine.version:
-            return None
-        self._frozen[machine.id] = said_in(item)
-        return machine_in(item)
+        return await self._retired.retire(machine)
 
     async def begin_leave(self) -> None:
         await self._heartbeat.say(lambda said: replace(said, is_leaving=True))
@@ -312,7 +297,7 @@ class DynamodbStore(OwnWriting):
         item = self._items.get(number)
         if item is None or item.shard[:3] != shard[:3]:
             item = await self._read_shard(number)
-        frozen = None if owner is None else await self._said_of(owner)
+        frozen = None if owner is None else await self._retired.said_of(owner)
         if item.shard[:3] != shard[:3] or item.owner != (owner and owner.id):
             return None
         watermark = item.watermark if frozen is None else frozen.watermark_of(number)
@@ -343,15 +328,6 @@ class DynamodbStore(OwnWriting):
     async def _read_shard(self, number: int) -> ShardItem:
         found = await self.table.get(shard_key(number))
         return ShardItem(number=number) if found is None else shard_item_in(found)
-
-    async def _said_of(self, owner: Machine) -> Said:
-        """Return what the heartbeat of a retired machine says, for good."""
-        if owner.id not in self._frozen:
-            item = await self.table.get(machine_key(owner.id))
-            if item is None:
-                raise StoreError(f"the heartbeat of machine {owner.id} is gone from the shared store")
-            self._frozen[owner.id] = said_in(item)
-        return self._frozen[owner.id]
 
     async def _claim(
         self, item: ShardItem, watermark: UtcMs | None, owner: Machine | None, frozen: Said | None
@@ -627,21 +603,7 @@ class DynamodbStore(OwnWriting):
         with suppress(StoreError):
             for number in [*self._mine]:
                 self._look_at_growth(number)
-            owners = {item.owner for item in await self._shard_items()}
-            before = self._clock.wall() - _FORGET_MS
-            for item in await self.table.all_of(MACHINES):
-                if item["retired"] and item["sk"] not in owners and item["retired_at"] < before:
-                    await self.table.put(
-                        past_item(
-                            item["sk"],
-                            through=item["sequence"],
-                            started_at=item["started_at"],
-                            expires=expires_s(self._clock.wall(), 2 * KEPT_DAYS),
-                        )
-                    )
-                    await self.table.delete(
-                        machine_key(item["sk"]), condition="#retired = :yes", values={"yes": True}
-                    )
+            await self._retired.forget(but={item.owner for item in await self._shard_items()})
 
     def _start(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something in the background; if it fails, its lease is lost or it is tried again with the next occasion."""
