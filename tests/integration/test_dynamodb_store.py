@@ -489,7 +489,7 @@ async def test_commits_and_snapshots_of_many_items_are_read_whole(cluster, monke
     assert dump(store._own) == dump(other._everything)
     third = await cluster.machine()  # from the snapshots
     assert dump(third._everything) == dump(store._own)
-    [one] = [shard for shard in await store._shard_items() if shard.number == home("s0")]
+    [one] = [shard for shard in await store._shard_table.all() if shard.number == home("s0")]
     assert one.snapshot is not None
 
 
@@ -675,7 +675,7 @@ async def test_who_takes_over_has_exactly_what_was_committed(cluster, monkeypatc
     await second.read_history()
     assert differing(dump(second._everything), before) == {}
     if grown_bytes < 10_000:
-        assert any(item.snapshot for item in await second._shard_items())
+        assert any(item.snapshot for item in await second._shard_table.all())
     await taken_over(second, first)
     await second.read_history()
     for row in before["journal"]:

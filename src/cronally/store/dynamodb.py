@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.shards import SHARDS
-from cronally.engine.lease_counts import SHARD, LeaseCounts
+from cronally.engine.lease_counts import LeaseCounts
 from cronally.engine.records import GivenUp, LogPlace, Opened, TakenIn
 from cronally.errors import LeaseLost, SchemaMismatch, StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
@@ -24,17 +24,15 @@ from cronally.store.names import NameLocks
 from cronally.store.own_writing import OwnWriting
 from cronally.store.replica import Replica
 from cronally.store.retired_machines import RetiredMachines
+from cronally.store.shard_table import ShardTable
 from cronally.store.shared_items import (
     FORMAT,
     FORMAT_KEY,
     MACHINES,
-    SHARDS_KEY,
     ZONES,
     ShardItem,
     Stretch,
     machine_in,
-    shard_item_in,
-    shard_key,
     zone_in,
 )
 from cronally.store.shared_log import Doubted, Logged, Taken
@@ -103,7 +101,6 @@ class DynamodbStore(OwnWriting):
         self._counts = counts or LeaseCounts()
         self._snapshots = Snapshots(self.table)
         self._seen: tuple[float, list[Machine]] | None = None
-        self._items: dict[int, ShardItem] = {}
         self._mine: dict[int, ShardItem] = {}
         self._growth: dict[int, int] = {}
         self._since: dict[int, UtcMs] = {}
@@ -175,10 +172,11 @@ class DynamodbStore(OwnWriting):
         except BaseException:
             await self._let_go()
             raise
+        self._shard_table = ShardTable(self.table, self._heartbeat, self._counts)
         self._retired = RetiredMachines(self.table, self._clock)
         self._names = NameLocks(self.table, self._heartbeat, self._clock)
         self._committer = Committer(self.table, self._heartbeat, self._clock, on_committed=self._follow_up)
-        for kept in (self._mine, self._items, self._growth, self._since, self._last_ids):
+        for kept in (self._mine, self._growth, self._since, self._last_ids):
             kept.clear()
         for few in (self._recovering, self._doubted, self._grown, self._unfilled):
             few.clear()
@@ -281,12 +279,7 @@ class DynamodbStore(OwnWriting):
         return None if item is None else item.epoch
 
     async def shards(self) -> list[Shard]:
-        return [item.shard for item in await self._shard_items()]
-
-    async def _shard_items(self) -> list[ShardItem]:
-        found = {item.number: item for item in map(shard_item_in, await self.table.all_of(SHARDS_KEY))}
-        self._items = {number: found.get(number, ShardItem(number=number)) for number in range(SHARDS)}
-        return [*self._items.values()]
+        return [item.shard for item in await self._shard_table.all()]
 
     async def take(self, shard: Shard, owner: Machine | None) -> TakenIn | None:
         return await self._to_its_end(self._take(shard, owner))
@@ -294,9 +287,9 @@ class DynamodbStore(OwnWriting):
     async def _take(self, shard: Shard, owner: Machine | None) -> TakenIn | None:
         number = shard.number
         self._heartbeat.check()
-        item = self._items.get(number)
+        item = self._shard_table.seen(number)
         if item is None or item.shard[:3] != shard[:3]:
-            item = await self._read_shard(number)
+            item = await self._shard_table.read(number)
         frozen = None if owner is None else await self._retired.said_of(owner)
         if item.shard[:3] != shard[:3] or item.owner != (owner and owner.id):
             return None
@@ -325,10 +318,6 @@ class DynamodbStore(OwnWriting):
             self._copier = asyncio.create_task(self._copy_all())
         return await asyncio.shield(done)
 
-    async def _read_shard(self, number: int) -> ShardItem:
-        found = await self.table.get(shard_key(number))
-        return ShardItem(number=number) if found is None else shard_item_in(found)
-
     async def _claim(
         self, item: ShardItem, watermark: UtcMs | None, owner: Machine | None, frozen: Said | None
     ) -> ShardItem | None:
@@ -355,29 +344,12 @@ class DynamodbStore(OwnWriting):
                     reached=frozen.reached,
                     set_back_at=frozen.set_back_at,
                 )
-            if await self._put_shard(item, taken):
+            if await self._shard_table.put(item, taken):
                 return taken
-            now = await self._heartbeat.until_done(partial(self._read_shard, item.number))
+            now = await self._heartbeat.until_done(partial(self._shard_table.read, item.number))
             if (now.owner, now.epoch) != (item.owner, item.epoch):
                 return None
             item = now  # its owner has written a snapshot since it was read
-
-    async def _put_shard(self, was: ShardItem, item: ShardItem) -> bool:
-        """Write a shard's item in the place of *was*; False if another stands there. Errors: LeaseLost."""
-
-        async def put() -> bool:
-            if await self.table.put(
-                item.written(),
-                condition="attribute_not_exists(pk)" if was.version == 0 else "#version = :was",
-                values=None if was.version == 0 else {"was": was.version},
-            ):
-                return True
-            return await self._read_shard(item.number) == item  # an attempt whose answer was lost
-
-        is_put = await self._heartbeat.until_done(put)
-        if not is_put:
-            self._counts.refused[SHARD] += 1
-        return is_put
 
     async def _copy_all(self) -> None:
         """Bring the shards that were claimed into ``own``, all that wait together."""
@@ -510,7 +482,7 @@ class DynamodbStore(OwnWriting):
             for number, item in items.items()
             for given in (given_up[number],)
         ]
-        put = await asyncio.gather(*map(self._put_shard, items.values(), given))
+        put = await asyncio.gather(*map(self._shard_table.put, items.values(), given))
         for number in items:
             for kept in (self._mine, self._growth, self._since, self._last_ids):
                 kept.pop(number, None)
@@ -571,7 +543,7 @@ class DynamodbStore(OwnWriting):
                 log_bytes=0,
                 since=None,
             )
-            if not await self._put_shard(item, snapped):
+            if not await self._shard_table.put(item, snapped):
                 raise self._heartbeat.lose(f"another machine has taken shard {number}")
             self._mine[number] = snapped
             if item.snapshot is not None:
@@ -603,7 +575,7 @@ class DynamodbStore(OwnWriting):
         with suppress(StoreError):
             for number in [*self._mine]:
                 self._look_at_growth(number)
-            await self._retired.forget(but={item.owner for item in await self._shard_items()})
+            await self._retired.forget(but={item.owner for item in await self._shard_table.all()})
 
     def _start(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something in the background; if it fails, its lease is lost or it is tried again with the next occasion."""
