@@ -15,12 +15,14 @@ from cronally.engine.lease_counts import LeaseCounts
 from cronally.engine.records import GivenUp, LogPlace, Opened, TakenIn
 from cronally.errors import LeaseLost, SchemaMismatch, StoreError
 from cronally.instants import MAX_UTC_MS, UtcMs
+from cronally.store.background import Background
 from cronally.store.committing import KEPT_DAYS, Committer
 from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.filling import refuse_filling
 from cronally.store.following import Follower
 from cronally.store.heartbeat import Heartbeat, heard
 from cronally.store.names import NameLocks
+from cronally.store.older_rows import OlderRows
 from cronally.store.own_writing import OwnWriting
 from cronally.store.replica import Replica
 from cronally.store.retired_machines import RetiredMachines
@@ -39,7 +41,7 @@ from cronally.store.shared_log import Doubted, Logged, Taken
 from cronally.store.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.model import JournalEntry
@@ -111,8 +113,7 @@ class DynamodbStore(OwnWriting):
         self._snapshotting = asyncio.Lock()
         self._snapshotter: asyncio.Task[None] | None = None
         self._grown: set[int] = set()
-        self._unfilled: set[int] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._tidied_s = 0.0
 
     @property
@@ -135,12 +136,11 @@ class DynamodbStore(OwnWriting):
     @property
     def has_history(self) -> bool:
         """Whether all of the journal that the table has is in ``everything``, and of the shards taken in what the engine reads."""
-        return self._follower.has_history and not self._unfilled
+        return self._older_rows.are_there
 
     async def read_history(self) -> None:
         """Return when ``has_history``, or when what reads it has given up."""
-        while not self.has_history and self._tasks:
-            await self._some_task()
+        await self._background.until(lambda: self.has_history)
 
     async def open(self) -> Opened:
         self._heartbeat = Heartbeat(
@@ -176,13 +176,21 @@ class DynamodbStore(OwnWriting):
         self._retired = RetiredMachines(self.table, self._clock)
         self._names = NameLocks(self.table, self._heartbeat, self._clock)
         self._committer = Committer(self.table, self._heartbeat, self._clock, on_committed=self._follow_up)
+        self._older_rows = OlderRows(
+            self._own,
+            self._everything,
+            self._turn,
+            heartbeat=self._heartbeat,
+            follower=self._follower,
+            background=self._background,
+        )
         for kept in (self._mine, self._growth, self._since, self._last_ids):
             kept.clear()
-        for few in (self._recovering, self._doubted, self._grown, self._unfilled):
+        for few in (self._recovering, self._doubted, self._grown):
             few.clear()
         self._seen = None
         self._tidied_s = self._clock.mono()
-        self._start(self._read_history())
+        self._older_rows.begin()
         return Opened(watermark=None, was_clean=True)
 
     async def _agree_on_format(self) -> None:
@@ -211,12 +219,16 @@ class DynamodbStore(OwnWriting):
             await self._let_go()
 
     async def _let_go(self) -> None:
-        tasks = [*self._tasks, *self._writing, *(task for task in (self._copier, self._giver) if task)]
+        tasks = [
+            *self._background.tasks,
+            *self._writing,
+            *(task for task in (self._copier, self._giver) if task),
+        ]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._tasks.clear()
+        self._background.tasks.clear()
         if hasattr(self, "_committer"):
             await self._committer.close()
         await self._own.let_go()
@@ -239,7 +251,7 @@ class DynamodbStore(OwnWriting):
         await self._names.tidy()
         if self._clock.mono() >= self._tidied_s + _TIDY_S:
             self._tidied_s = self._clock.mono()
-            self._start(self._tidy())
+            self._background.start(self._tidy())
 
     async def machines(self) -> list[Machine]:
         machines = await self._read_machines()
@@ -397,10 +409,7 @@ class DynamodbStore(OwnWriting):
                 logged.append(Logged(number, Doubted()))
             self._look_at_growth(number)
         self._committer.add(logged, lambda said: replace(said, hand_overs=said.hand_overs + len(items)))
-        if not is_all or not self._follower.has_history:
-            self._unfilled |= set(numbers)
-            if self._follower.has_history:
-                self._start(self._fill())
+        self._older_rows.took(numbers, is_all=is_all)
         return [
             TakenIn(
                 item.number,
@@ -486,8 +495,9 @@ class DynamodbStore(OwnWriting):
         for number in items:
             for kept in (self._mine, self._growth, self._since, self._last_ids):
                 kept.pop(number, None)
-            for few in (self._recovering, self._doubted, self._grown, self._unfilled):
+            for few in (self._recovering, self._doubted, self._grown):
                 few.discard(number)
+            self._older_rows.gave(number)
         return dict(zip(items, put, strict=True))
 
     # snapshots
@@ -501,7 +511,7 @@ class DynamodbStore(OwnWriting):
         if (is_grown or is_old or len(item.chain) > _MOST_STRETCHES) and number not in self._grown:
             self._grown.add(number)
             if self._snapshotter is None or self._snapshotter.done():
-                self._snapshotter = self._start(self._snapshot_grown())
+                self._snapshotter = self._background.start(self._snapshot_grown())
 
     async def _snapshot_grown(self) -> None:
         while self._grown:
@@ -510,8 +520,7 @@ class DynamodbStore(OwnWriting):
             self._grown.discard(number)
 
     async def _snapshots_written(self) -> None:
-        while self._grown and self._tasks:
-            await self._some_task()
+        await self._background.until(lambda: not self._grown)
 
     async def _snapshot(self, number: int) -> None:
         """Write a snapshot of a shard and name it in its item. Errors: StoreError."""
@@ -551,24 +560,7 @@ class DynamodbStore(OwnWriting):
                 with suppress(StoreError):
                     await self._snapshots.forget_before(number, item.snapshot)
 
-    # history, and what is done once in a while
-
-    async def _read_history(self) -> None:
-        await self._heartbeat.until_done(self._follower.read_history)
-        await self._fill()
-
-    async def _fill(self) -> None:
-        """Bring the older rows of the shards that were taken into ``own``."""
-        while self._unfilled:
-            number = min(self._unfilled)
-            for id_ in await self._own.schedule_ids([number]):
-                before: UtcMs | None = MAX_UTC_MS
-                while before is not None:
-                    async with self._turn:
-                        if number not in self._unfilled:
-                            break
-                        before = await self._own.copy_old(self._everything, id_, before)
-            self._unfilled.discard(number)
+    # what is done once in a while
 
     async def _tidy(self) -> None:
         """Forget the heartbeats of machines that are retired for long and that no shard names; snapshots of old log."""
@@ -576,24 +568,6 @@ class DynamodbStore(OwnWriting):
             for number in [*self._mine]:
                 self._look_at_growth(number)
             await self._retired.forget(but={item.owner for item in await self._shard_table.all()})
-
-    def _start(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do something in the background; if it fails, its lease is lost or it is tried again with the next occasion."""
-
-        async def run() -> None:
-            try:
-                with suppress(StoreError):
-                    await what
-            finally:
-                self._tasks.discard(task)
-
-        task = asyncio.create_task(run())
-        self._tasks.add(task)
-        return task
-
-    async def _some_task(self) -> None:
-        """Return when something is done in the background."""
-        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _later(one: UtcMs | None, other: UtcMs | None) -> UtcMs | None:
