@@ -39,6 +39,7 @@ from cronally.store.shared_items import (
 )
 from cronally.store.shared_log import Doubted, Logged, Taken
 from cronally.store.snapshots import Snapshots
+from cronally.store.taken_shards import TakenShards
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -103,7 +104,6 @@ class DynamodbStore(OwnWriting):
         self._counts = counts or LeaseCounts()
         self._snapshots = Snapshots(self.table)
         self._seen: tuple[float, list[Machine]] | None = None
-        self._mine: dict[int, ShardItem] = {}
         self._growth: dict[int, int] = {}
         self._since: dict[int, UtcMs] = {}
         self._copying: list[_Copying] = []
@@ -184,10 +184,10 @@ class DynamodbStore(OwnWriting):
             follower=self._follower,
             background=self._background,
         )
-        for kept in (self._mine, self._growth, self._since, self._last_ids):
+        self._mine = TakenShards()
+        for kept in (self._growth, self._since):
             kept.clear()
-        for few in (self._recovering, self._doubted, self._grown):
-            few.clear()
+        self._grown.clear()
         self._seen = None
         self._tidied_s = self._clock.mono()
         self._older_rows.begin()
@@ -212,7 +212,7 @@ class DynamodbStore(OwnWriting):
             if watermark is not None:
                 with suppress(StoreError):  # others then wait for the end of the lease
                     async with self._snapshotting:
-                        await self._give(dict.fromkeys(self._mine, GivenUp(watermark, was_clean=True)))
+                        await self._give(dict.fromkeys(self._mine.items, GivenUp(watermark, was_clean=True)))
                     await self._heartbeat.leave()
         finally:
             self._heartbeat.lose("it was closed")
@@ -239,7 +239,7 @@ class DynamodbStore(OwnWriting):
         for shard, deed in logged:
             await self._everything.repeat(shard, deed)
         for shard, size_bytes in record.size_of.items():
-            if shard in self._mine:
+            if shard in self._mine.items:
                 self._growth[shard] = self._growth.get(shard, 0) + size_bytes
                 self._since.setdefault(shard, self._clock.wall())
                 self._look_at_growth(shard)
@@ -287,7 +287,7 @@ class DynamodbStore(OwnWriting):
 
     def epoch_of(self, number: int) -> int | None:
         """Return the epoch in which this machine has a shard, or None."""
-        item = self._mine.get(number)
+        item = self._mine.items.get(number)
         return None if item is None else item.epoch
 
     async def shards(self) -> list[Shard]:
@@ -388,7 +388,7 @@ class DynamodbStore(OwnWriting):
         doubted = [item.number for item in items if not item.was_clean]
         if doubted:
             await self._own.doubt(doubted)
-            self._doubted.update(doubted)
+            self._mine.doubted.update(doubted)
         last = await self._own.last_ids(numbers)
         rows: dict[int, list[TimetableRow]] = {number: [] for number in numbers}
         async for some in self._own.timetable_of(numbers):
@@ -398,8 +398,8 @@ class DynamodbStore(OwnWriting):
         logged: list[Logged] = []
         for item in items:
             number = item.number
-            self._mine[number] = item
-            self._last_ids[number] = last.get(number, (number, number))
+            self._mine.items[number] = item
+            self._mine.last_ids[number] = last.get(number, (number, number))
             self._growth[number] = item.log_bytes
             if item.since is not None:
                 self._since[number] = item.since
@@ -426,13 +426,13 @@ class DynamodbStore(OwnWriting):
 
     async def recovered(self, number: int) -> None:
         self._heartbeat.check()
-        if number in self._mine:
-            self._recovering.add(number)
+        if number in self._mine.items:
+            self._mine.recovering.add(number)
 
     async def begin_give(self, number: int) -> None:
         self._heartbeat.check()
         async with self._turn:
-            self._recovering.discard(number)
+            self._mine.recovering.discard(number)
             await self._committer.flush()  # one of before may be about to say that it is recovered
             await self._heartbeat.say(
                 lambda said: replace(said, behind={**said.behind, number: said.watermark_of(number)})
@@ -440,7 +440,7 @@ class DynamodbStore(OwnWriting):
 
     async def give(self, shard: Shard, given: GivenUp) -> bool:
         self._heartbeat.check()
-        item = self._mine.get(shard.number)
+        item = self._mine.items.get(shard.number)
         if item is None or item.epoch != shard.epoch:
             return False
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -473,7 +473,7 @@ class DynamodbStore(OwnWriting):
         """Write into the items of these shards that nobody drives them; return of each that this machine had whether the table agrees."""
         await self._committer.flush()
         said = self._heartbeat.said
-        items = {number: self._mine[number] for number in given_up if number in self._mine}
+        items = {number: self._mine.items[number] for number in given_up if number in self._mine.items}
         given = [
             replace(
                 item,
@@ -493,10 +493,10 @@ class DynamodbStore(OwnWriting):
         ]
         put = await asyncio.gather(*map(self._shard_table.put, items.values(), given))
         for number in items:
-            for kept in (self._mine, self._growth, self._since, self._last_ids):
+            self._mine.gave(number)
+            for kept in (self._growth, self._since):
                 kept.pop(number, None)
-            for few in (self._recovering, self._doubted, self._grown):
-                few.discard(number)
+            self._grown.discard(number)
             self._older_rows.gave(number)
         return dict(zip(items, put, strict=True))
 
@@ -504,7 +504,7 @@ class DynamodbStore(OwnWriting):
 
     def _look_at_growth(self, number: int) -> None:
         """Have a snapshot written of a shard that has as much log as it has itself, or old log, or that of many machines."""
-        item = self._mine[number]
+        item = self._mine.items[number]
         size_bytes = 0 if item.snapshot is None else item.snapshot.size_bytes
         is_old = self._since.get(number, MAX_UTC_MS) < self._clock.wall() - _OLDEST_LOG_MS
         is_grown = self._growth.get(number, 0) > max(_GROWN_BYTES, size_bytes)
@@ -525,7 +525,7 @@ class DynamodbStore(OwnWriting):
     async def _snapshot(self, number: int) -> None:
         """Write a snapshot of a shard and name it in its item. Errors: StoreError."""
         async with self._snapshotting:
-            item = self._mine.get(number)
+            item = self._mine.items.get(number)
             if item is None:
                 return
             async with AsyncExitStack() as stack:
@@ -554,7 +554,7 @@ class DynamodbStore(OwnWriting):
             )
             if not await self._shard_table.put(item, snapped):
                 raise self._heartbeat.lose(f"another machine has taken shard {number}")
-            self._mine[number] = snapped
+            self._mine.items[number] = snapped
             if item.snapshot is not None:
                 # The one before this may be being read by a machine that starts just now.
                 with suppress(StoreError):
@@ -565,7 +565,7 @@ class DynamodbStore(OwnWriting):
     async def _tidy(self) -> None:
         """Forget the heartbeats of machines that are retired for long and that no shard names; snapshots of old log."""
         with suppress(StoreError):
-            for number in [*self._mine]:
+            for number in [*self._mine.items]:
                 self._look_at_growth(number)
             await self._retired.forget(but={item.owner for item in await self._shard_table.all()})
 

@@ -31,6 +31,7 @@ from cronally.store.shared_log import (
     TakenOver,
 )
 from cronally.store.sqlite import ChosenIds
+from cronally.store.taken_shards import TakenShards
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -80,10 +81,7 @@ class OwnWriting(OwnReading):
         super().__init__(own, everything)
         self._table = table
         self._turn = asyncio.Lock()
-        self._last_ids: dict[int, tuple[int, int]] = {}
-        """Of each shard that is taken: the greatest ids of a schedule and of a revision."""
-        self._recovering: set[int] = set()
-        self._doubted: set[int] = set()
+        self._mine = TakenShards()
         self._everything_pruned: tuple[UtcMs, int, str] | None = None
         self._staged_dues: dict[str, UtcMs | None] = {}
         self._writing: set[asyncio.Task[Any]] = set()
@@ -119,7 +117,7 @@ class OwnWriting(OwnReading):
         return self._taken(id_ % SHARDS)
 
     def _taken(self, shard: int) -> int:
-        if shard not in self._last_ids:
+        if shard not in self._mine.last_ids:
             raise ShardElsewhere(shard)
         return shard
 
@@ -133,10 +131,10 @@ class OwnWriting(OwnReading):
         return self._by_shard(entries, lambda entry: entry.schedule_id)
 
     def _next_ids(self, shard: int, *, for_schedule: bool) -> ChosenIds:
-        last, last_revision = self._last_ids[self._taken(shard)]
+        last, last_revision = self._mine.last_ids[self._taken(shard)]
         last += SHARDS if for_schedule else 0
         last_revision += SHARDS
-        self._last_ids[shard] = (last, last_revision)
+        self._mine.last_ids[shard] = (last, last_revision)
         return ChosenIds(last if for_schedule else None, last_revision)
 
     # schedules
@@ -228,11 +226,11 @@ class OwnWriting(OwnReading):
 
         async def do() -> int:
             nonlocal recovered
-            recovered = frozenset() if watermark is None else frozenset(self._recovering)
+            recovered = frozenset() if watermark is None else frozenset(self._mine.recovering)
             superseded = await self._own.commit(
                 entries, watermark=watermark, errors=told, newer=newer, kept=kept, gone=gone
             )
-            self._recovering -= recovered
+            self._mine.recovering.difference_update(recovered)
             return superseded
 
         def say(said: Said) -> Said:
@@ -249,19 +247,19 @@ class OwnWriting(OwnReading):
         )
 
     async def mark_unclean(self, shard: int | None = None) -> None:
-        if shard in self._doubted:  # taking it has done so, in the same commit
-            self._doubted.discard(shard)
+        if shard in self._mine.doubted:  # taking it has done so, in the same commit
+            self._mine.doubted.discard(shard)
             return
-        shards = sorted(self._last_ids) if shard is None else [shard]
+        shards = sorted(self._mine.last_ids) if shard is None else [shard]
         await self._write(
             lambda: self._own.mark_unclean(shard), lambda _: [Logged(each, Doubted()) for each in shards]
         )
 
     async def remember_run(self, key: str, answer: str, *, at: UtcMs) -> None:
         self._heartbeat.check()
-        if not self._last_ids:
+        if not self._mine.last_ids:
             raise ShardElsewhere(0)
-        shard = min(self._last_ids)
+        shard = min(self._mine.last_ids)
         await self._write(
             lambda: self._own.remember(key, answer, at=at, shard=shard),
             lambda _: [Logged(shard, Remembered(key, answer, at))],
@@ -326,7 +324,7 @@ class OwnWriting(OwnReading):
 
         await self._write(
             lambda: self._own.set_back(at=at, watermark=watermark, reached=reached),
-            lambda _: [Logged(shard, BroughtForward(at)) for shard in sorted(self._last_ids)],
+            lambda _: [Logged(shard, BroughtForward(at)) for shard in sorted(self._mine.last_ids)],
             say,
         )
 
