@@ -14,7 +14,7 @@ from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import canonical_document
 from cronally.engine.records import GivenUp, Newer, StagedRow
 from cronally.errors import Conflict, LeaseLost, SchemaMismatch, ShardElsewhere, StoreError
-from cronally.store import dynamodb
+from cronally.store import grown_shards
 from cronally.store.dynamodb import DynamodbStore
 from cronally.store.shared_items import FORMAT, FORMAT_KEY
 from support.faulty_table import FaultyTable, LeapingClock, cut_off, refused, unreachable
@@ -472,7 +472,7 @@ def noise(size, seed=1):
 
 
 async def test_commits_and_snapshots_of_many_items_are_read_whole(cluster, monkeypatch):
-    monkeypatch.setattr(dynamodb, "_GROWN_BYTES", 1)
+    monkeypatch.setattr(grown_shards, "_GROWN_BYTES", 1)
     store, other = await cluster.machine(), await cluster.machine()
     await take(store)
     names = [f"s{number}" for number in range(12)]
@@ -484,7 +484,7 @@ async def test_commits_and_snapshots_of_many_items_are_read_whole(cluster, monke
         ]
     )
     await store.flip(at=T, by="uid 1", owner="ops", unsettled=[])
-    await store._snapshots_written()
+    await store._grown_shards.written()
     assert await seen(other) == sorted(names)
     assert dump(store._own) == dump(other._everything)
     third = await cluster.machine()  # from the snapshots
@@ -497,11 +497,11 @@ async def test_commits_and_snapshots_of_many_items_are_read_whole(cluster, monke
 
 
 async def test_each_shard_has_its_snapshot_written_once(cluster, monkeypatch):
-    monkeypatch.setattr(dynamodb, "_GROWN_BYTES", 1)
+    monkeypatch.setattr(grown_shards, "_GROWN_BYTES", 1)
     store = await cluster.machine()
     await take(store)
     await store.commit([], watermark=T)
-    await store._snapshots_written()
+    await store._grown_shards.written()
     written = []
 
     def note(_name, parameters):
@@ -513,7 +513,7 @@ async def test_each_shard_has_its_snapshot_written_once(cluster, monkeypatch):
     await store.stage_begin()
     await store.stage([StagedRow(name, canonical_document(spec(name))) for name in names])
     await store.flip(at=T, by="uid 1", owner="ops", unsettled=[])
-    await store._snapshots_written()
+    await store._grown_shards.written()
     assert sorted(written) == sorted({f"snapshot/{home(name):02d}" for name in names})
 
 
@@ -662,12 +662,12 @@ async def story(store, seed, *, steps):
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_who_takes_over_has_exactly_what_was_committed(cluster, monkeypatch, seed, grown_bytes):
     """From the log alone, and from snapshots with the log since and the history before."""
-    monkeypatch.setattr(dynamodb, "_GROWN_BYTES", grown_bytes)
+    monkeypatch.setattr(grown_shards, "_GROWN_BYTES", grown_bytes)
     first, follower = await cluster.machine(), await cluster.machine()
     await take(first)
     await story(first, seed, steps=80)
     await follower.follow()
-    await first._snapshots_written()
+    await first._grown_shards.written()
     before = dump(first._own)
     assert differing(dump(first._everything), before) == {}
     assert differing(dump(follower._everything), before) == {}
@@ -696,7 +696,7 @@ async def test_the_history_of_a_shard_is_told_in_the_order_of_its_owners_whichev
     await younger.commit([pending(made)], watermark=T)
     await take(older, number, owner=await retired(older, younger))
     await older.commit([entry(made)], watermark=T + MINUTE)
-    await older._snapshot(number)  # of the journal it has nothing: that is read from the older log
+    await older._grown_shards.write(number)  # of the journal it has nothing: that is read from the older log
     await older.commit([], watermark=T + MINUTE)
     third = await cluster.machine()
     await third.read_history()
@@ -834,5 +834,5 @@ async def test_a_hundred_million_fires_a_month_cost_less_than_ten_dollars_of_wri
             )
         await store.commit(rows, watermark=at)
         fires += in_commit
-    await store._snapshots_written()
+    await store._grown_shards.written()
     assert units.write * 100e6 / fires * WRITE_USD < 10

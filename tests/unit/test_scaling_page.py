@@ -16,7 +16,8 @@ from cronally.domain.shards import SHARDS
 from cronally.engine.membership import LOOK_S
 from cronally.instants import parse_rfc3339
 from cronally.store.committing import KEPT_DAYS
-from cronally.store.dynamodb import _GROWN_BYTES, LEASE_MS
+from cronally.store.dynamodb import LEASE_MS
+from cronally.store.grown_shards import _GROWN_BYTES
 from cronally.store.heartbeat import Heartbeat
 from cronally.store.shared_items import Said
 from cronally.store.shared_log import Committed, Logged, encode

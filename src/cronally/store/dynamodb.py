@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from cronally.domain.durations import DAY_MS
 from cronally.domain.shards import SHARDS
 from cronally.engine.lease_counts import LeaseCounts
 from cronally.engine.records import GivenUp, LogPlace, Opened, TakenIn
 from cronally.errors import LeaseLost, SchemaMismatch, StoreError
-from cronally.instants import MAX_UTC_MS, UtcMs
+from cronally.instants import UtcMs
 from cronally.store.background import Background
-from cronally.store.committing import KEPT_DAYS, Committer
+from cronally.store.committing import Committer
 from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.filling import refuse_filling
 from cronally.store.following import Follower
+from cronally.store.grown_shards import GrownShards
 from cronally.store.heartbeat import Heartbeat, heard
 from cronally.store.names import NameLocks
 from cronally.store.older_rows import OlderRows
@@ -56,9 +56,6 @@ R = TypeVar("R")
 LEASE_MS: Final = 8_000
 _SEEN_S: Final = 0.4  # who has just read the machines follows them without reading them again
 _BEFORE_MS: Final = 3_600_000  # of a taken shard's journal this much before the watermark is there at once
-_GROWN_BYTES: Final = 64 << 10  # so much log of a shard is read in some milliseconds
-_MOST_STRETCHES: Final = 6
-_OLDEST_LOG_MS: Final = KEPT_DAYS * DAY_MS
 _TIDY_S: Final = 600.0
 
 
@@ -104,15 +101,10 @@ class DynamodbStore(OwnWriting):
         self._counts = counts or LeaseCounts()
         self._snapshots = Snapshots(self.table)
         self._seen: tuple[float, list[Machine]] | None = None
-        self._growth: dict[int, int] = {}
-        self._since: dict[int, UtcMs] = {}
         self._copying: list[_Copying] = []
         self._copier: asyncio.Task[None] | None = None
         self._giving: list[_Giving] = []
         self._giver: asyncio.Task[None] | None = None
-        self._snapshotting = asyncio.Lock()
-        self._snapshotter: asyncio.Task[None] | None = None
-        self._grown: set[int] = set()
         self._background = Background()
         self._tidied_s = 0.0
 
@@ -185,9 +177,17 @@ class DynamodbStore(OwnWriting):
             background=self._background,
         )
         self._mine = TakenShards()
-        for kept in (self._growth, self._since):
-            kept.clear()
-        self._grown.clear()
+        self._grown_shards = GrownShards(
+            self._mine,
+            self._own,
+            self._turn,
+            self._clock,
+            snapshots=self._snapshots,
+            shard_table=self._shard_table,
+            heartbeat=self._heartbeat,
+            committer=self._committer,
+            background=self._background,
+        )
         self._seen = None
         self._tidied_s = self._clock.mono()
         self._older_rows.begin()
@@ -211,7 +211,7 @@ class DynamodbStore(OwnWriting):
         try:
             if watermark is not None:
                 with suppress(StoreError):  # others then wait for the end of the lease
-                    async with self._snapshotting:
+                    async with self._grown_shards.lock:
                         await self._give(dict.fromkeys(self._mine.items, GivenUp(watermark, was_clean=True)))
                     await self._heartbeat.leave()
         finally:
@@ -238,11 +238,7 @@ class DynamodbStore(OwnWriting):
         """Do in ``everything`` what was committed, and see how much log its shards have."""
         for shard, deed in logged:
             await self._everything.repeat(shard, deed)
-        for shard, size_bytes in record.size_of.items():
-            if shard in self._mine.items:
-                self._growth[shard] = self._growth.get(shard, 0) + size_bytes
-                self._since.setdefault(shard, self._clock.wall())
-                self._look_at_growth(shard)
+        self._grown_shards.committed(record.size_of)
 
     # machines
 
@@ -400,14 +396,11 @@ class DynamodbStore(OwnWriting):
             number = item.number
             self._mine.items[number] = item
             self._mine.last_ids[number] = last.get(number, (number, number))
-            self._growth[number] = item.log_bytes
-            if item.since is not None:
-                self._since[number] = item.since
             places = [LogPlace(one.machine, one.through) for one in item.chain if one.through is not None]
             logged.append(Logged(number, Taken(places)))
             if not item.was_clean:
                 logged.append(Logged(number, Doubted()))
-            self._look_at_growth(number)
+            self._grown_shards.took(item)
         self._committer.add(logged, lambda said: replace(said, hand_overs=said.hand_overs + len(items)))
         self._older_rows.took(numbers, is_all=is_all)
         return [
@@ -455,7 +448,7 @@ class DynamodbStore(OwnWriting):
         while self._giving:
             batch, self._giving = self._giving, []
             try:
-                async with self._snapshotting, self._turn:
+                async with self._grown_shards.lock, self._turn:
                     were_mine = await self._give({one.number: one.given for one in batch})
                     await self._own.take_out(were_mine)
                 await self._heartbeat.say(partial(_without, numbers=were_mine, hand_overs=len(were_mine)))
@@ -482,91 +475,28 @@ class DynamodbStore(OwnWriting):
                 watermark=_later(given.watermark, said.watermark_of(number)),
                 was_clean=given.was_clean,
                 chain=item.closed(said.sequence),
-                log_bytes=self._growth.get(number, 0),
-                since=self._since.get(number),
+                log_bytes=log_bytes,
+                since=since,
                 pruned_through=said.pruned_through,
                 reached=said.reached,
                 set_back_at=said.set_back_at,
             )
             for number, item in items.items()
-            for given in (given_up[number],)
+            for given, (log_bytes, since) in ((given_up[number], self._grown_shards.log_of(number)),)
         ]
         put = await asyncio.gather(*map(self._shard_table.put, items.values(), given))
         for number in items:
             self._mine.gave(number)
-            for kept in (self._growth, self._since):
-                kept.pop(number, None)
-            self._grown.discard(number)
+            self._grown_shards.gave(number)
             self._older_rows.gave(number)
         return dict(zip(items, put, strict=True))
-
-    # snapshots
-
-    def _look_at_growth(self, number: int) -> None:
-        """Have a snapshot written of a shard that has as much log as it has itself, or old log, or that of many machines."""
-        item = self._mine.items[number]
-        size_bytes = 0 if item.snapshot is None else item.snapshot.size_bytes
-        is_old = self._since.get(number, MAX_UTC_MS) < self._clock.wall() - _OLDEST_LOG_MS
-        is_grown = self._growth.get(number, 0) > max(_GROWN_BYTES, size_bytes)
-        if (is_grown or is_old or len(item.chain) > _MOST_STRETCHES) and number not in self._grown:
-            self._grown.add(number)
-            if self._snapshotter is None or self._snapshotter.done():
-                self._snapshotter = self._background.start(self._snapshot_grown())
-
-    async def _snapshot_grown(self) -> None:
-        while self._grown:
-            number = next(iter(self._grown))
-            await self._heartbeat.until_done(partial(self._snapshot, number))
-            self._grown.discard(number)
-
-    async def _snapshots_written(self) -> None:
-        await self._background.until(lambda: not self._grown)
-
-    async def _snapshot(self, number: int) -> None:
-        """Write a snapshot of a shard and name it in its item. Errors: StoreError."""
-        async with self._snapshotting:
-            item = self._mine.items.get(number)
-            if item is None:
-                return
-            async with AsyncExitStack() as stack:
-                async with self._turn:
-                    await self._committer.flush()
-                    sequence = self._heartbeat.said.sequence
-                    after = self._heartbeat.said.watermark_of(number)
-                    connection = await stack.enter_async_context(self._own.still())
-                    growth, since = self._growth.pop(number, 0), self._since.pop(number, None)
-                try:
-                    ref = await self._snapshots.write(
-                        self._own, connection, number, epoch=item.epoch, sequence=sequence, after=after
-                    )
-                except BaseException:
-                    self._growth[number] = self._growth.get(number, 0) + growth
-                    if since is not None:
-                        self._since[number] = since
-                    raise
-            snapped = replace(
-                item,
-                version=item.version + 1,
-                snapshot=ref,
-                chain=(Stretch(self.machine, sequence + 1, None),),
-                log_bytes=0,
-                since=None,
-            )
-            if not await self._shard_table.put(item, snapped):
-                raise self._heartbeat.lose(f"another machine has taken shard {number}")
-            self._mine.items[number] = snapped
-            if item.snapshot is not None:
-                # The one before this may be being read by a machine that starts just now.
-                with suppress(StoreError):
-                    await self._snapshots.forget_before(number, item.snapshot)
 
     # what is done once in a while
 
     async def _tidy(self) -> None:
         """Forget the heartbeats of machines that are retired for long and that no shard names; snapshots of old log."""
         with suppress(StoreError):
-            for number in [*self._mine.items]:
-                self._look_at_growth(number)
+            self._grown_shards.look()
             await self._retired.forget(but={item.owner for item in await self._shard_table.all()})
 
 
