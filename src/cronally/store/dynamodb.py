@@ -6,21 +6,20 @@ import asyncio
 import os
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from cronally.domain.shards import SHARDS
 from cronally.engine.lease_counts import LeaseCounts
-from cronally.engine.records import GivenUp, LogPlace, Opened, TakenIn
-from cronally.errors import LeaseLost, SchemaMismatch, StoreError
-from cronally.instants import UtcMs
+from cronally.engine.records import GivenUp, Opened, TakenIn
+from cronally.errors import SchemaMismatch, StoreError
 from cronally.store.background import Background
+from cronally.store.claiming import Claiming
 from cronally.store.committing import Committer
 from cronally.store.dynamodb_table import DynamodbTable
 from cronally.store.filling import refuse_filling
 from cronally.store.following import Follower
+from cronally.store.giving import Giving
 from cronally.store.grown_shards import GrownShards
-from cronally.store.heartbeat import Heartbeat, heard
+from cronally.store.heartbeat import Heartbeat
 from cronally.store.names import NameLocks
 from cronally.store.older_rows import OlderRows
 from cronally.store.own_writing import OwnWriting
@@ -32,42 +31,26 @@ from cronally.store.shared_items import (
     FORMAT_KEY,
     MACHINES,
     ZONES,
-    ShardItem,
-    Stretch,
     machine_in,
     zone_in,
 )
-from cronally.store.shared_log import Doubted, Logged, Taken
 from cronally.store.snapshots import Snapshots
 from cronally.store.taken_shards import TakenShards
+from cronally.store.taking_in import TakingIn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from cronally.clock import Clock
     from cronally.domain.model import JournalEntry
     from cronally.engine.ports import Store
-    from cronally.engine.records import Machine, Shard, TimetableRow
-    from cronally.store.shared_items import Said
-    from cronally.store.shared_log import Record
-
-R = TypeVar("R")
+    from cronally.engine.records import Machine, Shard
+    from cronally.instants import UtcMs
+    from cronally.store.shared_log import Logged, Record
 
 LEASE_MS: Final = 8_000
 _SEEN_S: Final = 0.4  # who has just read the machines follows them without reading them again
-_BEFORE_MS: Final = 3_600_000  # of a taken shard's journal this much before the watermark is there at once
 _TIDY_S: Final = 600.0
-
-
-class _Copying(NamedTuple):
-    item: ShardItem
-    done: asyncio.Future[TakenIn]
-
-
-class _Giving(NamedTuple):
-    number: int
-    given: GivenUp
-    done: asyncio.Future[bool]
 
 
 class DynamodbStore(OwnWriting):
@@ -101,10 +84,6 @@ class DynamodbStore(OwnWriting):
         self._counts = counts or LeaseCounts()
         self._snapshots = Snapshots(self.table)
         self._seen: tuple[float, list[Machine]] | None = None
-        self._copying: list[_Copying] = []
-        self._copier: asyncio.Task[None] | None = None
-        self._giving: list[_Giving] = []
-        self._giver: asyncio.Task[None] | None = None
         self._background = Background()
         self._tidied_s = 0.0
 
@@ -164,6 +143,15 @@ class DynamodbStore(OwnWriting):
         except BaseException:
             await self._let_go()
             raise
+        self._build()
+        self._seen = None
+        self._tidied_s = self._clock.mono()
+        self._older_rows.begin()
+        return Opened(watermark=None, was_clean=True)
+
+    def _build(self) -> None:
+        """Make what works on shards, for as long as this machine is joined."""
+        self._mine = TakenShards()
         self._shard_table = ShardTable(self.table, self._heartbeat, self._counts)
         self._retired = RetiredMachines(self.table, self._clock)
         self._names = NameLocks(self.table, self._heartbeat, self._clock)
@@ -176,7 +164,6 @@ class DynamodbStore(OwnWriting):
             follower=self._follower,
             background=self._background,
         )
-        self._mine = TakenShards()
         self._grown_shards = GrownShards(
             self._mine,
             self._own,
@@ -188,10 +175,27 @@ class DynamodbStore(OwnWriting):
             committer=self._committer,
             background=self._background,
         )
-        self._seen = None
-        self._tidied_s = self._clock.mono()
-        self._older_rows.begin()
-        return Opened(watermark=None, was_clean=True)
+        self._claiming = Claiming(self._shard_table, self._retired, self._heartbeat, self._follower)
+        self._taking_in = TakingIn(
+            self._mine,
+            self._own,
+            self._everything,
+            self._turn,
+            heartbeat=self._heartbeat,
+            committer=self._committer,
+            grown_shards=self._grown_shards,
+            older_rows=self._older_rows,
+        )
+        self._giving = Giving(
+            self._mine,
+            self._own,
+            self._turn,
+            shard_table=self._shard_table,
+            heartbeat=self._heartbeat,
+            committer=self._committer,
+            grown_shards=self._grown_shards,
+            older_rows=self._older_rows,
+        )
 
     async def _agree_on_format(self) -> None:
         """Errors: SchemaMismatch if a newer version has written the table."""
@@ -211,19 +215,16 @@ class DynamodbStore(OwnWriting):
         try:
             if watermark is not None:
                 with suppress(StoreError):  # others then wait for the end of the lease
-                    async with self._grown_shards.lock:
-                        await self._give(dict.fromkeys(self._mine.items, GivenUp(watermark, was_clean=True)))
+                    await self._giving.give_rest(watermark)
                     await self._heartbeat.leave()
         finally:
             self._heartbeat.lose("it was closed")
             await self._let_go()
 
     async def _let_go(self) -> None:
-        tasks = [
-            *self._background.tasks,
-            *self._writing,
-            *(task for task in (self._copier, self._giver) if task),
-        ]
+        tasks = [*self._background.tasks, *self._writing]
+        if hasattr(self, "_committer"):
+            tasks += [task for task in (self._taking_in.task, self._giving.task) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -293,129 +294,9 @@ class DynamodbStore(OwnWriting):
         return await self._to_its_end(self._take(shard, owner))
 
     async def _take(self, shard: Shard, owner: Machine | None) -> TakenIn | None:
-        number = shard.number
         self._heartbeat.check()
-        item = self._shard_table.seen(number)
-        if item is None or item.shard[:3] != shard[:3]:
-            item = await self._shard_table.read(number)
-        frozen = None if owner is None else await self._retired.said_of(owner)
-        if item.shard[:3] != shard[:3] or item.owner != (owner and owner.id):
-            return None
-        watermark = item.watermark if frozen is None else frozen.watermark_of(number)
-        # First the watermark, then the shard: whoever takes it from this machine goes by what the heartbeat says.
-        known = item if frozen is None else frozen
-        await self._heartbeat.say(
-            lambda said: replace(
-                said,
-                behind={**said.behind, number: watermark},
-                pruned_through=_later(said.pruned_through, known.pruned_through),
-                reached=_later(said.reached, known.reached),
-                set_back_at=said.set_back_at if known.set_back_at is None else known.set_back_at,
-            )
-        )
-        taken = await self._claim(item, watermark, owner, frozen)
-        if taken is None:
-            await self._heartbeat.say(lambda said: _without(said, (number,)))
-            return None
-        for stretch in taken.chain[:-1]:
-            assert stretch.through is not None
-            await self._heartbeat.until_done(partial(self._follower.reach, stretch.machine, stretch.through))
-        done: asyncio.Future[TakenIn] = asyncio.get_running_loop().create_future()
-        self._copying.append(_Copying(taken, done))
-        if self._copier is None or self._copier.done():
-            self._copier = asyncio.create_task(self._copy_all())
-        return await asyncio.shield(done)
-
-    async def _claim(
-        self, item: ShardItem, watermark: UtcMs | None, owner: Machine | None, frozen: Said | None
-    ) -> ShardItem | None:
-        """Put this machine into a shard's item as its owner; return the item, None if the shard is another's now."""
-        while True:
-            taken = replace(
-                item,
-                version=item.version + 1,
-                owner=self.machine,
-                epoch=item.epoch + 1,
-                watermark=watermark,
-                was_clean=item.was_clean and frozen is None,
-                chain=(
-                    *item.closed(None if frozen is None else frozen.sequence),
-                    Stretch(self.machine, self._heartbeat.said.sequence + 1, None),
-                ),
-            )
-            if owner is not None and frozen is not None:
-                since = owner.started_at if item.since is None else item.since
-                taken = replace(
-                    taken,
-                    since=since,
-                    pruned_through=frozen.pruned_through,
-                    reached=frozen.reached,
-                    set_back_at=frozen.set_back_at,
-                )
-            if await self._shard_table.put(item, taken):
-                return taken
-            now = await self._heartbeat.until_done(partial(self._shard_table.read, item.number))
-            if (now.owner, now.epoch) != (item.owner, item.epoch):
-                return None
-            item = now  # its owner has written a snapshot since it was read
-
-    async def _copy_all(self) -> None:
-        """Bring the shards that were claimed into ``own``, all that wait together."""
-        while self._copying:
-            batch, self._copying = self._copying, []
-            try:
-                async with self._turn:
-                    taken_in = await self._copy([one.item for one in batch])
-            except Exception as exc:  # noqa: BLE001 - a shard that is claimed and not driven must not stay so
-                lost = self._heartbeat.lose(f"shards could not be taken in: {exc!r}")
-                for one in batch:
-                    if not one.done.done():
-                        one.done.set_exception(lost)
-                return
-            for one, its in zip(batch, taken_in, strict=True):
-                if not one.done.done():
-                    one.done.set_result(its)
-
-    async def _copy(self, items: Sequence[ShardItem]) -> list[TakenIn]:
-        numbers = [item.number for item in items]
-        watermarks = [item.watermark for item in items if item.watermark is not None]
-        after = UtcMs(min(watermarks) - _BEFORE_MS) if len(watermarks) == len(items) else None
-        is_all = await self._own.copy(self._everything, numbers, after=after)
-        doubted = [item.number for item in items if not item.was_clean]
-        if doubted:
-            await self._own.doubt(doubted)
-            self._mine.doubted.update(doubted)
-        last = await self._own.last_ids(numbers)
-        rows: dict[int, list[TimetableRow]] = {number: [] for number in numbers}
-        async for some in self._own.timetable_of(numbers):
-            for row in some:
-                rows[row.id % SHARDS].append(row)
-        failing = await self._own.failing_of(numbers)
-        logged: list[Logged] = []
-        for item in items:
-            number = item.number
-            self._mine.items[number] = item
-            self._mine.last_ids[number] = last.get(number, (number, number))
-            places = [LogPlace(one.machine, one.through) for one in item.chain if one.through is not None]
-            logged.append(Logged(number, Taken(places)))
-            if not item.was_clean:
-                logged.append(Logged(number, Doubted()))
-            self._grown_shards.took(item)
-        self._committer.add(logged, lambda said: replace(said, hand_overs=said.hand_overs + len(items)))
-        self._older_rows.took(numbers, is_all=is_all)
-        return [
-            TakenIn(
-                item.number,
-                rows[item.number],
-                item.watermark,
-                item.was_clean,
-                frozenset(id_ for id_ in failing if id_ % SHARDS == item.number),
-                item.pruned_through,
-                item.reached,
-                item.set_back_at,
-            )
-            for item in items
-        ]
+        item = await self._claiming.claim(shard, owner)
+        return None if item is None else await self._taking_in.take_in(item)
 
     async def recovered(self, number: int) -> None:
         self._heartbeat.check()
@@ -424,72 +305,11 @@ class DynamodbStore(OwnWriting):
 
     async def begin_give(self, number: int) -> None:
         self._heartbeat.check()
-        async with self._turn:
-            self._mine.recovering.discard(number)
-            await self._committer.flush()  # one of before may be about to say that it is recovered
-            await self._heartbeat.say(
-                lambda said: replace(said, behind={**said.behind, number: said.watermark_of(number)})
-            )
+        await self._giving.begin(number)
 
     async def give(self, shard: Shard, given: GivenUp) -> bool:
         self._heartbeat.check()
-        item = self._mine.items.get(shard.number)
-        if item is None or item.epoch != shard.epoch:
-            return False
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(heard)
-        self._giving.append(_Giving(item.number, given, done))
-        if self._giver is None or self._giver.done():
-            self._giver = asyncio.create_task(self._give_all())
-        return await asyncio.shield(done)
-
-    async def _give_all(self) -> None:
-        """Let go of the shards that wait, all together: while one waits nobody fires what it has."""
-        while self._giving:
-            batch, self._giving = self._giving, []
-            try:
-                async with self._grown_shards.lock, self._turn:
-                    were_mine = await self._give({one.number: one.given for one in batch})
-                    await self._own.take_out(were_mine)
-                await self._heartbeat.say(partial(_without, numbers=were_mine, hand_overs=len(were_mine)))
-            except Exception as exc:  # noqa: BLE001 - what is given and what this machine does are no longer one
-                lost = self._heartbeat.lose(f"shards could not be given: {exc!r}")
-                for one in batch:
-                    if not one.done.done():
-                        one.done.set_exception(exc if isinstance(exc, LeaseLost) else lost)
-                return
-            for one in batch:
-                if not one.done.done():
-                    one.done.set_result(were_mine.get(one.number, False))
-
-    async def _give(self, given_up: Mapping[int, GivenUp]) -> dict[int, bool]:
-        """Write into the items of these shards that nobody drives them; return of each that this machine had whether the table agrees."""
-        await self._committer.flush()
-        said = self._heartbeat.said
-        items = {number: self._mine.items[number] for number in given_up if number in self._mine.items}
-        given = [
-            replace(
-                item,
-                version=item.version + 1,
-                owner=None,
-                watermark=_later(given.watermark, said.watermark_of(number)),
-                was_clean=given.was_clean,
-                chain=item.closed(said.sequence),
-                log_bytes=log_bytes,
-                since=since,
-                pruned_through=said.pruned_through,
-                reached=said.reached,
-                set_back_at=said.set_back_at,
-            )
-            for number, item in items.items()
-            for given, (log_bytes, since) in ((given_up[number], self._grown_shards.log_of(number)),)
-        ]
-        put = await asyncio.gather(*map(self._shard_table.put, items.values(), given))
-        for number in items:
-            self._mine.gave(number)
-            self._grown_shards.gave(number)
-            self._older_rows.gave(number)
-        return dict(zip(items, put, strict=True))
+        return await self._giving.give(shard, given)
 
     # what is done once in a while
 
@@ -498,13 +318,3 @@ class DynamodbStore(OwnWriting):
         with suppress(StoreError):
             self._grown_shards.look()
             await self._retired.forget(but={item.owner for item in await self._shard_table.all()})
-
-
-def _later(one: UtcMs | None, other: UtcMs | None) -> UtcMs | None:
-    return max((at for at in (one, other) if at is not None), default=None)
-
-
-def _without(said: Said, numbers: Collection[int], hand_overs: int = 0) -> Said:
-    """Return *said* without the watermarks of shards that are not this machine's, after so many hand-overs more."""
-    behind = {shard: at for shard, at in said.behind.items() if shard not in numbers}
-    return replace(said, behind=behind, hand_overs=said.hand_overs + hand_overs)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cronally.domain.shards import SHARDS
 from cronally.engine.records import Machine, Shard, ZoneRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from cronally.instants import UtcMs
     from cronally.store.dynamodb_table import Item, Key
@@ -39,6 +39,11 @@ class Said:
         """Return the watermark of one of the machine's shards."""
         return self.behind.get(shard, self.watermark)
 
+    def without(self, numbers: Collection[int], hand_overs: int = 0) -> Said:
+        """Return it without the watermarks of shards that are not the machine's, after so many hand-overs more."""
+        behind = {shard: at for shard, at in self.behind.items() if shard not in numbers}
+        return replace(self, behind=behind, hand_overs=self.hand_overs + hand_overs)
+
     def written(self) -> Item:
         """Return it as attributes of the item; few, because each has its name in every item."""
         return {
@@ -55,6 +60,11 @@ class Said:
                 ]
             ),
         }
+
+
+def later(one: UtcMs | None, other: UtcMs | None) -> UtcMs | None:
+    """Return the later one of two instants, of which each may be unknown."""
+    return max((at for at in (one, other) if at is not None), default=None)
 
 
 FORMAT: Final = 1
