@@ -1,4 +1,4 @@
-"""One term of an engine: what it consists of, and the order in which that starts and stops."""
+"""One term of an engine: the order in which what it consists of starts and stops."""
 
 from __future__ import annotations
 
@@ -10,33 +10,19 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cronally import RELEASED_AT, __version__
 from cronally.actions import about
-from cronally.admin.metrics_port import MetricsPort
-from cronally.admin.server import AdminServer
-from cronally.app.memory import available_memory
+from cronally.app.building import Around, build
 from cronally.app.reloading import reload_for_ever
 from cronally.app.sharing import Shared
 from cronally.clock import WaitResult
 from cronally.engine.alerts import Alerts, Troubles
-from cronally.engine.arming import armed_budget
-from cronally.engine.clock_watch import ClockWatch
-from cronally.engine.engine import Engine
-from cronally.engine.journalist import Journalist
 from cronally.engine.lag_watch import LagWatch
-from cronally.engine.outlook import Outlook
 from cronally.engine.records import Opened
-from cronally.engine.reporting import Reporting
-from cronally.engine.retention import Retention
-from cronally.engine.service import Service
 from cronally.engine.trust import Trust
-from cronally.engine.zone_watch import ZoneWatch
 from cronally.errors import CredentialsInvalid
-from cronally.instants import UtcMs, parse_rfc3339
 from cronally.sns.aws import Aws
 from cronally.sns.credentials import Credentials
 from cronally.sns.local import LocalPublisher, StandIn, find_stand_in
-from cronally.sns.pacing import quota_per_s
 from cronally.sns.publisher import SnsPublisher
 from cronally.sns.topics import AlertTopic
 from cronally.store.filesystem import network_warning
@@ -46,9 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
     from typing import Any
 
+    from cronally.app.building import Parts
     from cronally.app.daemon import Daemon
     from cronally.domain.model import Fire
+    from cronally.engine.engine import Engine
     from cronally.engine.ports import Publisher, Store
+    from cronally.engine.reporting import Reporting
+    from cronally.instants import UtcMs
 
 _STAND_IN_CALLS = 8  # more at once make moto's server slower
 _COLLECT_EVERY_S = 60.0
@@ -71,151 +61,60 @@ class Term:
 
     async def run(self) -> None:
         """Run until a signal stops it in order."""
-        config = self._daemon.config
         async with AsyncExitStack() as stack:
-            file: SqliteStore | None = None
-            shared: Shared | None = None
-            warning: str | None = None
-            if config.store.kind == "sqlite":
-                file, opened, warning = await self._open_file(stack)
-                publisher, stand_in, credentials = await self._publisher(stack)
-            else:
-                opened = Opened(watermark=None, was_clean=True)  # shards are taken in one by one
-                publisher, stand_in, credentials = await self._publisher(stack)
-                shared = self._shared = await self._share(stack, stand_in, credentials)
-                publisher = Trust(publisher, shared.trusted_until, self._clock)
-            store, everything = (file, file) if shared is None else (shared.store, shared.store.everything)
-            assert store is not None
-            assert everything is not None
-            outlook = None if shared is None else Outlook(everything, self._clock)
-            alerts = await self._alerts(stack, store, credentials, stand_in)
-            journalist = Journalist(self._clock, config.journal, alerts=alerts)
-            if shared is not None:
-                shared.store.on_entries = journalist.settled_elsewhere
-            engine = Engine(
-                store,
-                publisher,
-                self._clock,
-                journalist,
-                watch=ClockWatch(
-                    self._clock, released_at=parse_rfc3339(RELEASED_AT), is_trusted=config.trust_clock
-                ),
-                armed_budget_bytes=armed_budget(available_memory()),
-                topics=config.sns_topics,
-                is_one_of_several=shared is not None,
-            )
-            zone_watch = ZoneWatch(engine.core, store, self._clock, journalist)
-            retention = Retention(
-                engine.core,
-                store,
-                self._clock,
-                journalist,
-                is_quiet=engine.loop.is_quiet,
-                keep=config.journal,
-            )
-            reporting = Reporting(
-                engine.core,
-                everything,
-                engine.loop.halt,
-                self._clock,
-                journalist,
-                engine.loop.circuits,
-                version=__version__,
-                store_name=str(config.store),
-                store_warning=warning,
-                stand_in=None if stand_in is None else stand_in.url,
-                zone_watch=zone_watch,
-                keep=config.journal,
-                quotas=lambda: self._daemon.pacing.uses(self._clock.mono()),
-                credentials=lambda: None if credentials is None else credentials.state(),
-                sharing=lambda: None if shared is None else shared.state(),
-                cluster=lambda: None if shared is None else shared.figures(),
-                outlook=outlook,
-            )
-            self._daemon.supervision.not_ready_because = lambda: reporting.not_ready_because
-            self._daemon.supervision.silence = engine.loop.pulse.silence
-            service = Service(
-                engine.core,
-                store,
-                engine.edits,
-                engine.orders,
-                reporting,
-                self._clock,
-                journalist,
-                engine.allowed,
-                topic_maker=stand_in,
-                backup_maker=file,
-                quota_per_s=lambda region, is_fifo: quota_per_s(
-                    region, is_fifo=is_fifo, given=self._daemon.config.sns_quota
-                ),
-                everything=everything,
-                outlook=outlook,
-                watermark_of=None if shared is None else shared.watermark_of,
-            )
-            server = AdminServer(
-                service,
-                reporting,
-                self._clock,
-                socket_path=config.socket,
-                read_only_group=config.read_only_group,
-                routing=None if shared is None else shared.routing(),
-                check=None if shared is None else shared.admit,
-            )
-            await server.start()
-            stack.push_async_callback(server.close)
-            if config.metrics_listen is not None:
-                metrics_port = MetricsPort(
-                    server.metrics, reporting, self._clock, listen=config.metrics_listen
-                )
-                await metrics_port.start()
-                stack.push_async_callback(metrics_port.close)
+            around = await self._open(stack)
+            parts = build(self._daemon, around)
+            self._daemon.supervision.not_ready_because = lambda: parts.reporting.not_ready_because
+            self._daemon.supervision.silence = parts.engine.loop.pulse.silence
+            await self._listen(stack, parts)
             async with asyncio.TaskGroup() as tasks:
-                running: list[asyncio.Task[None]] = []
-                if credentials is not None:
-                    with suppress(CredentialsInvalid):  # it has said so; fires are kept until it succeeds
-                        await credentials.start()
-                    running.append(tasks.create_task(credentials.run(), name="credentials"))
-                is_joined = shared is None or await self._join(shared, reporting)
-                first = await self._recover(engine, reporting, opened) if is_joined else None
+                running = await self._refresh(around.credentials, tasks)
+                first = await self._come_up(around, parts)
                 if first is not None:
                     self._clean_watermark = None
-                    running.append(tasks.create_task(engine.run(first), name="engine"))
-                    running.append(tasks.create_task(zone_watch.run(), name="zones"))
-                    running.append(tasks.create_task(retention.run(), name="retention"))
-                    if alerts is not None:
-                        alerts.troubles = Troubles(opened.failing)
-                        running.append(tasks.create_task(alerts.run(), name="alerts"))
-                    running.append(tasks.create_task(LagWatch(self._clock, journalist).run(), name="lag"))
-                    running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
+                    running += self._start(around, parts, first, tasks)
                     is_stopping = self._daemon.signals.is_stopping
-                    if shared is not None:
-                        running += shared.begin(engine, self._daemon.pacing, alerts, journalist, tasks)
-                    if shared is None or await shared.all_driven(is_stopping):
-                        if shared is not None:
-                            errands = shared.errands(config.socket)
-                            running.append(tasks.create_task(errands.run(), name="errands"))
-                        reporting.set_ready()
-                        self._announce(stand_in)
-                        self._daemon.supervision.ready()
-                        reloading = reload_for_ever(self._daemon, engine, retention, journalist, reporting)
-                        running.append(tasks.create_task(reloading, name="reload"))
+                    if around.shared is None or await around.shared.all_driven(is_stopping):
+                        running += self._say_ready(around, parts, tasks)
                         await is_stopping.wait()
-                    reporting.set_ready("it is stopping")
-                    self._daemon.supervision.stopping(self._daemon.config.drain_timeout_s)
-                    if file is not None:
-                        file.abandon_backup()
-                    await server.close()
-                    if shared is not None:
-                        await self._unless_hurried(shared.leave(self._daemon.config.drain_timeout_s))
-                    await self._unless_hurried(engine.drain(self._daemon.config.drain_timeout_s))
-                    if alerts is not None:
-                        await alerts.finish()
-                elif shared is not None:
-                    await shared.leave(0)
+                    await self._stop(around, parts)
+                elif around.shared is not None:
+                    await around.shared.leave(0)
                 for task in running:
                     task.cancel()
             if first is not None:
-                self._clean_watermark = await engine.finish()
+                self._clean_watermark = await parts.engine.finish()
+
+    # --- start-up ---------------------------------------------------------------------------------------------------
+
+    async def _open(self, stack: AsyncExitStack) -> Around:
+        """Open what the engine works with; *stack* closes it."""
+        if self._daemon.config.store.kind == "sqlite":
+            file, opened, warning = await self._open_file(stack)
+            publisher, stand_in, credentials = await self._publisher(stack)
+            return Around(
+                store=file,
+                everything=file,
+                file=file,
+                opened=opened,
+                store_warning=warning,
+                publisher=publisher,
+                stand_in=stand_in,
+                credentials=credentials,
+                alerts=await self._alerts(stack, file, credentials, stand_in),
+            )
+        publisher, stand_in, credentials = await self._publisher(stack)
+        shared = self._shared = await self._share(stack, stand_in, credentials)
+        return Around(
+            store=shared.store,
+            everything=shared.store.everything,
+            shared=shared,
+            opened=Opened(watermark=None, was_clean=True),  # shards are taken in one by one
+            publisher=Trust(publisher, shared.trusted_until, self._clock),
+            stand_in=stand_in,
+            credentials=credentials,
+            alerts=await self._alerts(stack, shared.store, credentials, stand_in),
+        )
 
     async def _open_file(self, stack: AsyncExitStack) -> tuple[SqliteStore, Opened, str | None]:
         """Open the store in a file; return it, what it knew, and what is wrong with where it lies."""
@@ -255,29 +154,6 @@ class Term:
         )
         stack.push_async_callback(shared.store.close, watermark=None)
         return shared
-
-    async def _join(self, shared: Shared, reporting: Reporting) -> bool:
-        """Read the table and join the other machines; False if the daemon is stopped first. Errors: StoreError, of the first term."""
-        reporting.set_ready("it has not joined the other machines yet")
-        joining = asyncio.ensure_future(shared.join(is_first=not self._former))
-        stopping = asyncio.ensure_future(self._daemon.signals.is_stopping.wait())
-        await asyncio.wait((joining, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not joining.done():
-            joining.cancel()
-            await asyncio.gather(joining, return_exceptions=True)
-            return False
-        joining.result()
-        self._former.append(shared.machine)
-        return True
-
-    def _may_send(self) -> bool:
-        """Whether no other machine can have taken over what this one drives."""
-        return self._shared is None or self._clock.boot() < self._shared.store.trusted_until
-
-    async def _close(self, store: SqliteStore) -> None:
-        """Close the store; if all that was sent is on record, as a clean stop."""
-        await store.close(watermark=self._clean_watermark)
 
     async def _publisher(self, stack: AsyncExitStack) -> tuple[Publisher, StandIn | None, Credentials | None]:
         """Return what publishes, the stand-in if there is one, and the credentials to keep fresh beside it."""
@@ -327,6 +203,49 @@ class Term:
         notes = None if self._shared is None else self._shared.notes()
         return Alerts(AlertTopic(aws, topic), store, self._clock, notes=notes, may_tell=self._may_send)
 
+    def _may_send(self) -> bool:
+        """Whether no other machine can have taken over what this one drives."""
+        return self._shared is None or self._clock.boot() < self._shared.store.trusted_until
+
+    async def _listen(self, stack: AsyncExitStack, parts: Parts) -> None:
+        """Answer on the socket and, if there is to be one, on the port for metrics, until *stack* is closed."""
+        await parts.server.start()
+        stack.push_async_callback(parts.server.close)
+        if parts.metrics_port is not None:
+            await parts.metrics_port.start()
+            stack.push_async_callback(parts.metrics_port.close)
+
+    async def _refresh(
+        self, credentials: Credentials | None, tasks: asyncio.TaskGroup
+    ) -> list[asyncio.Task[None]]:
+        """Find credentials, and keep them fresh in a task."""
+        if credentials is None:
+            return []
+        with suppress(CredentialsInvalid):  # it has said so; fires are kept until it succeeds
+            await credentials.start()
+        return [tasks.create_task(credentials.run(), name="credentials")]
+
+    async def _come_up(self, around: Around, parts: Parts) -> Sequence[Fire] | None:
+        """Join the other machines if there are any, and recover; None if the daemon is stopped first."""
+        if around.shared is not None and not await self._join(around.shared, parts.reporting):
+            return None
+        return await self._recover(parts.engine, parts.reporting, around.opened)
+
+    async def _join(self, shared: Shared, reporting: Reporting) -> bool:
+        """Read the table and join the other machines; False if the daemon is stopped first. Errors: StoreError, of the first term."""
+        reporting.set_ready("it has not joined the other machines yet")
+        joining = asyncio.ensure_future(shared.join(is_first=not self._former))
+        stopping = asyncio.ensure_future(self._daemon.signals.is_stopping.wait())
+        await asyncio.wait((joining, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not joining.done():
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
+            return False
+        joining.result()
+        self._former.append(shared.machine)
+        return True
+
     async def _recover(self, engine: Engine, reporting: Reporting, opened: Opened) -> Sequence[Fire] | None:
         """Wait for a clock that can be believed, then bring the engine in line; None if the daemon is stopped first."""
         is_said = False
@@ -350,30 +269,41 @@ class Term:
             gc.enable()
         return first
 
-    async def _collect_garbage(self, engine: Engine) -> None:
-        """Collect garbage between instants only: in a burst it would cost a quarter more, and hold the loop for long."""
-        gc.disable()
-        try:
-            while True:
-                await self._clock.sleep(_COLLECT_EVERY_S)
-                for _ in range(_MOST_POSTPONED):
-                    if engine.loop.is_quiet(_QUIET_MS):
-                        break
-                    await self._clock.sleep(_QUIET_MS / 1000)
-                gc.collect()
-        finally:
-            gc.enable()
+    # --- main -------------------------------------------------------------------------------------------------------
 
-    async def _unless_hurried(self, work: Coroutine[Any, Any, object]) -> None:
-        """Wait for *work*, which lets what is in flight be answered, unless somebody is in a hurry."""
-        working = asyncio.ensure_future(work)
-        hurried = asyncio.ensure_future(self._daemon.signals.is_hurried.wait())
-        try:
-            await asyncio.wait((working, hurried), return_when=asyncio.FIRST_COMPLETED)
-        finally:  # the lease may be lost meanwhile, and *work* with it
-            for task in (working, hurried):
-                task.cancel()
-            await asyncio.gather(working, hurried, return_exceptions=True)
+    def _start(
+        self, around: Around, parts: Parts, first: Sequence[Fire], tasks: asyncio.TaskGroup
+    ) -> list[asyncio.Task[None]]:
+        """Fire, and do all that goes on beside that. With several machines, begin to take shards."""
+        engine, alerts = parts.engine, around.alerts
+        running = [
+            tasks.create_task(engine.run(first), name="engine"),
+            tasks.create_task(parts.zone_watch.run(), name="zones"),
+            tasks.create_task(parts.retention.run(), name="retention"),
+        ]
+        if alerts is not None:
+            alerts.troubles = Troubles(around.opened.failing)
+            running.append(tasks.create_task(alerts.run(), name="alerts"))
+        running.append(tasks.create_task(LagWatch(self._clock, parts.journalist).run(), name="lag"))
+        running.append(tasks.create_task(self._collect_garbage(engine), name="garbage"))
+        if around.shared is not None:
+            running += around.shared.begin(engine, self._daemon.pacing, alerts, parts.journalist, tasks)
+        return running
+
+    def _say_ready(self, around: Around, parts: Parts, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Say that it is ready, and do from now on what others ask for: machines, and who sends SIGHUP."""
+        running = []
+        if around.shared is not None:
+            errands = around.shared.errands(self._daemon.config.socket)
+            running.append(tasks.create_task(errands.run(), name="errands"))
+        parts.reporting.set_ready()
+        self._announce(around.stand_in)
+        self._daemon.supervision.ready()
+        reloading = reload_for_ever(
+            self._daemon, parts.engine, parts.retention, parts.journalist, parts.reporting
+        )
+        running.append(tasks.create_task(reloading, name="reload"))
+        return running
 
     def _announce(self, stand_in: StandIn | None) -> None:
         store, socket = str(self._daemon.config.store), self._daemon.config.socket
@@ -389,3 +319,47 @@ class Term:
                 stand_in.url,
                 extra=about("daemon.stand_in", url=stand_in.url),
             )
+
+    async def _collect_garbage(self, engine: Engine) -> None:
+        """Collect garbage between instants only: in a burst it would cost a quarter more, and hold the loop for long."""
+        gc.disable()
+        try:
+            while True:
+                await self._clock.sleep(_COLLECT_EVERY_S)
+                for _ in range(_MOST_POSTPONED):
+                    if engine.loop.is_quiet(_QUIET_MS):
+                        break
+                    await self._clock.sleep(_QUIET_MS / 1000)
+                gc.collect()
+        finally:
+            gc.enable()
+
+    # --- shutdown ---------------------------------------------------------------------------------------------------
+
+    async def _stop(self, around: Around, parts: Parts) -> None:
+        """Take no more orders, give what this machine has, and let what is in flight be answered."""
+        parts.reporting.set_ready("it is stopping")
+        self._daemon.supervision.stopping(self._daemon.config.drain_timeout_s)
+        if around.file is not None:
+            around.file.abandon_backup()
+        await parts.server.close()
+        if around.shared is not None:
+            await self._unless_hurried(around.shared.leave(self._daemon.config.drain_timeout_s))
+        await self._unless_hurried(parts.engine.drain(self._daemon.config.drain_timeout_s))
+        if around.alerts is not None:
+            await around.alerts.finish()
+
+    async def _unless_hurried(self, work: Coroutine[Any, Any, object]) -> None:
+        """Wait for *work*, which lets what is in flight be answered, unless somebody is in a hurry."""
+        working = asyncio.ensure_future(work)
+        hurried = asyncio.ensure_future(self._daemon.signals.is_hurried.wait())
+        try:
+            await asyncio.wait((working, hurried), return_when=asyncio.FIRST_COMPLETED)
+        finally:  # the lease may be lost meanwhile, and *work* with it
+            for task in (working, hurried):
+                task.cancel()
+            await asyncio.gather(working, hurried, return_exceptions=True)
+
+    async def _close(self, store: SqliteStore) -> None:
+        """Close the store; if all that was sent is on record, as a clean stop."""
+        await store.close(watermark=self._clean_watermark)
