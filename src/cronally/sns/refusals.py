@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from cronally.domain.aws_codes import DENIED, plain_code
 from cronally.errors import AwsInputRefused, AwsRefused
 from cronally.sns.outcome import CREDENTIALS, is_about_the_date
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _MAX_SAID_CHARS: Final = 300
 
 # SNS, SQS, Lambda, IAM API References, errors; without "Exception", and without what SQS puts before.
-_DENIED: Final = frozenset({"AccessDenied", "AuthorizationError", "UnauthorizedOperation", "NotAuthorized"})
+_DENIED: Final = DENIED | {"AuthorizationError", "NotAuthorized"}
 _ABSENT: Final = frozenset(
     {"NotFound", "NonExistentQueue", "QueueDoesNotExist", "ResourceNotFound", "NoSuchEntity"}
 )
@@ -92,11 +93,6 @@ def is_denied(error: AwsRefused) -> bool:
 def is_absent(error: AwsRefused) -> bool:
     """Whether it was refused because what it is about is not there."""
     return plain_code(error.code) in _ABSENT
-
-
-def plain_code(code: str) -> str:
-    """Return an error code as the query protocol has it: ``NotFound`` for ``com.amazonaws#NotFoundException``."""
-    return code.rpartition("#")[2].rpartition(".")[2].removesuffix("Exception")
 
 
 def _said(code: str, message: str) -> str:

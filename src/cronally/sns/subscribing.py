@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain import topic_calls
 from cronally.domain.aws_calls import command_line
+from cronally.domain.aws_codes import plain_code
 from cronally.domain.durations import format_duration
 from cronally.domain.targets import how_to_confirm, is_raw
 from cronally.domain.topic_policies import has_permission, merged_policy, queue_statement
 from cronally.domain.topic_reports import Done, Step, Subscribed
 from cronally.errors import AwsRefused
-from cronally.sns.refusals import is_absent, plain_code
+from cronally.sns.refusals import is_absent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from cronally.domain import table_calls
+from cronally.domain.aws_codes import DENIED, plain_code
 from cronally.errors import StoreBusy, StoreError
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ _BUSY: Final = frozenset(
         "ResourceInUseException",
     }
 )
-_DENIED: Final = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation"})
 _UNSIGNED: Final = frozenset(
     {
         "UnrecognizedClientException",
@@ -298,7 +298,7 @@ class DynamodbTable:
                 f"there is no DynamoDB table {self.name!r} in this account and region; create it with "
                 f"'cronally store create dynamodb:{self.name}', or look at AWS_REGION and AWS_PROFILE"
             )
-        if code in _DENIED:
+        if plain_code(code) in DENIED:
             return NotAllowed(operation, self.name, message)
         if code in _UNSIGNED:
             return StoreError(
