@@ -301,7 +301,7 @@ async def test_the_history_is_still_there_when_newer_snapshots_have_replaced_tha
     await joined(store)
     expected = await seen(store)
     for number in range(SHARDS):
-        await store._snapshot(number)
+        await store._grown_shards.write(number)
     await store.close(watermark=WATERMARK)
     second = machine()
     await joined(second)
