@@ -87,9 +87,9 @@ class Replica(SqliteStore):
             case Changed():
                 await self.change(replace(deed.change, expected_revision_id=None), gone=gone, ids=deed.ids)
             case Flipped():
-                await self._repeat_flip(deed)
+                await self._repeat_flip(shard, deed)
             case TakenOver():
-                await self.own(deed.names, owner=deed.owner, at=deed.at, by=deed.by)
+                await self.own(deed.names, owner=deed.owner, at=deed.at, by=deed.by, shard=shard)
             case SlotsMoved():
                 await self.move_single_slots(deed.moved)
             case Doubted():
@@ -112,7 +112,7 @@ class Replica(SqliteStore):
             case Taken():
                 pass
 
-    async def _repeat_flip(self, deed: Flipped) -> None:
+    async def _repeat_flip(self, shard: int, deed: Flipped) -> None:
         await self.stage_begin()
         await self.stage(deed.staged)
         names = [row.name for row in deed.staged]
@@ -123,6 +123,7 @@ class Replica(SqliteStore):
             unsettled=deed.unsettled,
             removed=deed.removed,
             ids=dict(zip(names, deed.ids, strict=True)),
+            shard=shard,
         )
 
     async def _repeat_asked(self, shard: int, deed: Asked) -> None:
@@ -196,7 +197,7 @@ class Replica(SqliteStore):
 
     async def taken_over(self, owner: str) -> list[tuple[str, int]]:
         """Return name and id of each schedule that a flip for *owner* changes in nothing but its owner."""
-        rows = await self._database.reader.json(schedule_sql.TAKEN_OVER, {"owner": owner})
+        rows = await self._database.reader.json(schedule_sql.TAKEN_OVER, {"owner": owner, "shard": None})
         return [(name, id_) for name, id_ in rows]
 
     async def was_run_since(self, key: str, after: UtcMs) -> bool:

@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from cronally.domain.model import Pause
+from cronally.domain.shards import SHARDS
 from cronally.domain.spec import MESSAGE_KEYS, from_canonical
 from cronally.engine.records import OWN_NAME, StoredSchedule
 from cronally.store.base import staged_slot
@@ -366,15 +367,18 @@ CLEAR_STAGING: Final = "DELETE FROM staging"
 
 _OWNERS: Final = "json_object('owner', :owner, 'owner_was', nullif(owner, ''))"
 
+_MEANT: Final = f"removed_at IS NULL AND (:shard IS NULL OR schedule.id % {SHARDS} = :shard)"
+"""Living schedules, of one shard if it is given: with several, another one may bear the same name for the moment."""
+
 OWN: Final = (
     f"""
     INSERT INTO action (schedule_id, revision_id, done_at, done_by, action, detail)
     SELECT id, revision_id, :at, :by, 'apply', {_OWNERS} FROM schedule
-    WHERE removed_at IS NULL AND owner <> :owner AND name IN (SELECT value FROM json_each(:names)) ORDER BY id
+    WHERE {_MEANT} AND owner <> :owner AND name IN (SELECT value FROM json_each(:names)) ORDER BY id
     """,
-    """
+    f"""
     UPDATE schedule SET owner = :owner
-    WHERE removed_at IS NULL AND owner <> :owner AND name IN (SELECT value FROM json_each(:names))
+    WHERE {_MEANT} AND owner <> :owner AND name IN (SELECT value FROM json_each(:names))
     """,
 )
 
@@ -396,10 +400,10 @@ REMOVE_MANY: Final = (
     f"UPDATE schedule SET removed_at = :at, effective_from = :at, changed_at = :at WHERE id IN {_IDS}",
 )
 
-_TAKEN_OVER: Final = """
+_TAKEN_OVER: Final = f"""
     SELECT schedule.id AS id, schedule.revision_id AS revision_id, schedule.name AS name, owner
     FROM staging
-    JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL AND owner <> :owner
+    JOIN schedule ON schedule.name = staging.name AND {_MEANT} AND owner <> :owner
     JOIN revision ON revision.id = schedule.revision_id AND revision.size = staging.size AND revision.document = staging.document
 """
 
@@ -413,32 +417,32 @@ FLIP: Final = (
     SELECT id, revision_id, :at, :by, 'apply', {_OWNERS} FROM ({_TAKEN_OVER}) ORDER BY id
     """,
     f"UPDATE schedule SET owner = :owner WHERE id IN (SELECT id FROM ({_TAKEN_OVER}))",
-    """
+    f"""
     DELETE FROM staging WHERE EXISTS (
         SELECT 1 FROM schedule JOIN revision ON revision.id = schedule.revision_id
-        WHERE schedule.name = staging.name AND removed_at IS NULL
+        WHERE schedule.name = staging.name AND {_MEANT}
         AND revision.size = staging.size AND revision.document = staging.document
     )
     """,
-    """
+    f"""
     INSERT INTO schedule (id, name, revision_id, effective_from, created_at, changed_at, owner)
     SELECT schedule_id, name, 0, :at, :at, :at, :owner FROM staging
-    WHERE NOT EXISTS (SELECT 1 FROM schedule WHERE schedule.name = staging.name AND removed_at IS NULL)
+    WHERE NOT EXISTS (SELECT 1 FROM schedule WHERE schedule.name = staging.name AND {_MEANT})
     ORDER BY name
     """,
     f"""
     INSERT INTO revision (id, schedule_id, number, name, fifo_group, made_at, made_by, action, size, document, detail)
     SELECT staging.revision_id, schedule.id, coalesce(old.number, 0) + 1, staging.name, staging.fifo_group, :at, :by, 'apply',
         staging.size, staging.document, CASE owner WHEN :owner THEN json_object('owner', :owner) ELSE {_OWNERS} END
-    FROM staging JOIN schedule ON schedule.name = staging.name AND removed_at IS NULL
+    FROM staging JOIN schedule ON schedule.name = staging.name AND {_MEANT}
     LEFT JOIN revision AS old ON old.id = schedule.revision_id
     ORDER BY staging.name
     """,
-    """
+    f"""
     UPDATE schedule SET
         revision_id = (SELECT id FROM revision WHERE schedule_id = schedule.id ORDER BY number DESC LIMIT 1), effective_from = :at, changed_at = :at, owner = :owner,
         slot_time = staging.slot_time, slot_due = staging.slot_due
-    FROM staging WHERE schedule.name = staging.name AND removed_at IS NULL
+    FROM staging WHERE schedule.name = staging.name AND {_MEANT}
     """,
 )
 """The statements that make the staging area the truth, in order; what is left in it has changed."""

@@ -397,12 +397,17 @@ class SqliteStore(SqliteJournal):
         async with self._database.transaction() as writer:
             await writer.rows(schedule_sql.UNSTAGE, (json.dumps(list(names)),))
 
-    async def own(self, names: Sequence[str], *, owner: str, at: UtcMs, by: str) -> None:
+    async def own(
+        self, names: Sequence[str], *, owner: str, at: UtcMs, by: str, shard: int | None = None
+    ) -> None:
+        """Note whose they are, as ``engine.ports.Store`` promises it. shard: as of ``flip``."""
         async with self._database.transaction() as writer:
             for start in range(0, len(names), _MOST_ROWS):
                 some = json.dumps(names[start : start + _MOST_ROWS])
                 for statement in schedule_sql.OWN:
-                    await writer.rows(statement, {"owner": owner, "names": some, "at": at, "by": by})
+                    await writer.rows(
+                        statement, {"owner": owner, "names": some, "at": at, "by": by, "shard": shard}
+                    )
 
     async def owned(self, owner: str) -> list[Owned]:
         found: list[Owned] = []
@@ -421,13 +426,17 @@ class SqliteStore(SqliteJournal):
         unsettled: Sequence[JournalEntry],
         removed: Sequence[int] = (),
         ids: Mapping[str, ChosenIds] | None = None,
+        shard: int | None = None,
     ) -> list[TimetableRow]:
-        """Make the staged changes, as ``engine.ports.Store`` promises it. ids: those that new schedules and new revisions get, by name."""
+        """Make the staged changes, as ``engine.ports.Store`` promises it.
+
+        ids: those that new schedules and new revisions get, by name. shard: which all staged ones are of; None if names are unique here.
+        """
         async with self._database.transaction() as writer:
             if ids is not None:
                 chosen = json.dumps([(name, *of_name) for name, of_name in ids.items()])
                 await writer.rows(schedule_sql.CHOOSE_IDS, (chosen,))
-            values = {"at": at, "by": by, "owner": owner}
+            values = {"at": at, "by": by, "owner": owner, "shard": shard}
             for statement in schedule_sql.FLIP:
                 await writer.rows(statement, values)
             for statement in schedule_sql.REMOVE_MANY if removed else ():
