@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from cronally.domain.model import SkipReason, State
+from cronally.engine.unbroken import to_its_end
 from cronally.errors import StoreError
 from cronally.instants import MIN_UTC_MS
 from cronally.store.committing import log_key, place_text, sequence_in
@@ -83,6 +84,9 @@ class Follower:
         self._places: dict[str, int] = {}
         self._started: dict[str, UtcMs] = {}
         self._pruned_through: UtcMs = MIN_UTC_MS
+        self._half: dict[
+            str, tuple[int, int]
+        ] = {}  # of a commit that is being repeated: how many of its deeds are
         self._turn = asyncio.Lock()
         self._followed_s = clock.boot()
 
@@ -186,13 +190,26 @@ class Follower:
         async for found, parts in self._records(machine, at + 1, sequence):
             if found != self._places.get(machine, 0) + 1:
                 break
-            for logged in together(decode(parts)):
-                await self._repeat(logged)
-            self._places[machine] = found
+            await self._repeat_record(machine, found, parts)
         if self._places.get(machine, 0) < sequence:
             raise StoreError(
                 f"the log of machine {machine} in the shared store lacks commit {self._places.get(machine, 0) + 1} of {sequence}"
             )
+
+    async def _repeat_record(self, machine: str, sequence: int, parts: Sequence[bytes]) -> None:
+        """Repeat a commit; if that fails, or nobody waits for it any more, it goes on later where it was: no deed can be repeated twice."""
+        begun, done = self._half.get(machine, (sequence, 0))
+        done = done if begun == sequence else 0
+
+        async def repeat(number: int, logged: Logged) -> None:
+            await self._repeat(logged)
+            self._half[machine] = (sequence, number)
+
+        for number, logged in enumerate(together(decode(parts)), start=1):
+            if number > done:
+                await to_its_end(repeat(number, logged))
+        self._half.pop(machine, None)
+        self._places[machine] = sequence
 
     async def _repeat(self, logged: Logged) -> None:
         if isinstance(logged.deed, Taken):
