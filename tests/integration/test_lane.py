@@ -390,7 +390,7 @@ async def test_quota_leaves_no_room_and_says_when_there_is_some(sns, clock, make
 
 
 async def test_throttling_lowers_the_pace(sns, clock, make):
-    pacing = Pacing({"us-east-1": 1000.0})
+    pacing = Pacing({"us-east-1": 30.0})  # half a second until ten may go again
     publisher = make(sns.url, pacing=pacing)
     assert publisher.has_room(TOPIC, 10)
     sns.faults.always = Fault.THROTTLE
@@ -399,7 +399,7 @@ async def test_throttling_lowers_the_pace(sns, clock, make):
 
 
 async def test_a_failed_entry_that_is_throttled_lowers_the_pace(sns, clock, make):
-    pacing = Pacing({"us-east-1": 1000.0})
+    pacing = Pacing({"us-east-1": 30.0})  # half a second until ten may go again
     publisher = make(sns.url, pacing=pacing)
     sns.faults.fail_entries = {"job-1@": ("Throttling", False)}
     await publish(publisher, clock, batch(10))

@@ -14,6 +14,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
+from cronally.domain.shards import SHARDS
 from cronally.engine.leases import Hands, Leases, renewal_due
 from cronally.errors import LeaseLost, NotReady, StoreError
 
@@ -79,7 +80,7 @@ class MachineState(NamedTuple):
 class Sharing(NamedTuple):
     """What this machine knows of the machines and shards.
 
-    Fields: machines: by host and id. free: shards that nobody drives now. driven: those that this machine fires. trusted_for_s: for how
+    Fields: machines: by host and id. free: shards that nobody drives now; all before they were read. driven: those that this machine fires. trusted_for_s: for how
         long it may send if it cannot renew its lease; negative: it may not. error: what the table says, None while it answers.
     """
 
@@ -194,7 +195,7 @@ class Membership:
         living = {machine.id for machine in self._machines if not machine.is_retired}
         return Sharing(
             tuple(states),
-            sum(shard.owner not in living for shard in self._shards),
+            sum(shard.owner not in living for shard in self._shards) if self._shards else SHARDS,
             tuple(sorted(self._driven)),
             self._store.trusted_until - now,
             next((str(error) for error in self._failing.values()), None),

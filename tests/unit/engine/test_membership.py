@@ -488,6 +488,15 @@ async def test_two_that_retire_the_same_machine_take_each_shard_once(fleet):
 # --- what is asked of it ---
 
 
+async def test_before_the_shards_are_read_none_is_known_to_be_driven(fleet):
+    """Else a start would be over that has not taken anything yet."""
+    a = await fleet.add("a", latency_s=0.2)
+    while not (state := a.membership.sharing()).machines:
+        await fleet.advance(0.05)
+    assert not a.membership.is_busy
+    assert (state.free, state.driven) == (SHARDS, ())
+
+
 async def test_it_says_who_drives_a_shard_unless_it_is_about_to_change_hands(fleet):
     a, b = await two(fleet)
     mine, theirs = min(a.owned), min(b.owned)
