@@ -34,6 +34,7 @@ from cronally.store.shared_items import (
     machine_in,
     zone_in,
 )
+from cronally.store.shared_log import together
 from cronally.store.snapshots import Snapshots
 from cronally.store.taken_shards import TakenShards
 from cronally.store.taking_in import TakingIn
@@ -237,7 +238,7 @@ class DynamodbStore(OwnWriting):
 
     async def _follow_up(self, logged: Sequence[Logged], record: Record) -> None:
         """Do in ``everything`` what was committed, and see how much log its shards have."""
-        for shard, deed in logged:
+        for shard, deed in together(logged):
             await self._everything.repeat(shard, deed)
         self._grown_shards.committed(record.size_of)
 
