@@ -65,6 +65,7 @@ class FakeDriver:
         self.batches: list[int] = []
         self.take_s = self.give_s = 0.0
         self.error: CronallyError | None = None
+        self.settled_at: float | None = None
 
     async def take_in(self, taken: Sequence[TakenIn]) -> None:
         await self.clock.sleep(self.take_s)
@@ -73,6 +74,9 @@ class FakeDriver:
         self.fires.update(one.number for one in taken)
         self.taken += taken
         self.batches.append(len(taken))
+
+    async def settle(self) -> None:
+        self.settled_at = self.clock.mono()
 
     async def give_up(self, number: int) -> GivenUp:
         await self.clock.sleep(self.give_s)

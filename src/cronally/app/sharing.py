@@ -64,6 +64,9 @@ class Paced:
         await self._inner.take_in(taken)
         self._share()
 
+    async def settle(self) -> None:
+        await self._inner.settle()
+
     async def give_up(self, number: int) -> GivenUp:
         given = await self._inner.give_up(number)
         self._share()

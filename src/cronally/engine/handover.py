@@ -176,6 +176,10 @@ class HandOver:
                 if number in here.leaving:
                     self._stay(number)
 
+    async def settle(self) -> None:
+        """Put on record what became of all that was answered. Errors: StoreError."""
+        await self._settler.flush()
+
     async def _landed(self, number: int) -> None:
         """Return when nothing of the shard is on its way."""
         flying = [held.fire async for held in self._held_of(number) if held.phase is Phase.IN_FLIGHT]

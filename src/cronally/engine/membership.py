@@ -40,6 +40,7 @@ _RETRY_S: Final = 0.3
 _LEAST_RENEWAL_S: Final = 0.1
 _WATCH_S: Final = 1.0  # a machine that slept notices within this that its lease has ended
 _TAKES_AT_ONCE: Final = 16  # their schedules are in memory twice
+_LAST_COMMIT_S: Final = 1.0
 _TOGETHER: Final = 2_000  # schedules taken in together: meanwhile nothing is planned
 
 
@@ -55,6 +56,10 @@ class Driver(Protocol):
 
     async def give_up(self, number: int) -> GivenUp:
         """Let go of a shard: its slots are settled, and on record."""
+        ...
+
+    async def settle(self) -> None:
+        """Put on record what became of all that was answered."""
         ...
 
 
@@ -159,6 +164,8 @@ class Membership:
             raise LeaseLost("it ended while this machine was about to leave")
         for move in self._moves:
             move.cancel()
+        # Of what could not be given, others would send again what was answered since the last commit.
+        await self._within(self._clock.mono() + _LAST_COMMIT_S, self._is_done("leave", self._driver.settle))
         await self._store.leave()
         self._has_left.set()
 
