@@ -1,8 +1,8 @@
 """Changes that concern schedules of several machines: each machine makes its part.
 
 Of an apply and a retry all is looked at first, so that what is wrong with it is found before anything is done. The machines make
-their parts at the same time: if one fails, the others have done theirs, and the error says so. What has changed hands meanwhile is
-not done, and asked for again where it is then.
+their parts at the same time, of an apply one after the other: if one fails, others have done theirs, and the error says so. What has
+changed hands meanwhile is not done, and asked for again where it is then.
 """
 
 from __future__ import annotations
@@ -128,16 +128,17 @@ class Parts:
         is_begun = False
         until_s = self._clock.mono() + PATIENCE_S
         while left:
-            made, errors = await _together(
-                self._apply_part(
-                    machine,
-                    {shard: lines_of.get(shard, []) for shard in sorted(shards)},
-                    owner=owner,
-                    by=by,
-                    is_pruning=is_pruning,
-                )
-                for machine, shards in (await self._routing.groups(left)).items()
-            )
+            made: list[tuple[dict[str, int], set[int]]] = []
+            errors: list[CronallyError] = []
+            for machine, shards in (await self._routing.groups(left)).items():
+                part = {shard: lines_of.get(shard, []) for shard in sorted(shards)}
+                try:  # one after the other: each holds the locks of the names that it gives
+                    made.append(
+                        await self._apply_part(machine, part, owner=owner, by=by, is_pruning=is_pruning)
+                    )
+                except CronallyError as exc:
+                    errors.append(exc)
+                    break
             for counted, done in made:
                 is_begun = is_begun or bool(done)
                 left -= done
