@@ -71,7 +71,7 @@ def faults(
         wrong += _deadline_faults(life, of_fire, asked_at.get(key, UtcMs(0)), seen_late_ms)
     ids = {fire_id(lives[row.schedule_id].name, row.fire_time, row.kind) for row in journal}
     wrong += [f"{id_} was confirmed and has no entry" for id_ in sorted(notes.runs - ids)]
-    return wrong + _order_faults(sent, notes)
+    return wrong + _order_faults(sent, notes, asked_at)
 
 
 def _slot_faults(
@@ -186,8 +186,11 @@ def _deadline_faults(life: Life, attempts: Sequence[Sent], asked_at: UtcMs, seen
     ]
 
 
-def _order_faults(sent: Iterable[Sent], notes: Notes) -> list[str]:
-    """Within a group no fire is sent, nor sent again, once a later one has been; a new daemon may repeat what it knows not."""
+def _order_faults(sent: Iterable[Sent], notes: Notes, asked_at: Mapping[FireKey, UtcMs]) -> list[str]:
+    """Within a group no fire is sent, nor sent again, once a later one has been; a new daemon may repeat what it knows not.
+
+    asked_at: of fires that were asked for again, after later ones as it may be: when.
+    """
     wrong = []
     newest: dict[tuple[object, ...], tuple[UtcMs, str]] = {}
     seen = set()
@@ -200,6 +203,9 @@ def _order_faults(sent: Iterable[Sent], notes: Notes) -> list[str]:
             newest.clear()
         latest_us = arrival.released_us
         if entry.deduplication is None or notes.came_twice(entry.fire.due_time):
+            continue
+        again_at = asked_at.get(entry.fire.key)
+        if again_at is not None and arrival.released_us >= again_at * 1000:
             continue
         keys: list[tuple[object, ...]] = [(entry.topic, entry.group, incarnation)]
         if entry.fire_id not in seen:
