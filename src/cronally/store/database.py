@@ -250,12 +250,24 @@ class _Connection:
 
     async def do(self, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
         """Do *work*, which awaits the connection it is given and nothing else, as one transaction."""
+        return await self._in_one_transaction(lambda connection: _driven(work(_Straight(connection))))
+
+    async def run(self, statements: Sequence[tuple[str, Parameters]]) -> list[int]:
+        """Run *statements* as one transaction; return how many rows each has changed."""
+        return await self._in_one_transaction(
+            lambda connection: [
+                connection.execute(sql, parameters).rowcount for sql, parameters in statements
+            ]
+        )
+
+    async def _in_one_transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do *work* in the connection's thread, in one trip there."""
 
         def transaction() -> T:
             connection = self._connection._conn  # noqa: SLF001 - in its own thread, where aiosqlite uses it, too
             connection.execute("BEGIN IMMEDIATE")
             try:
-                result = _driven(work(_Straight(connection)))
+                result = work(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.rollback()
@@ -264,25 +276,7 @@ class _Connection:
 
         with translated(self._path):
             # Nothing public of aiosqlite runs more than one statement.
-            return await self._connection._execute(transaction)  # type: ignore[no-untyped-call,no-any-return]  # noqa: SLF001
-
-    async def run(self, statements: Sequence[tuple[str, Parameters]]) -> list[int]:
-        """Run *statements* as one transaction; return how many rows each has changed."""
-
-        def transaction() -> list[int]:
-            connection = self._connection._conn  # noqa: SLF001 - in its own thread, where aiosqlite uses it, too
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                changed = [connection.execute(sql, parameters).rowcount for sql, parameters in statements]
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.rollback()
-                raise
-            return changed
-
-        with translated(self._path):
-            # Nothing public of aiosqlite runs more than one statement.
-            return await self._connection._execute(transaction)  # type: ignore[no-untyped-call,no-any-return]  # noqa: SLF001
+            return await self._connection._execute(transaction)  # type: ignore[no-untyped-call,no-any-return]  # noqa: SLF001 - it is private, so it has no types
 
     async def rollback(self) -> None:
         with suppress(StoreError), translated(self._path):  # the error before it is the news
