@@ -6,8 +6,8 @@ short command a fifth of its time. Here they have them together.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, FrozenInstanceError, dataclass, field
-from typing import Any, TypeVar, dataclass_transform
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 _Answer = TypeVar("_Answer", bound="AnswerType")
 
@@ -16,9 +16,10 @@ class AnswerType:
     """Keyword arguments alone; cannot be changed; equal if of one class with equal values."""
 
     __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def __init__(self, **values: Any) -> None:
-        for key, one in self.__dataclass_fields__.items():  # type: ignore[attr-defined]
+        for key, one in self.__dataclass_fields__.items():
             if key in values:
                 value = values.pop(key)
             elif one.default is not MISSING:
@@ -42,7 +43,7 @@ class AnswerType:
             return NotImplemented
         return all(getattr(self, key) == getattr(other, key) for key in keys_of(type(self)))
 
-    __hash__ = None  # type: ignore[assignment]  # most hold lists
+    __hash__ = None  # type: ignore[assignment]  # most hold lists; to mypy each class has one, as object does
 
     def __repr__(self) -> str:
         values = ", ".join(f"{key}={getattr(self, key)!r}" for key in keys_of(type(self)))
@@ -55,6 +56,6 @@ def answer_type(cls: type[_Answer]) -> type[_Answer]:
     return dataclass(init=False, repr=False, eq=False, match_args=False, kw_only=True)(cls)
 
 
-def keys_of(kind: type) -> tuple[str, ...]:
+def keys_of(kind: type[AnswerType]) -> tuple[str, ...]:
     """Return the fields of a type of the wire, in their order."""
-    return tuple(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    return tuple(kind.__dataclass_fields__)

@@ -507,7 +507,7 @@ Answer = (
     | Why
     | Copy
 )
-_Wire = TypeVar("_Wire")
+_Wire = TypeVar("_Wire", bound=AnswerType)
 _TYPES: Final = (*get_args(Answer), Fire, Change, FieldMatch, Problem, Difference, Topic, Load, Coming)
 _NESTED: Final[dict[tuple[type, str], type]] = {
     (SchedulesPage, "schedules"): Schedule,

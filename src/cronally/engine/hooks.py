@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 class Hooks:
     """Override what you want to hear; the default does nothing. Called on the event loop; must not block or raise."""
 
-    wants_rows = False
-    """Whether somebody wants to hear of the slots that are put aside one by one, and not only how many they are."""
+    @property
+    def wants_rows(self) -> bool:
+        """Whether somebody wants to hear of the slots that are put aside one by one, and not only how many they are."""
+        return False
 
     def planned(self, fires: Sequence[Fire]) -> None:
         """Fires were planned and will be armed."""

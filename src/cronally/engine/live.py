@@ -89,7 +89,7 @@ class Live(Hooks):
             feed.put(entries)
 
     @property
-    def wants_rows(self) -> bool:  # type: ignore[override]
+    def wants_rows(self) -> bool:
         return bool(self._feeds)
 
     def put_aside(
