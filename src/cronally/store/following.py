@@ -72,8 +72,9 @@ class Follower:
         *,
         machine: str,
         on_entries: Callable[[Sequence[JournalEntry]], None] = lambda _: None,
+        wants_rows: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Take what is open."""
+        """Take what is open. wants_rows: whether *on_entries* is to be told of each slot that became needless: that takes trips of its own."""
         self.machine = machine
         self.has_history = False
         self._table = table
@@ -81,6 +82,7 @@ class Follower:
         self._snapshots = snapshots
         self._clock = clock
         self.on_entries = on_entries
+        self._wants_rows = wants_rows
         self._places: dict[str, int] = {}
         self._started: dict[str, UtcMs] = {}
         self._pruned_through: UtcMs = MIN_UTC_MS
@@ -216,9 +218,9 @@ class Follower:
             for place in logged.deed.after:
                 await self._reach(place.machine, place.sequence)
         else:
-            gone: list[JournalEntry] = []
+            gone: list[JournalEntry] | None = [] if self._wants_rows() else None
             await self._everything.repeat(logged.shard, logged.deed, gone=gone)
-            if told := [*_settled_by(logged.deed), *gone]:
+            if told := [*_settled_by(logged.deed), *(gone or ())]:
                 self.on_entries(told)
 
     async def _records(
