@@ -58,7 +58,7 @@ class DynamodbStore(OwnWriting):
     """The store in the table *table_name*, as ``engine.ports.SharedStore`` promises it.
 
     Attributes: machine, lease_ms, everything: as there. table. commit_interval_s. on_entries: told of what other machines have put on
-        record, once it is in ``everything``.
+        record, once it is in ``everything``. wants_rows: whether also of each slot that they put aside.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class DynamodbStore(OwnWriting):
         self.lease_ms = lease_ms
         self.machine = ""
         self.on_entries: Callable[[Sequence[JournalEntry]], None] = lambda _: None
+        self.wants_rows: Callable[[], bool] = lambda: True
         self._clock = clock
         self._host = host
         self._counts = counts or LeaseCounts()
@@ -132,6 +133,7 @@ class DynamodbStore(OwnWriting):
                 self._clock,
                 machine=self.machine,
                 on_entries=self.on_entries,
+                wants_rows=self.wants_rows,
             )
             await self._follower.load()
             await self._own.keep_zone_records([zone_in(item) for item in await self.table.all_of(ZONES)])
@@ -225,7 +227,9 @@ class DynamodbStore(OwnWriting):
     async def _let_go(self) -> None:
         tasks = [*self._background.tasks, *self._writing]
         if hasattr(self, "_committer"):
-            tasks += [task for task in (self._taking_in.task, self._giving.task) if task is not None]
+            tasks += [
+                task for task in (self._taking_in.batches.task, self._giving.batches.task) if task is not None
+            ]
         for task in tasks:
             task.cancel()
         if tasks:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cronally.engine.records import GivenUp
-from cronally.errors import LeaseLost
-from cronally.store.heartbeat import heard
+from cronally.store.in_batches import InBatches
 from cronally.store.shared_items import Said, later
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cronally.engine.records import Shard
     from cronally.instants import UtcMs
@@ -26,16 +25,10 @@ if TYPE_CHECKING:
     from cronally.store.taken_shards import TakenShards
 
 
-class _Waiting(NamedTuple):
-    number: int
-    given: GivenUp
-    done: asyncio.Future[bool]
-
-
 class Giving:
     """Gives shards that are among *mine*, and takes them out of *own*. turn: of ``OwnWriting``.
 
-    Attributes: task: what gives those that wait.
+    Attributes: batches: what gives those that wait.
     """
 
     def __init__(
@@ -50,7 +43,7 @@ class Giving:
         grown_shards: GrownShards,
         older_rows: OlderRows,
     ) -> None:
-        self.task: asyncio.Task[None] | None = None
+        self.batches = InBatches(self._give_all, heartbeat, failed="shards could not be given")
         self._mine = mine
         self._own = own
         self._turn = turn
@@ -59,7 +52,6 @@ class Giving:
         self._committer = committer
         self._grown_shards = grown_shards
         self._older_rows = older_rows
-        self._waiting: list[_Waiting] = []
 
     async def begin(self, number: int) -> None:
         """Tell how far a shard is settled, which does not move with the others any more. Errors: LeaseLost."""
@@ -75,36 +67,20 @@ class Giving:
         item = self._mine.items.get(shard.number)
         if item is None or item.epoch != shard.epoch:
             return False
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(heard)
-        self._waiting.append(_Waiting(item.number, given, done))
-        if self.task is None or self.task.done():
-            self.task = asyncio.create_task(self._give_all())
-        return await asyncio.shield(done)
+        return await self.batches.ask((item.number, given))
 
     async def give_rest(self, watermark: UtcMs) -> None:
         """Give all shards that this machine still has, settled up to *watermark*. Errors: LeaseLost."""
         async with self._grown_shards.lock:
             await self._put_given(dict.fromkeys(self._mine.items, GivenUp(watermark, was_clean=True)))
 
-    async def _give_all(self) -> None:
+    async def _give_all(self, batch: Sequence[tuple[int, GivenUp]]) -> list[bool]:
         """Let go of the shards that wait, all together: while one waits nobody fires what it has."""
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            try:
-                async with self._grown_shards.lock, self._turn:
-                    were_mine = await self._put_given({one.number: one.given for one in batch})
-                    await self._own.take_out(were_mine)
-                await self._heartbeat.say(partial(Said.without, numbers=were_mine, hand_overs=len(were_mine)))
-            except Exception as exc:  # noqa: BLE001 - what is given and what this machine does are no longer one
-                lost = self._heartbeat.lose(f"shards could not be given: {exc!r}")
-                for one in batch:
-                    if not one.done.done():
-                        one.done.set_exception(exc if isinstance(exc, LeaseLost) else lost)
-                return
-            for one in batch:
-                if not one.done.done():
-                    one.done.set_result(were_mine.get(one.number, False))
+        async with self._grown_shards.lock, self._turn:
+            were_mine = await self._put_given(dict(batch))
+            await self._own.take_out(were_mine)
+        await self._heartbeat.say(partial(Said.without, numbers=were_mine, hand_overs=len(were_mine)))
+        return [were_mine.get(number, False) for number, _ in batch]
 
     async def _put_given(self, given_up: Mapping[int, GivenUp]) -> dict[int, bool]:
         """Write into the items of these shards that nobody drives them; return of each that this machine had whether the table agrees."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from cronally.domain.shards import SHARDS
 from cronally.engine.records import LogPlace, TakenIn
 from cronally.instants import UtcMs
+from cronally.store.in_batches import InBatches
 from cronally.store.shared_log import Doubted, Logged, Taken
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
     from cronally.engine.records import TimetableRow
@@ -26,15 +27,10 @@ if TYPE_CHECKING:
 _BEFORE_MS: Final = 3_600_000  # of a taken shard's journal this much before the watermark is there at once
 
 
-class _Waiting(NamedTuple):
-    item: ShardItem
-    done: asyncio.Future[TakenIn]
-
-
 class TakingIn:
     """Copies shards from *everything* into *own*, and has that committed. turn: of ``OwnWriting``.
 
-    Attributes: task: what takes in those that wait.
+    Attributes: batches: what takes in those that wait.
     """
 
     def __init__(
@@ -49,41 +45,23 @@ class TakingIn:
         grown_shards: GrownShards,
         older_rows: OlderRows,
     ) -> None:
-        self.task: asyncio.Task[None] | None = None
+        self.batches = InBatches(self._take_in_all, heartbeat, failed="shards could not be taken in")
         self._mine = mine
         self._own = own
         self._everything = everything
         self._turn = turn
-        self._heartbeat = heartbeat
         self._committer = committer
         self._grown_shards = grown_shards
         self._older_rows = older_rows
-        self._waiting: list[_Waiting] = []
 
     async def take_in(self, item: ShardItem) -> TakenIn:
         """Take in a shard that this machine has claimed. Errors: LeaseLost, for it cannot be left as it is."""
-        done: asyncio.Future[TakenIn] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(item, done))
-        if self.task is None or self.task.done():
-            self.task = asyncio.create_task(self._take_in_all())
-        return await asyncio.shield(done)
+        return await self.batches.ask(item)
 
-    async def _take_in_all(self) -> None:
+    async def _take_in_all(self, items: Sequence[ShardItem]) -> list[TakenIn]:
         """Bring the shards that were claimed into ``own``, all that wait together."""
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            try:
-                async with self._turn:
-                    taken_in = await self._take_in([one.item for one in batch])
-            except Exception as exc:  # noqa: BLE001 - a shard that is claimed and not driven must not stay so
-                lost = self._heartbeat.lose(f"shards could not be taken in: {exc!r}")
-                for one in batch:
-                    if not one.done.done():
-                        one.done.set_exception(lost)
-                return
-            for one, its in zip(batch, taken_in, strict=True):
-                if not one.done.done():
-                    one.done.set_result(its)
+        async with self._turn:
+            return await self._take_in(items)
 
     async def _take_in(self, items: Sequence[ShardItem]) -> list[TakenIn]:
         numbers = [item.number for item in items]
