@@ -197,7 +197,7 @@ class ClusterCampaign(Campaign):
                 ClusterEditor(
                     Doors(self._machines, chance),
                     self.record,
-                    {name: given[name] for name in names[number::_EDITORS]},
+                    {name: given[name] for name in names[number :: self._editor_count]},
                     chance,
                     (pause_s[0] / 5, pause_s[1] / 5),
                     self._quiet,
