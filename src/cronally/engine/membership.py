@@ -19,7 +19,7 @@ from cronally.engine.leases import Hands, Leases, renewal_due
 from cronally.errors import LeaseLost, NotReady, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
 
     from cronally.clock import Clock
     from cronally.engine.hooks import Hooks
@@ -398,15 +398,7 @@ class Membership:
         await self._clock.sleep(0)  # what arrived with the first
         alone: set[int] = set()  # failed with others
         while self._arrived:
-            batch = [self._arrived.popleft()]
-            count = len(batch[0][0].rows)
-            while (
-                self._arrived and batch[0][0].number not in alone and self._arrived[0][0].number not in alone
-            ):
-                count += len(self._arrived[0][0].rows)
-                if count > _TOGETHER:
-                    break
-                batch.append(self._arrived.popleft())
+            batch = self._next_batch(alone)
             try:
                 await self._driver.take_in([one for one, _ in batch])
             except LeaseLost:
@@ -427,6 +419,19 @@ class Membership:
                     if not done.done():
                         done.set_result(None)
         self._is_taking_in = False
+
+    def _next_batch(self, alone: Container[int]) -> list[tuple[TakenIn, asyncio.Future[None]]]:
+        """Return those to be taken in next, as many as fit: one of *alone* by itself."""
+        batch = [self._arrived.popleft()]
+        count = len(batch[0][0].rows)
+        if batch[0][0].number in alone:
+            return batch
+        while self._arrived and self._arrived[0][0].number not in alone:
+            count += len(self._arrived[0][0].rows)
+            if count > _TOGETHER:
+                break
+            batch.append(self._arrived.popleft())
+        return batch
 
     async def _give(self, number: int) -> None:
         await self._until_done("give", partial(self._store.begin_give, number))
