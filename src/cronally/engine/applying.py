@@ -7,7 +7,6 @@ their range rows open and close with exact counts.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from cronally.instants import UtcMs, format_utc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-    from typing import Self
 
     from cronally.clock import Clock
     from cronally.domain.allowed import AllowedTopics
@@ -263,10 +261,6 @@ class Applying:
     # --- checking -----------------------------------------------------------------------------------------------------
 
     async def _stage(self, lines: AsyncIterator[bytes]) -> None:
-        async with _Staging(self._store) as staging:
-            await self._check_all(lines, staging)
-
-    async def _check_all(self, lines: AsyncIterator[bytes], staging: _Staging) -> None:
         rows: list[StagedRow] = []
         number = weight = size_bytes = 0
         begun = self._clock.mono()
@@ -282,9 +276,10 @@ class Applying:
                 await self._clock.sleep(0)
                 weight, begun = 0, self._clock.mono()
             if len(rows) >= _STAGED_AT_ONCE or size_bytes >= _STAGED_AT_ONCE_BYTES:
-                await staging.begin(rows)
+                await self._store.stage(rows)
                 rows, size_bytes = [], 0
-        await staging.begin(rows)
+        if rows:
+            await self._store.stage(rows)
 
     def _checked(self, number: int, line: bytes) -> StagedRow | None:
         """Return the row to stage, or None if the line has a problem or is to be changed singly."""
@@ -332,29 +327,6 @@ class Applying:
         if len(self._problems) < MAX_PROBLEMS:
             shown = None if name is None else printable(name[:_MAX_SHOWN_CHARS])
             self._problems.append(LineProblem(line, shown, reason))
-
-
-class _Staging:
-    """Stages rows while the next ones are checked, which both take about as long, one lot after the other."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._last: asyncio.Task[None] | None = None
-
-    async def begin(self, rows: Sequence[StagedRow]) -> None:
-        """Begin to stage *rows* once those before are. Errors: of those before."""
-        if self._last is not None:
-            await self._last
-        self._last = asyncio.create_task(self._store.stage(rows)) if rows else None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._last is not None:
-            [error] = await asyncio.gather(self._last, return_exceptions=True)
-            if kind is None and error is not None:
-                raise error
 
 
 async def _of_shards(
