@@ -144,7 +144,8 @@ class Parts:
                 left -= done
                 for key in _COUNTS:
                     counts[key] += counted[key]
-            if left and not errors and self._clock.mono() > until_s:
+            is_stuck = not errors and not any(done for _, done in made)
+            if is_stuck and self._clock.mono() > until_s:
                 errors.append(NotReady("shards change hands all the time"))
             if errors and is_begun:
                 raise NotReady(f"only a part was applied: {errors[0]}; apply the file again") from errors[0]

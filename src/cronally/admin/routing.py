@@ -107,14 +107,17 @@ class Routing:
         """Return the machines that drive *shards*, each with which. Errors: NotReady if one is driven by nobody for long."""
         until_s = self._clock.mono() + PATIENCE_S
         wanted = set(shards)
+        owners: dict[int, str] = {}
         while True:
-            owners = {shard: self._owners.owner_of(shard) for shard in wanted}
-            if None not in owners.values():
+            # One after the other: while a machine joins, there is always some shard on its way.
+            for shard in wanted - owners.keys():
+                if (owner := self._owners.owner_of(shard)) is not None:
+                    owners[shard] = owner
+            if owners.keys() == wanted:
                 break
             await self._wait(until_s)
         found: dict[str, set[int]] = {}
         for shard, owner in owners.items():
-            assert owner is not None
             found.setdefault(owner, set()).add(shard)
         return found
 

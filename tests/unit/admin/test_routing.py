@@ -151,6 +151,21 @@ async def test_a_living_schedule_is_where_it_is_whoever_bore_its_name_before(rou
     }
 
 
+async def test_shards_that_are_on_their_way_one_after_the_other_are_waited_for_each_by_itself(
+    routing, owners, clock, monkeypatch
+):
+    """As while a machine joins: at no moment all of them have an owner."""
+    settled_of = owners.owner_of
+
+    def owner_of(shard):
+        return None if round(clock.mono() * 10) % 3 == shard else settled_of(shard)
+
+    monkeypatch.setattr(owners, "owner_of", owner_of)
+    grouping = asyncio.create_task(routing.groups([0, 1, 2]))
+    await clock.advance(0.3)
+    assert grouping.result() == {"a": {0}, "b": {1}, "c": {2}}
+
+
 async def test_what_machines_have_done_is_told_with_the_error_of_one_that_has_not(
     routing, inbox, owners, clock
 ):
