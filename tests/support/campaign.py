@@ -43,6 +43,10 @@ _ONCE = (
 _WHOLE = (Fault.THROTTLE, Fault.ERROR_500, Fault.UNAVAILABLE, Fault.RESET_BEFORE, Fault.LOST_ACK)
 
 
+class NotNowError(Exception):
+    """What was to happen cannot at this moment, as there is nobody to whom it could."""
+
+
 class Campaign:
     """One run in *home*, an empty directory with a short path. say: where lines of progress go."""
 
@@ -134,7 +138,11 @@ class Campaign:
         coming = self.random.sample(actions, k=len(actions))
         while coming or time.monotonic() < until:
             self._rest(self.random.choice((0.1, 0.5, 1.0, 2.0, 4.0)) * min(1.0, self.seconds / 60))
-            (coming.pop() if coming else self.random.choice(actions))()
+            action = coming.pop() if coming else self.random.choice(actions)
+            try:
+                action()
+            except NotNowError:
+                coming.insert(0, action)  # after the others
             if self.seconds >= _LONG_S and self.random.random() < 0.1:
                 self._rest(self.random.uniform(20, 40))  # long enough to be on time again
             self._report_minute()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cronally.errors import CronallyError
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
-from support.campaign import Campaign, run_and_tell, say_at_once, spread_of
+from support.campaign import Campaign, NotNowError, run_and_tell, say_at_once, spread_of
 from support.cluster_checker import ClusterRecord, judge_cluster, read_table
 from support.cluster_editor import ClusterEditor, Doors
 from support.edit_checker import Edit, Kind
@@ -249,11 +249,15 @@ class ClusterCampaign(Campaign):
 
     # --- what happens to machines -------------------------------------------------------------------------------------
 
-    def _some_machine(self) -> Machine | None:
+    def _some_machine(self, *, ready: bool = False) -> Machine:
+        """Return one that is up. Errors: NotNowError."""
         up = [machine for machine in self._machines if machine.is_up]
         for machine in up:
             self._assert_alive(machine)
-        return self.random.choice(up) if up else None
+        fit = [machine for machine in up if machine.is_ready or not ready]
+        if not fit:
+            raise NotNowError
+        return self.random.choice(fit)
 
     def _assert_alive(self, machine: Machine) -> None:
         daemon = machine.installation.daemon
@@ -272,8 +276,6 @@ class ClusterCampaign(Campaign):
 
     def _kill(self) -> None:
         machine = self._some_machine()
-        if machine is None:
-            return
         self.counts["kills"] += 1
         self._note_end(machine)
         machine.kill()
@@ -281,8 +283,6 @@ class ClusterCampaign(Campaign):
 
     def _kill_while_starting(self) -> None:
         machine = self._some_machine()
-        if machine is None:
-            return
         self.counts["kills"] += 2
         self._note_end(machine)
         machine.kill()
@@ -302,8 +302,6 @@ class ClusterCampaign(Campaign):
 
     def _freeze(self) -> None:
         machine = self._some_machine()
-        if machine is None:
-            return
         self.counts["freezes"] += 1
         for_s = self._some_leases()
         disturbance = self._disturbance(f"freeze of {machine.name}", for_s)
@@ -322,9 +320,8 @@ class ClusterCampaign(Campaign):
 
     def _terminate(self) -> None:
         machine = self._some_machine()
-        if machine is not None:
-            self._stop(machine)
-            self._in(self.random.choice((0.0, self._some_leases())), machine.begin)
+        self._stop(machine)
+        self._in(self.random.choice((0.0, self._some_leases())), machine.begin)
 
     def _stop(self, machine: Machine) -> None:
         self.counts["stops"] += 1
@@ -355,9 +352,7 @@ class ClusterCampaign(Campaign):
         return lambda: self._cut(what, how)
 
     def _cut(self, what: str, how: Cut) -> None:
-        machine = self._some_machine()
-        if machine is None or not machine.is_ready:
-            return
+        machine = self._some_machine(ready=True)
         self.counts[f"{what} cuts"] += 1
         link = machine.table if what == "table" else machine.sns
         for_s = self._some_leases()
@@ -377,8 +372,6 @@ class ClusterCampaign(Campaign):
 
     def _look_at_history(self) -> None:
         machine = self._some_machine()
-        if machine is None:
-            return
         try:
             with machine.installation.client() as client:
                 fires = client.fires(state="published", limit="500").fires
