@@ -6,6 +6,7 @@ the shared log.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from contextlib import suppress
@@ -54,6 +55,7 @@ class Replica(SqliteStore):
         """follows_others: it repeats the commits of several machines, in no order but that of each."""
         super().__init__(path, is_durable=False)
         self._follows_others = follows_others
+        self._staging = asyncio.Lock()
 
     async def open(self) -> Opened:
         for suffix in ("", "-wal", "-shm"):
@@ -113,18 +115,19 @@ class Replica(SqliteStore):
                 pass
 
     async def _repeat_flip(self, shard: int, deed: Flipped) -> None:
-        await self.stage_begin()
-        await self.stage(deed.staged)
         names = [row.name for row in deed.staged]
-        await self.flip(
-            at=deed.at,
-            by=deed.by,
-            owner=deed.owner,
-            unsettled=deed.unsettled,
-            removed=deed.removed,
-            ids=dict(zip(names, deed.ids, strict=True)),
-            shard=shard,
-        )
+        async with self._staging:  # what this machine did is repeated beside what others did
+            await self.stage_begin()
+            await self.stage(deed.staged)
+            await self.flip(
+                at=deed.at,
+                by=deed.by,
+                owner=deed.owner,
+                unsettled=deed.unsettled,
+                removed=deed.removed,
+                ids=dict(zip(names, deed.ids, strict=True)),
+                shard=shard,
+            )
 
     async def _repeat_asked(self, shard: int, deed: Asked) -> None:
         await self._reopen([deed.entry], [deed.entry])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -60,5 +61,24 @@ async def test_a_schedule_is_made_by_a_file_although_another_shard_has_that_name
         new = flipped(40, 1)._replace(ids=[ChosenIds(SHARDS + 40, SHARDS + 40)])
         await replica.repeat(40, new)
         assert sorted(each.id for each in await replica.schedules()) == [SHARDS + 3, SHARDS + 40]
+    finally:
+        await replica.close(watermark=None)
+
+
+async def test_two_files_are_repeated_side_by_side_each_whole(tmp_path):
+    """What this machine has applied itself is repeated while what another has is being read."""
+    replica = Replica(str(tmp_path / "r.db"), follows_others=True)
+    await replica.open()
+    try:
+        deeds = []
+        for shard in (3, 40):
+            rows = [StagedRow(f"job-{shard}", canonical_document(spec(f"job-{shard}")), None)]
+            ids = [ChosenIds(SHARDS + shard, SHARDS + shard)]
+            deeds.append((shard, Flipped(LATER, "uid 1", "file", rows, ids, [], [])))
+        await asyncio.gather(*(replica.repeat(shard, deed) for shard, deed in deeds))
+        assert {each.spec.name: each.id for each in await replica.schedules()} == {
+            "job-3": SHARDS + 3,
+            "job-40": SHARDS + 40,
+        }
     finally:
         await replica.close(watermark=None)
