@@ -434,7 +434,10 @@ class ClusterCampaign(Campaign):
             if time.monotonic() > give_up:
                 break
             self._rest(_LOOK_EVERY_S)
-        self._wrong += [f"{id_} is told differently: {said}" for id_, said in [*differing.items()][:20]]
+        for machine in self._machines:
+            _copy_replica(machine.installation.home, self.home / f"{machine.name}-everything.db")
+        self._wrong.append(f"{len(differing)} fires are told differently")
+        self._wrong += [f"{id_} is told differently: {said}" for id_, said in sorted(differing.items())[-20:]]
 
     def _told_by(self, installation: Installation, through: UtcMs) -> dict[str, Fire]:
         with installation.client() as client:
@@ -454,9 +457,7 @@ class ClusterCampaign(Campaign):
             while count != (count := len(self._told_by(new, through))):  # until it has read the older log
                 self._rest(1)
             new.signal(signal.SIGSTOP)
-            [replica] = home.glob(".local/state/cronally/*/everything.db")
-            for suffix in ("", "-wal"):
-                shutil.copy(f"{replica}{suffix}", self.home / f"journal.db{suffix}")
+            _copy_replica(home, self.home / "journal.db")
             new.signal(signal.SIGCONT)
             code = new.stop()
             assert code == 0, f"it exits with {code}: {''.join(new.log[-20:])}"
@@ -478,6 +479,13 @@ class ClusterCampaign(Campaign):
             (self.home / f"{machine.name}.log").write_text("".join(machine.installation.log))
         with (self.home / "received.jsonl").open("w") as file:
             file.writelines(json.dumps(got) + "\n" for got in self.received)
+
+
+def _copy_replica(home: Path, to: Path) -> None:
+    """Copy what the daemon in *home* knows of the table. It stands still, or whoever looks at the copy minds that it does not."""
+    [replica] = home.glob(".local/state/cronally/*/everything.db")
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{replica}{suffix}", f"{to}{suffix}")
 
 
 def _is_due(fire: Fire, through: UtcMs) -> bool:
