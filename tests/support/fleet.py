@@ -65,7 +65,7 @@ class FakeDriver:
         self.batches: list[int] = []
         self.take_s = self.give_s = 0.0
         self.error: CronallyError | None = None
-        self.settled_at: float | None = None
+        self.drained_at: float | None = None
 
     async def take_in(self, taken: Sequence[TakenIn]) -> None:
         await self.clock.sleep(self.take_s)
@@ -75,8 +75,8 @@ class FakeDriver:
         self.taken += taken
         self.batches.append(len(taken))
 
-    async def settle(self) -> None:
-        self.settled_at = self.clock.mono()
+    async def drain(self, timeout_s: float) -> None:
+        self.drained_at = self.clock.mono()
 
     async def give_up(self, number: int) -> GivenUp:
         await self.clock.sleep(self.give_s)

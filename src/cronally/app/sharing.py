@@ -64,8 +64,8 @@ class Paced:
         await self._inner.take_in(taken)
         self._share()
 
-    async def settle(self) -> None:
-        await self._inner.settle()
+    async def drain(self, timeout_s: float) -> None:
+        await self._inner.drain(timeout_s)
 
     async def give_up(self, number: int) -> GivenUp:
         given = await self._inner.give_up(number)

@@ -24,8 +24,8 @@ class AlertedDriver:
             self._alerts.take_in(one)  # first: what is decided as it comes is heard
         await self._inner.take_in(taken)
 
-    async def settle(self) -> None:
-        await self._inner.settle()
+    async def drain(self, timeout_s: float) -> None:
+        await self._inner.drain(timeout_s)
 
     async def give_up(self, number: int) -> GivenUp:
         given = await self._inner.give_up(number)

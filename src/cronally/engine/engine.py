@@ -131,13 +131,7 @@ class Engine:
 
         Call it while ``run`` is still running; cancel ``run`` afterwards, then call ``finish``.
         """
-        self.loop.stop()
-        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
-        drained = asyncio.ensure_future(self.loop.drained())
-        done, pending = await asyncio.wait((timer, drained), return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        return drained in done
+        return await self.loop.drain(timeout_s)
 
     async def finish(self) -> UtcMs | None:
         """After ``run``: give up what is in flight, put every outcome on record; return the last watermark.

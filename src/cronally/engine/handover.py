@@ -176,8 +176,9 @@ class HandOver:
                 if number in here.leaving:
                     self._stay(number)
 
-    async def settle(self) -> None:
-        """Put on record what became of all that was answered. Errors: StoreError."""
+    async def drain(self, timeout_s: float) -> None:
+        """Send nothing more of what is here, and put on record what is answered within *timeout_s*. Errors: StoreError."""
+        await self._loop.drain(timeout_s)
         await self._settler.flush()
 
     async def _landed(self, number: int) -> None:

@@ -235,17 +235,24 @@ class Loop:
             return False
         return instant is None or instant - self._clock.wall() > duration_ms
 
-    def stop(self) -> None:
-        """Release nothing more."""
+    async def drain(self, timeout_s: float) -> bool:
+        """Release nothing more and wait for what is in flight; return whether all of it was answered in time.
+
+        Call it while ``run`` is still running.
+        """
         self._is_stopping = True
         self._releasing.stop()
         self.retrying.stop()
         self._attempts.stop()
         self._wants_plan.set()
-
-    async def drained(self) -> None:
-        """Return when nothing is in flight, after ``stop``."""
-        await self._attempts.idle.wait()
+        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
+        answered = asyncio.ensure_future(self._attempts.idle.wait())
+        try:
+            await asyncio.wait((timer, answered), return_when=asyncio.FIRST_COMPLETED)
+            return answered.done()
+        finally:
+            timer.cancel()
+            answered.cancel()
 
     # --- plan -------------------------------------------------------------------------------------------------------
 

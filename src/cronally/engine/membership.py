@@ -40,6 +40,7 @@ _RETRY_S: Final = 0.3
 _LEAST_RENEWAL_S: Final = 0.1
 _WATCH_S: Final = 1.0  # a machine that slept notices within this that its lease has ended
 _TAKES_AT_ONCE: Final = 16  # their schedules are in memory twice
+_LAST_ANSWERS_S: Final = 1.0
 _LAST_COMMIT_S: Final = 1.0
 _TOGETHER: Final = 2_000  # schedules taken in together: meanwhile nothing is planned
 
@@ -58,8 +59,8 @@ class Driver(Protocol):
         """Let go of a shard: its slots are settled, and on record."""
         ...
 
-    async def settle(self) -> None:
-        """Put on record what became of all that was answered."""
+    async def drain(self, timeout_s: float) -> None:
+        """Send nothing more, and put on record what is answered within *timeout_s*."""
         ...
 
 
@@ -164,8 +165,11 @@ class Membership:
             raise LeaseLost("it ended while this machine was about to leave")
         for move in self._moves:
             move.cancel()
-        # Of what could not be given, others would send again what was answered since the last commit.
-        await self._within(self._clock.mono() + _LAST_COMMIT_S, self._is_done("leave", self._driver.settle))
+        # Of what could not be given, others would send again what is answered after the last commit.
+        drain = partial(self._driver.drain, _LAST_ANSWERS_S)
+        await self._within(
+            self._clock.mono() + _LAST_ANSWERS_S + _LAST_COMMIT_S, self._is_done("leave", drain)
+        )
         await self._store.leave()
         self._has_left.set()
 

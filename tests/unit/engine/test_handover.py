@@ -1006,6 +1006,20 @@ async def test_an_open_attempt_is_awaited_and_the_others_go_on_meanwhile():
         assert sorted(times(two.sent)) == ["08:59:35", "08:59:40", "08:59:45"]
 
 
+async def test_a_machine_that_drains_sends_nothing_more_and_has_on_record_what_is_answered_meanwhile():
+    cluster = Cluster()
+    async with cluster.first(script=lambda _entry, _attempt: PUBLISHED._replace(delay_s=0.4)) as one:
+        await one.add("job", "@every 1s")
+        await cluster.clock.advance_to(at("08:59:40.100"))  # that of 08:59:40 is in flight
+        draining = one.start(one.engine.hand_over.drain(1.0))
+        await cluster.clock.advance_to(at("08:59:40.500"))
+        assert draining.done()
+        row = (await one.journal("job"))["job@2026-11-23T08:59:40Z"]
+        assert row.state is State.PUBLISHED
+        await cluster.clock.advance(5)
+        assert times(one.sent)[-1] == "08:59:40"
+
+
 async def test_what_was_due_and_has_not_left_becomes_pending():
     cluster = Cluster()
     async with cluster.first(room=0) as one:

@@ -267,7 +267,7 @@ async def test_what_cannot_be_given_in_time_is_taken_at_once_after_the_machine_h
     began_at, leave, known = fleet.clock.mono(), b.store.leave, []
 
     async def leave_with_what_is_known():
-        known.append(b.driver.settled_at)  # else who takes them sends again what was answered last
+        known.append(b.driver.drained_at)  # else who takes them sends again what it sent last
         await leave()
 
     b.store.leave = leave_with_what_is_known
