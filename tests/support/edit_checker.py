@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain import model
 from cronally.domain.durations import parse_duration
-from cronally.instants import MAX_UTC_MS, parse_rfc3339
+from cronally.instants import MAX_UTC_MS
 from support.process_checker import DEFAULTS
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _fire_faults(
             if not any(edit.began <= row.fire_time <= edit.latest for edit in asked):
                 yield f"a fire of {name} was made at {row.fire_time}, and nobody had asked for it"
         if row.asked_at is not None:
-            asked_at[name, row.fire_time] = row.asked_at
+            asked_at[model.FireName(name, row.fire_time, row.kind)] = row.asked_at
     made: dict[str, int] = {}
     for name, row in fires:
         made[name] = made.get(name, 0) + (row.kind is model.Kind.MANUAL)
@@ -216,11 +216,8 @@ def _fire_faults(
     for edits in edits_of.values():
         for edit in edits:
             for id_ in edit.fires if edit.kind is Kind.RETRY and edit.answered is not None else ():
-                name, _, time = id_.partition("@")
-                if (
-                    parse_rfc3339(time) <= through
-                    and asked_at.get((name, parse_rfc3339(time)), 0) < edit.began
-                ):
+                fire = model.parse_fire_id(id_)
+                if fire.fire_time <= through and asked_at.get(fire, 0) < edit.began:
                     yield f"{id_} was to be retried, by {edit.via} at {edit.began}, and was not"
 
 
