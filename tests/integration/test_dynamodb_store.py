@@ -12,7 +12,7 @@ from cronally.domain.crontab import name_hash
 from cronally.domain.model import Kind, Pause, SkipReason, State
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import canonical_document
-from cronally.engine.records import GivenUp, Newer, StagedRow
+from cronally.engine.records import GivenUp, Newer, Order, Reopened, StagedRow
 from cronally.errors import Conflict, LeaseLost, SchemaMismatch, ShardElsewhere, StoreError
 from cronally.store import grown_shards
 from cronally.store.dynamodb import DynamodbStore
@@ -701,6 +701,61 @@ async def test_the_history_of_a_shard_is_told_in_the_order_of_its_owners_whichev
     third = await cluster.machine()
     await third.read_history()
     assert dump(third._everything)["journal"] == dump(older._everything)["journal"]
+
+
+async def test_what_was_retried_on_an_older_machine_is_told_as_it_ended_there(cluster):
+    older, younger = await cluster.machine(), await cluster.machine()
+    number = home("a")
+    await take(younger, number)
+    made = await younger.change(creation(spec("a")))
+    skipped = entry(made, T, State.SKIPPED, reason=SkipReason.CATCH_UP, attempts=0)
+    await younger.commit(
+        [skipped, pending(made, T + MINUTE, attempts=1, last_error="Throttling")], watermark=T
+    )
+    await take(older, number, owner=await retired(older, younger))
+    await older.mark_unclean(number)
+    again = pending(made, T, attempts=0, asked_at=T + 5, is_in_line=True)
+    order = Order(made.id, made.revision_id, 1, "a@first", "a@last")
+    await older.retry([Reopened(skipped, (again,))], at=T + 5, by="uid 1", orders=[order])
+    await older.commit([entry(made, T, asked_at=T + 5)], watermark=T + MINUTE)
+    await older.commit(  # which makes the pending one needless
+        [entry(made, T + 2 * MINUTE)],
+        watermark=T + 2 * MINUTE,
+        newer=[Newer(made.id, T + 2 * MINUTE, T + 2 * MINUTE)],
+    )
+    await older._grown_shards.write(number)
+    await older.commit([], watermark=T + 2 * MINUTE)
+    third = await cluster.machine()
+    await third.read_history()
+    told = dump(third._everything)["journal"]
+    assert told == dump(older._everything)["journal"]
+    assert [(row["state"], row["reason"], row["maybe_published"], row["last_error"]) for row in told] == [
+        ("published", None, 0, None),
+        ("skipped", "superseded", 1, "Throttling"),
+        ("published", None, 0, None),
+    ]
+
+
+async def test_the_pending_fires_that_a_change_drops_are_told_on_whichever_machine(cluster):
+    first = await cluster.machine()
+    number = home("a")
+    await take(first, number)
+    made = await first.change(creation(spec("a")))
+    told = []
+    second = await cluster.machine()
+    second._follower.on_entries = told.extend
+    rows = [pending(made, T + n * MINUTE, last_error="no answer") for n in range(3)]
+    await first.commit(rows, watermark=T + 3 * MINUTE)
+    gone = []
+    await first.change(edit(made, is_removal=True, drop_pending=True, action="rm"), gone=gone)
+    await second.catch_up()
+    assert [row.reason for row in gone] == [SkipReason.DROPPED] * 3
+    assert [row for row in told if row.state is State.SKIPPED] == gone
+    await first._grown_shards.write(number)
+    await first.commit([], watermark=T + 3 * MINUTE)
+    third = await cluster.machine()
+    await third.read_history()
+    assert dump(third._everything)["journal"] == dump(first._everything)["journal"]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

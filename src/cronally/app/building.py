@@ -72,7 +72,6 @@ def build(daemon: Daemon, around: Around) -> Parts:
     journalist = Journalist(clock, config.journal, alerts=around.alerts)
     if shared is not None:
         shared.store.on_entries = journalist.settled_elsewhere
-        shared.store.wants_rows = lambda: journalist.wants_rows
     engine = _engine(daemon, around, journalist)
     zone_watch = ZoneWatch(engine.core, around.store, clock, journalist)
     retention = Retention(

@@ -497,7 +497,7 @@ class SharedStore(Store, Protocol):
        store itself until the lease ends.
 
     Attributes: machine: the id of this incarnation, from ``open`` on. lease_ms. everything: schedules and entries of all
-        shards, as far as the other machines' commits have been followed; only its methods that read may be called.
+        shards, as far as the other machines' commits have been followed; only its methods that read, or stage, may be called.
     """
 
     machine: str

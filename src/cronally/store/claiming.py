@@ -84,6 +84,7 @@ class Claiming:
                 taken = replace(
                     taken,
                     since=since,
+                    stamp=max(item.stamp, frozen.stamp),
                     pruned_through=frozen.pruned_through,
                     reached=frozen.reached,
                     set_back_at=frozen.set_back_at,

@@ -43,13 +43,14 @@ def sequence_in(text: str) -> int:
     return int(text.partition(".")[0])
 
 
-def log_items(machine: str, sequence: int, record: Record, *, expires: int) -> list[Item]:
-    """Return the items that a record is in the log of a machine."""
+def log_items(machine: str, sequence: int, record: Record, *, stamp: int, expires: int) -> list[Item]:
+    """Return the items that a record is in the log of a machine. stamp: as in ``Said``."""
     return [
         {
             "pk": log_key(machine),
             "sk": place_text(sequence, part),
             "parts": len(record.parts),
+            "stamp": stamp,
             "held": held,
             "expires": expires,
         }
@@ -81,6 +82,11 @@ class Committer:
         self._on_committed = on_committed
         self._queue: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
+        self._before = 0
+
+    def come_after(self, stamp: int) -> None:
+        """Give what is added from now on greater stamps than *stamp*."""
+        self._before = max(self._before, stamp)
 
     def add(self, logged: Sequence[Logged], change: Callable[[Said], Said]) -> asyncio.Future[None]:
         """Have *logged* committed, and what *change* makes of what the heartbeat says; the future is done when that is durable.
@@ -135,22 +141,23 @@ class Committer:
     async def _commit(self, together: Sequence[_Waiting]) -> None:
         self._heartbeat.check()
         logged = [one for waiting in together for one in waiting.logged]
-        sequence = self._heartbeat.said.sequence
+        sequence, stamp = self._heartbeat.said.sequence, self._heartbeat.said.stamp
         if logged:
             sequence += 1
+            stamp = max(stamp + 1, self._before + 1, self._clock.wall())
             record = (
                 encode(logged) if len(logged) <= _THREAD_DEEDS else await asyncio.to_thread(encode, logged)
             )
             days = KEPT_DAYS if record.is_plain else _KEPT_STATE_DAYS
             expires = expires_s(self._clock.wall(), days)
-            for item in log_items(self._heartbeat.machine, sequence, record, expires=expires):
+            for item in log_items(self._heartbeat.machine, sequence, record, stamp=stamp, expires=expires):
                 # Nobody else has this key, and it is the same each time.
                 await self._heartbeat.until_done(partial(self._table.put, item))
 
         def say(said: Said) -> Said:
             for waiting in together:
                 said = waiting.change(said)
-            return replace(said, sequence=sequence)
+            return replace(said, sequence=sequence, stamp=stamp)
 
         await self._heartbeat.say(say)
         if logged:

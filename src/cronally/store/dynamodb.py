@@ -58,7 +58,7 @@ class DynamodbStore(OwnWriting):
     """The store in the table *table_name*, as ``engine.ports.SharedStore`` promises it.
 
     Attributes: machine, lease_ms, everything: as there. table. commit_interval_s. on_entries: told of what other machines have put on
-        record, once it is in ``everything``. wants_rows: whether also of each slot that they put aside.
+        record, once it is in ``everything``.
     """
 
     def __init__(
@@ -80,7 +80,6 @@ class DynamodbStore(OwnWriting):
         self.lease_ms = lease_ms
         self.machine = ""
         self.on_entries: Callable[[Sequence[JournalEntry]], None] = lambda _: None
-        self.wants_rows: Callable[[], bool] = lambda: True
         self._clock = clock
         self._host = host
         self._counts = counts or LeaseCounts()
@@ -133,7 +132,6 @@ class DynamodbStore(OwnWriting):
                 self._clock,
                 machine=self.machine,
                 on_entries=self.on_entries,
-                wants_rows=self.wants_rows,
             )
             await self._follower.load()
             await self._own.keep_zone_records([zone_in(item) for item in await self.table.all_of(ZONES)])

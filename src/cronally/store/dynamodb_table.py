@@ -177,9 +177,10 @@ class DynamodbTable:
         last: str = "~",
         is_consistent: bool = True,
         is_reversed: bool = False,
+        at_once: int | None = None,
     ) -> AsyncIterator[list[Item]]:
-        """Yield the items of *pk* with first <= sk <= last, in the order of sk, a megabyte at a time. Errors: StoreError."""
-        more: dict[str, Any] = {}
+        """Yield the items of *pk* with first <= sk <= last, in the order of sk, so many at a time, or a megabyte. Errors: StoreError."""
+        more: dict[str, Any] = {} if at_once is None else {"Limit": at_once}
         while True:
             reply = await self._read(
                 "Query",
@@ -194,7 +195,7 @@ class DynamodbTable:
             yield [_item(found) for found in reply["Items"]]
             if "LastEvaluatedKey" not in reply:
                 return
-            more = {"ExclusiveStartKey": reply["LastEvaluatedKey"]}
+            more |= {"ExclusiveStartKey": reply["LastEvaluatedKey"]}
 
     async def all_of(self, pk: str, *, is_consistent: bool = True) -> list[Item]:
         """Return the items of *pk*, which are few."""

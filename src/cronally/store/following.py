@@ -2,7 +2,7 @@
 
 1. At the start: of each shard its snapshot and its log since, in the order in which machines had it.
 2. Then each machine's commits in their order. A commit after a take-over names the places in the logs of others that come before it.
-3. In the background: the older log, newest first, for the journal's history. What stands in a row already is newer.
+3. In the background: the older log, for the journal's history (``older_log``).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from cronally.domain.model import SkipReason, State
 from cronally.engine.unbroken import to_its_end
 from cronally.errors import StoreError
-from cronally.instants import MIN_UTC_MS
-from cronally.store.committing import log_key, place_text, sequence_in
+from cronally.instants import MAX_UTC_MS, MIN_UTC_MS
+from cronally.store.log_reading import records
+from cronally.store.older_log import End, read_older_log
 from cronally.store.shared_items import (
     MACHINES,
     PAST,
@@ -23,35 +23,23 @@ from cronally.store.shared_items import (
     said_in,
     shard_item_in,
 )
-from cronally.store.shared_log import (
-    Amended,
-    Asked,
-    Backfilled,
-    Changed,
-    Committed,
-    Flipped,
-    Logged,
-    Retried,
-    Taken,
-    decode,
-    together,
-)
+from cronally.store.shared_log import Changed, Committed, Logged, Taken, decode, together
 from cronally.store.snapshots import SnapshotGone
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cronally.clock import Clock
-    from cronally.domain.model import FireKey, JournalEntry
-    from cronally.engine.records import Machine, Newer
+    from cronally.domain.model import JournalEntry
+    from cronally.engine.records import Machine
     from cronally.instants import UtcMs
     from cronally.store.dynamodb_table import DynamodbTable, Item
+    from cronally.store.log_reading import Found
     from cronally.store.replica import Replica
     from cronally.store.shared_items import ShardItem
     from cronally.store.shared_log import Deed
     from cronally.store.snapshots import Snapshots
 
-_LAST_PART: Final = 9_999
 _ATTEMPTS: Final = 10
 _PAUSE_S: Final = 0.2
 
@@ -72,9 +60,8 @@ class Follower:
         *,
         machine: str,
         on_entries: Callable[[Sequence[JournalEntry]], None] = lambda _: None,
-        wants_rows: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Take what is open. wants_rows: whether *on_entries* is to be told of each slot that became needless: that takes trips of its own."""
+        """Take what is open."""
         self.machine = machine
         self.has_history = False
         self._table = table
@@ -82,9 +69,8 @@ class Follower:
         self._snapshots = snapshots
         self._clock = clock
         self.on_entries = on_entries
-        self._wants_rows = wants_rows
         self._places: dict[str, int] = {}
-        self._started: dict[str, UtcMs] = {}
+        self._stamps: dict[str, int] = {}
         self._pruned_through: UtcMs = MIN_UTC_MS
         self._half: dict[
             str, tuple[int, int]
@@ -115,7 +101,7 @@ class Follower:
                 continue
             for item in past:
                 self._places.setdefault(item["sk"], item["through"])
-                self._started.setdefault(item["sk"], item["started_at"])
+                self._stamps.setdefault(item["sk"], item["stamp"])
             return
         raise StoreError("the shards of the shared store change hands too often to be read; try again later")
 
@@ -124,7 +110,7 @@ class Follower:
 
     async def _load(self, shards: Sequence[ShardItem], machines: Sequence[Item]) -> None:
         self._places = {item["sk"]: item["sequence"] for item in machines}
-        self._started = {item["sk"]: item["started_at"] for item in machines}
+        self._stamps = {item["sk"]: said_in(item).stamp for item in machines}
         pruned = [said_in(item).pruned_through for item in machines] + [
             shard.pruned_through for shard in shards
         ]
@@ -151,9 +137,9 @@ class Follower:
         numbers = frozenset(chains)
         found: dict[tuple[int, str], list[tuple[int, Deed]]] = {}
         for machine, (low, high) in spans.items():
-            async for sequence, parts in self._records(machine, low, high):
-                for shard_number, deed in decode(parts, shards=numbers):
-                    found.setdefault((shard_number, machine), []).append((sequence, deed))
+            async for record in records(self._table, machine, low, high):
+                for shard_number, deed in decode(record.parts, shards=numbers):
+                    found.setdefault((shard_number, machine), []).append((record.sequence, deed))
         deeds = (
             Logged(number, deed)
             for number, chain in chains.items()
@@ -171,7 +157,6 @@ class Follower:
         async with self._turn:
             began_s = self._clock.boot()
             for machine in machines:
-                self._started.setdefault(machine.id, machine.started_at)
                 await self._reach(machine.id, machine.sequence)
             self._followed_s = began_s
 
@@ -189,17 +174,18 @@ class Follower:
         if machine == self.machine or at >= sequence:
             self._places.setdefault(machine, at)
             return
-        async for found, parts in self._records(machine, at + 1, sequence):
-            if found != self._places.get(machine, 0) + 1:
+        async for found in records(self._table, machine, at + 1, sequence):
+            if found.sequence != self._places.get(machine, 0) + 1:
                 break
-            await self._repeat_record(machine, found, parts)
+            await self._repeat_record(machine, found)
         if self._places.get(machine, 0) < sequence:
             raise StoreError(
                 f"the log of machine {machine} in the shared store lacks commit {self._places.get(machine, 0) + 1} of {sequence}"
             )
 
-    async def _repeat_record(self, machine: str, sequence: int, parts: Sequence[bytes]) -> None:
+    async def _repeat_record(self, machine: str, found: Found) -> None:
         """Repeat a commit; if that fails, or nobody waits for it any more, it goes on later where it was: no deed can be repeated twice."""
+        sequence = found.sequence
         begun, done = self._half.get(machine, (sequence, 0))
         done = done if begun == sequence else 0
 
@@ -207,59 +193,34 @@ class Follower:
             await self._repeat(logged)
             self._half[machine] = (sequence, number)
 
-        for number, logged in enumerate(together(decode(parts)), start=1):
+        for number, logged in enumerate(together(decode(found.parts)), start=1):
             if number > done:
                 await to_its_end(repeat(number, logged))
         self._half.pop(machine, None)
         self._places[machine] = sequence
+        self._stamps[machine] = found.stamp
 
     async def _repeat(self, logged: Logged) -> None:
         if isinstance(logged.deed, Taken):
             for place in logged.deed.after:
                 await self._reach(place.machine, place.sequence)
         else:
-            gone: list[JournalEntry] | None = [] if self._wants_rows() else None
-            await self._everything.repeat(logged.shard, logged.deed, gone=gone)
-            if told := [*_settled_by(logged.deed), *(gone or ())]:
-                self.on_entries(told)
-
-    async def _records(
-        self, machine: str, first: int, last: int, *, is_reversed: bool = False
-    ) -> AsyncIterator[tuple[int, list[bytes]]]:
-        """Yield the records there are of a machine's log, with their sequences."""
-        parts: list[bytes] = []
-        sequence = -1
-        async for page in self._table.query(
-            log_key(machine),
-            first=place_text(first),
-            last=place_text(last, _LAST_PART),
-            is_reversed=is_reversed,
-        ):
-            for item in page:
-                if sequence_in(item["sk"]) != sequence:
-                    sequence, parts = sequence_in(item["sk"]), []
-                parts.append(item["held"])
-                if len(parts) == item["parts"]:
-                    yield sequence, parts[::-1] if is_reversed else parts
+            await self._everything.repeat(logged.shard, logged.deed)
+            if settled := _settled_by(logged.deed):
+                self.on_entries(settled)
 
     # history
 
     async def read_history(self) -> None:
         """Read the older log for the journal's sake. Errors: StoreError; called again, it begins anew."""
-        later = _Later()
-        for machine in sorted(self._started, key=lambda name: self._started[name], reverse=True):
-            last = self._places.get(machine, 0)
-            if machine == self.machine or not last:
-                continue
-            async for _, parts in self._records(machine, 1, last, is_reversed=True):
-                rows: list[JournalEntry] = []
-                record: list[Logged] = []
-                for logged in decode(parts):
-                    record.append(logged)
-                    await self._clock.sleep(0)
-                for logged in reversed(record):
-                    rows += later.rows_left_by(logged.deed, pruned_through=self._pruned_through)
-                await self._everything.add_old(rows, instead_of=later.to_give_way(rows))
+        ends = {
+            machine: End(sequence, self._stamps.get(machine, MAX_UTC_MS))
+            for machine, sequence in self._places.items()
+            if sequence and machine != self.machine
+        }
+        await read_older_log(
+            self._table, self._everything, self._clock, ends, pruned_through=self._pruned_through
+        )
         self.has_history = True
 
 
@@ -270,7 +231,7 @@ def _settled_by(deed: Deed) -> Sequence[JournalEntry]:
             return deed.entries
         case Changed():
             change = deed.change
-            rows = (*change.closed, *change.opened, *change.unsettled)
+            rows = (*change.closed, *change.opened, *change.unsettled, *deed.dropped)
             return [
                 row._replace(revision_id=row.revision_id or deed.ids.revision_id or 0)
                 for row in rows
@@ -278,66 +239,3 @@ def _settled_by(deed: Deed) -> Sequence[JournalEntry]:
             ]
         case _:
             return ()
-
-
-class _Later:
-    """What is known of newer deeds while older ones are read."""
-
-    def __init__(self) -> None:
-        self._gone: set[FireKey] = set()
-        """Keys whose rows were removed."""
-        self._newer: dict[int, Newer] = {}
-        """The earliest later slot of each schedule that made pending ones needless."""
-        self._dropped: set[int] = set()
-        """Schedules whose pending fires were dropped."""
-        self._given_up: set[FireKey] = set()
-        """Keys of fires that were pending, of which no row that was read says what became of them."""
-
-    def rows_left_by(self, deed: Deed, *, pruned_through: UtcMs) -> list[JournalEntry]:
-        """Return the final rows that a deed left, as far as newer ones do not stand in their place; those due up to *pruned_through* are gone."""
-        entries: Sequence[JournalEntry] = ()
-        match deed:
-            case Changed():
-                change = deed.change
-                entries = (*change.closed, *change.unsettled)
-                if change.drop_pending and change.id is not None:
-                    self._dropped.add(change.id)
-            case Committed():
-                entries = deed.entries
-                self._newer |= {one.schedule_id: one for one in deed.newer}
-            case Backfilled() | Amended():
-                entries = deed.entries
-            case Flipped():
-                entries = deed.unsettled
-            case Asked():
-                entries = (deed.entry,)
-            case Retried():
-                entries = [entry for row in deed.rows for entry in row.new]
-        self._gone |= {entry.key for entry in entries if not entry.count and not entry.is_open}
-        rows = {
-            entry.key: self._final(entry)
-            for entry in entries
-            if not entry.is_open and entry.key not in self._gone and entry.last_due_time > pruned_through
-        }
-        return [*rows.values()]
-
-    def to_give_way(self, rows: Sequence[JournalEntry]) -> list[FireKey]:
-        """Return at which keys of *rows* what was taken for given up was not: a machine that had the shard later may have begun earlier."""
-        return [
-            row.key
-            for row in rows
-            if row.key in self._given_up and row.reason not in (SkipReason.SUPERSEDED, SkipReason.DROPPED)
-        ]
-
-    def _final(self, entry: JournalEntry) -> JournalEntry:
-        """Return what became of *entry*: if it was pending, and no row says more, it was given up together with others."""
-        if entry.state is not State.PENDING:
-            return entry
-        self._given_up.add(entry.key)
-        newer = self._newer.get(entry.schedule_id)
-        is_older = (
-            newer is not None and entry.fire_time < newer.fire_time and entry.due_time < newer.due_before
-        )
-        is_dropped = entry.schedule_id in self._dropped and not is_older
-        reason = SkipReason.DROPPED if is_dropped else SkipReason.SUPERSEDED
-        return entry._replace(state=State.SKIPPED, reason=reason, next_attempt_at=None, is_in_line=False)

@@ -95,6 +95,7 @@ class Giving:
                 watermark=later(given.watermark, said.watermark_of(number)),
                 was_clean=given.was_clean,
                 chain=item.closed(said.sequence),
+                stamp=said.stamp,
                 log_bytes=log_bytes,
                 since=since,
                 pruned_through=said.pruned_through,

@@ -163,7 +163,7 @@ class Move:
             await self._table.write_all([zone_item(ZoneRecord(*zone)) for zone in zones])
             now = self._clock.wall()
             expires = expires_s(now, 2 * KEPT_DAYS)
-            await self._table.put(past_item(filling.id, through=sequence, started_at=now, expires=expires))
+            await self._table.put(past_item(filling.id, through=sequence, stamp=sequence, expires=expires))
             for item in items:
                 await self._put_shard(item)
             await filling.end()
@@ -236,7 +236,7 @@ class Move:
             record = await asyncio.to_thread(encode, logged)
             sequence += 1
             expires = expires_s(self._clock.wall(), KEPT_DAYS)
-            for item in log_items(filling.id, sequence, record, expires=expires):
+            for item in log_items(filling.id, sequence, record, stamp=sequence, expires=expires):
                 await filling.renew()
                 await self._table.put(item)
             place = (entries[-1].fire_time, entries[-1].schedule_id, str(entries[-1].kind))
@@ -258,6 +258,7 @@ class Move:
                 ShardItem(
                     number=number,
                     version=1,
+                    stamp=sequence,
                     epoch=_EPOCH,
                     watermark=opened.watermark,
                     was_clean=opened.was_clean,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cronally.domain.durations import DAY_MS
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import from_canonical
-from cronally.engine.records import StagedRow
+from cronally.engine.records import MOST_TOLD, StagedRow
 from cronally.errors import Conflict, ShardElsewhere
 from cronally.instants import UtcMs
 from cronally.store.heartbeat import heard
@@ -31,6 +31,7 @@ from cronally.store.shared_log import (
     TakenOver,
 )
 from cronally.store.sqlite import ChosenIds
+from cronally.store.sqlite_journal import ALL
 from cronally.store.taken_shards import TakenShards
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ class OwnWriting(OwnReading):
     async def _change(self, change: ScheduleChange, gone: list[JournalEntry] | None) -> Revised:
         ids = ChosenIds()
         shard = -1
+        dropped: list[JournalEntry] = []
 
         async def do() -> Revised:
             nonlocal ids, shard
@@ -173,26 +175,35 @@ class OwnWriting(OwnReading):
             self._taken(shard)
             if change.new_spec is not None and not change.is_removal:
                 ids = self._next_ids(shard, for_schedule=change.id is None)
-            return await self._own.change(change, gone=gone, ids=ids)
+            return await self._own.change(change, gone=dropped, ids=ids, most_told=ALL)
 
-        return await self._write(do, lambda _: [Logged(shard, Changed(change, ids))])
+        revised = await self._write(do, lambda _: [Logged(shard, Changed(change, ids, dropped))])
+        _tell(gone, dropped)
+        return revised
 
     async def change_many(
         self, changes: Sequence[ScheduleChange], *, gone: list[JournalEntry] | None = None
     ) -> list[Revised]:
+        dropped: list[JournalEntry] = []
+
         async def do() -> list[Revised]:
             for change in changes:
                 assert change.id is not None
                 self._taken(change.id % SHARDS)
-            return await self._own.change_many(changes, gone=gone)
+            return await self._own.change_many(changes, gone=dropped, most_told=ALL)
 
         def logged(made: list[Revised]) -> list[Logged]:
+            dropped_of: dict[int, list[JournalEntry]] = {}
+            for entry in dropped:
+                dropped_of.setdefault(entry.schedule_id, []).append(entry)
             return [
-                Logged(revised.id % SHARDS, Changed(change, ChosenIds()))
+                Logged(revised.id % SHARDS, Changed(change, ChosenIds(), dropped_of.pop(revised.id, ())))
                 for change, revised in zip(changes, made, strict=True)
             ]
 
-        return await self._write(do, logged)
+        made = await self._write(do, logged)
+        _tell(gone, dropped)
+        return made
 
     async def move_single_slots(self, moved: Sequence[tuple[int, UtcMs]]) -> None:
         by_shard = self._by_shard(moved, lambda one: one[0])
@@ -213,23 +224,27 @@ class OwnWriting(OwnReading):
         kept: Iterable[FireKey] = (),
         gone: list[JournalEntry] | None = None,
     ) -> int:
-        told, kept = [*errors], [*kept]
-        of_shard: dict[int, Committed] = {
-            shard: Committed(some) for shard, some in self._entries_by_shard(entries).items()
-        }
-        for shard, some in self._by_shard(told, lambda one: one[0]).items():
-            of_shard[shard] = of_shard.get(shard, Committed(()))._replace(errors=some)
-        for shard, newer_of in self._by_shard(newer, lambda one: one.schedule_id).items():
-            kept_of = [key for key in kept if key.schedule_id % SHARDS == shard]
-            of_shard[shard] = of_shard.get(shard, Committed(()))._replace(newer=newer_of, kept=kept_of)
+        told = [*errors]
+        errors_of = self._by_shard(told, lambda one: one[0])
+        entries_of = self._entries_by_shard(entries)
+        self._by_shard(newer, lambda one: one.schedule_id)
+        needless: list[JournalEntry] = []
         recovered: frozenset[int] = frozenset()
 
         async def do() -> int:
             nonlocal recovered
             recovered = frozenset() if watermark is None else frozenset(self._mine.recovering)
             superseded = await self._own.commit(
-                entries, watermark=watermark, errors=told, newer=newer, kept=kept, gone=gone
+                entries,
+                watermark=watermark,
+                errors=told,
+                newer=newer,
+                kept=kept,
+                gone=needless,
+                most_told=ALL,
             )
+            for shard, some in self._entries_by_shard(needless).items():
+                entries_of.setdefault(shard, []).extend(some)
             self._mine.recovering.difference_update(recovered)
             return superseded
 
@@ -240,11 +255,15 @@ class OwnWriting(OwnReading):
             reached = watermark if said.watermark is None else max(watermark, said.watermark)
             return replace(said, watermark=reached, behind=behind)
 
-        return await self._write(
-            do,
-            lambda _: [Logged(shard, deed) for shard, deed in of_shard.items()],
-            say,
-        )
+        def logged(_: int) -> list[Logged]:
+            return [
+                Logged(shard, Committed(entries_of.get(shard, ()), errors_of.get(shard, ())))
+                for shard in sorted(entries_of.keys() | errors_of.keys())
+            ]
+
+        superseded = await self._write(do, logged, say)
+        _tell(gone, needless)
+        return superseded
 
     async def mark_unclean(self, shard: int | None = None) -> None:
         if shard in self._mine.doubted:  # taking it has done so, in the same commit
@@ -456,6 +475,12 @@ class _Flip:
         self.owner = owner
         self.unsettled = unsettled
         self.removed = removed
+
+
+def _tell(gone: list[JournalEntry] | None, rows: Sequence[JournalEntry]) -> None:
+    """Tell who asked of the first of *rows*."""
+    if gone is not None:
+        gone += rows[:MOST_TOLD]
 
 
 def _refuse_move(spec: ScheduleSpec, id_: int) -> None:

@@ -6,13 +6,14 @@ the shared log.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
+from cronally.domain.model import State
 from cronally.engine.records import TimetableRow
 from cronally.instants import MIN_UTC_MS, UtcMs
 from cronally.store import journal_sql, orders_sql, replica_sql, schedule_sql
@@ -31,7 +32,7 @@ from cronally.store.shared_log import (
     Taken,
     TakenOver,
 )
-from cronally.store.sqlite import SqliteStore
+from cronally.store.sqlite import SqliteStore, flip_staged, stage_rows
 from cronally.store.sqlite_journal import note_orders, write_entries
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ class Replica(SqliteStore):
         """follows_others: it repeats the commits of several machines, in no order but that of each."""
         super().__init__(path, is_durable=False)
         self._follows_others = follows_others
-        self._staging = asyncio.Lock()
 
     async def open(self) -> Opened:
         for suffix in ("", "-wal", "-shm"):
@@ -74,20 +74,13 @@ class Replica(SqliteStore):
 
     # deeds
 
-    async def repeat(self, shard: int, deed: Deed, *, gone: list[JournalEntry] | None = None) -> None:
-        """Do what a machine that had *shard* has committed. gone: the pending rows that it skips are added to it. Errors: StoreError."""
+    async def repeat(self, shard: int, deed: Deed) -> None:
+        """Do what a machine that had *shard* has committed. Errors: StoreError."""
         match deed:
             case Committed():
-                await self.commit(
-                    deed.entries,
-                    watermark=None,
-                    errors=deed.errors,
-                    newer=deed.newer,
-                    kept=deed.kept,
-                    gone=gone,
-                )
+                await self.commit(deed.entries, watermark=None, errors=deed.errors)
             case Changed():
-                await self.change(replace(deed.change, expected_revision_id=None), gone=gone, ids=deed.ids)
+                await self.change(replace(deed.change, expected_revision_id=None), ids=deed.ids)
             case Flipped():
                 await self._repeat_flip(shard, deed)
             case TakenOver():
@@ -116,10 +109,12 @@ class Replica(SqliteStore):
 
     async def _repeat_flip(self, shard: int, deed: Flipped) -> None:
         names = [row.name for row in deed.staged]
-        async with self._staging:  # what this machine did is repeated beside what others did
-            await self.stage_begin()
-            await self.stage(deed.staged)
-            await self.flip(
+        async with self._database.transaction() as writer:
+            for statement in replica_sql.BEGIN_STAGING_ASIDE:
+                await writer.rows(statement)
+            await stage_rows(writer, deed.staged)
+            await flip_staged(
+                writer,
                 at=deed.at,
                 by=deed.by,
                 owner=deed.owner,
@@ -128,6 +123,7 @@ class Replica(SqliteStore):
                 ids=dict(zip(names, deed.ids, strict=True)),
                 shard=shard,
             )
+            await writer.rows(replica_sql.END_STAGING_ASIDE)
 
     async def _repeat_asked(self, shard: int, deed: Asked) -> None:
         await self._reopen([deed.entry], [deed.entry])
@@ -278,13 +274,19 @@ class Replica(SqliteStore):
             written += [(replica_sql.NOTE_RUN, (row[0], shard)) for row in rows]
         await self._database.write(written)
 
-    async def add_old(self, entries: Sequence[JournalEntry], *, instead_of: Sequence[FireKey] = ()) -> None:
-        """Write final rows as far as nothing stands at their keys. instead_of: but for what says there that the fire was given up."""
-        if instead_of:
-            await self._database.write([(replica_sql.GIVE_WAY, (orders_sql.keys_json(instead_of),))])
+    async def add_old(self, entries: Sequence[JournalEntry]) -> None:
+        """Write final rows as far as nothing stands at their keys; and there, what pending ones say of the last attempt. *entries* are newest first."""
         for start in range(0, len(entries), _MOST_ROWS):
-            rows = [journal_sql.row_values(entry) for entry in entries[start : start + _MOST_ROWS]]
-            await self._database.write([(replica_sql.ADD_OLD, (json.dumps(rows),))])
+            some = groupby(entries[start : start + _MOST_ROWS], lambda entry: entry.state is State.PENDING)
+            await self._database.write(
+                [
+                    (
+                        replica_sql.FILL_OLD if are_pending else replica_sql.ADD_OLD,
+                        (json.dumps([journal_sql.row_values(entry) for entry in alike]),),
+                    )
+                    for are_pending, alike in some
+                ]
+            )
 
     def transaction(self, *, beside: str | None = None) -> AbstractAsyncContextManager[Connection]:
         """Give the writer for a block, as ``Database.transaction`` does."""

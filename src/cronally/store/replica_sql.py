@@ -25,6 +25,13 @@ REFUSE_TWINS: Final = (
     "CREATE UNIQUE INDEX schedule_living ON schedule (name) WHERE removed_at IS NULL",
 )
 
+# Whoever asks what an apply would change has its lines in the staging area meanwhile. A temporary table stands before that of its name.
+BEGIN_STAGING_ASIDE: Final = (
+    "CREATE TEMP TABLE staging AS SELECT * FROM main.staging WHERE false",
+    "CREATE UNIQUE INDEX temp.staging_name ON staging (name)",
+)
+END_STAGING_ASIDE: Final = "DROP TABLE temp.staging"
+
 NOTE_RUN: Final = "INSERT OR REPLACE INTO run_of (key, shard) VALUES (?, ?)"
 FORGET_RUNS: Final = "DELETE FROM run_of WHERE key NOT IN (SELECT key FROM run)"
 
@@ -212,10 +219,10 @@ FIRST_PLACE: Final = (-(1 << 62), -(1 << 62), "")
 """Before all rows; a text is greater than any number."""
 
 
-def _write(table: str, columns: str, *, skip: int = 0) -> str:
+def _write(table: str, columns: str, *, skip: int = 0, verb: str = "INSERT OR REPLACE") -> str:
     places = range(skip, skip + columns.count(",") + 1)
     values = ", ".join(f"value ->> {place}" for place in places)
-    return f"INSERT OR REPLACE INTO {table} ({columns}) SELECT {values} FROM json_each(?)"
+    return f"{verb} INTO {table} ({columns}) SELECT {values} FROM json_each(?)"
 
 
 WRITE: Final = {
@@ -228,19 +235,20 @@ WRITE: Final = {
 }
 """Of each table: the statement that writes rows which were read so."""
 
-GIVE_WAY: Final = """
-    DELETE FROM journal WHERE state = 'skipped' AND reason IN ('superseded', 'dropped')
-    AND (schedule_id, fire_time, kind) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
-"""
-"""Removes rows at these keys that say that a fire was given up."""
-
-ADD_OLD: Final = (
-    WRITE["journal"].replace("OR REPLACE ", "")
-    + """ WHERE true ON CONFLICT DO UPDATE SET
+_LAST_ATTEMPT: Final = """
+    ON CONFLICT DO UPDATE SET
     released_at = coalesce(journal.released_at, excluded.released_at),
     lateness_us = coalesce(journal.lateness_us, excluded.lateness_us),
     last_error = coalesce(journal.last_error, excluded.last_error)
     WHERE journal.state NOT IN ('published', 'pending')
 """
-)
+
+ADD_OLD: Final = f"{_write('journal', JOURNAL_COLUMNS, verb='INSERT')} WHERE true {_LAST_ATTEMPT}"
 """Write rows that are older than what stands at their keys: that keeps what they say of the last attempt, if it says nothing of one."""
+
+FILL_OLD: Final = f"""
+    {_write("journal", JOURNAL_COLUMNS, verb="INSERT")} WHERE EXISTS (
+        SELECT 1 FROM journal WHERE schedule_id = value ->> 0 AND fire_time = value ->> 1 AND kind = value ->> 2
+    ) {_LAST_ATTEMPT}
+"""
+"""Have what stands at the keys of rows that are older keep what they say of the last attempt."""

@@ -60,7 +60,7 @@ class RetiredMachines:
                     past_item(
                         item["sk"],
                         through=item["sequence"],
-                        started_at=item["started_at"],
+                        stamp=said_in(item).stamp,
                         expires=expires_s(self._clock.wall(), 2 * KEPT_DAYS),
                     )
                 )

@@ -24,9 +24,14 @@ PAST: Final = "past"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What a heartbeat says beside who it is. Fields as in ``records.Machine`` and ``records.Opened``."""
+    """What a heartbeat says beside who it is.
+
+    Fields: stamp: of the last commit. It is greater than that of any commit that was made before of one of the machine's shards; near the
+        wall clock, in milliseconds. The others as in ``records.Machine`` and ``records.Opened``.
+    """
 
     sequence: int = 0
+    stamp: int = 0
     watermark: UtcMs | None = None
     behind: Mapping[int, UtcMs | None] = field(default_factory=dict)
     hand_overs: int = 0
@@ -57,6 +62,7 @@ class Said:
                     self.reached,
                     self.set_back_at,
                     int(self.is_leaving),
+                    self.stamp,
                 ]
             ),
         }
@@ -78,9 +84,9 @@ def expires_s(now: UtcMs, days: int) -> int:
     return now // 1000 + days * 86_400
 
 
-def past_item(machine: str, *, through: int, started_at: UtcMs, expires: int) -> Item:
-    """Return the item that is left of a machine: *through* is its last commit."""
-    return {"pk": PAST, "sk": machine, "through": through, "started_at": started_at, "expires": expires}
+def past_item(machine: str, *, through: int, stamp: int, expires: int) -> Item:
+    """Return the item that is left of a machine: *through* is its last commit, and *stamp* of that."""
+    return {"pk": PAST, "sk": machine, "through": through, "stamp": stamp, "expires": expires}
 
 
 def zone_item(row: ZoneRecord) -> Item:
@@ -101,9 +107,12 @@ def machine_key(machine: str) -> Key:
 
 def said_in(item: Item) -> Said:
     """Return what a machine's item says."""
-    watermark, behind, hand_overs, pruned_through, reached, set_back_at, leaving = json.loads(item["said"])
+    watermark, behind, hand_overs, pruned_through, reached, set_back_at, leaving, stamp = json.loads(
+        item["said"]
+    )
     return Said(
         sequence=item["sequence"],
+        stamp=stamp,
         watermark=watermark,
         behind=_read_behind(behind),
         hand_overs=hand_overs,
@@ -178,8 +187,8 @@ class SnapshotRef(NamedTuple):
 class ShardItem:
     """A shard's item.
 
-    Fields: version: another one with each write. chain: its log since *snapshot*, in order. log_bytes, since: of the closed part of that,
-        how much it is and when it began. The rest as in ``records.Shard`` and ``records.Opened``.
+    Fields: version: another one with each write. chain: its log since *snapshot*, in order. stamp: of the last
+        commit that a machine before its owner made. log_bytes, since: of the closed part of its log, how much it is and when it began. The rest as in ``records.Shard`` and ``records.Opened``.
     """
 
     number: int
@@ -189,6 +198,7 @@ class ShardItem:
     watermark: UtcMs | None = None
     was_clean: bool = True
     chain: tuple[Stretch, ...] = ()
+    stamp: int = 0
     log_bytes: int = 0
     since: UtcMs | None = None
     snapshot: SnapshotRef | None = None
@@ -221,7 +231,7 @@ class ShardItem:
 
 
 _REST: Final = (
-    *("watermark", "was_clean", "chain", "log_bytes", "since", "snapshot"),
+    *("watermark", "was_clean", "chain", "stamp", "log_bytes", "since", "snapshot"),
     *("pruned_through", "reached", "set_back_at"),
 )
 

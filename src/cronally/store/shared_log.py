@@ -13,9 +13,9 @@ import zlib
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from cronally.domain.model import FireKey, JournalEntry, Kind, Pause, SkipReason, State
+from cronally.domain.model import JournalEntry, Kind, Pause, SkipReason, State
 from cronally.domain.spec import canonical_document, from_canonical
-from cronally.engine.records import LogPlace, Newer, Order, Reopened, ScheduleChange, StagedRow
+from cronally.engine.records import LogPlace, Order, Reopened, ScheduleChange, StagedRow
 from cronally.errors import StoreError
 from cronally.store.dynamodb_table import MOST_ITEM_BYTES
 from cronally.store.sqlite import ChosenIds
@@ -32,15 +32,18 @@ _LEVEL: Final = 6  # 5,000 fires take 10 ms in a thread
 
 
 class Committed(NamedTuple):
+    """entries: what became of pending ones that newer slots made needless is among them."""
+
     entries: Sequence[JournalEntry]
     errors: Sequence[tuple[int, str | None]] = ()
-    newer: Sequence[Newer] = ()
-    kept: Sequence[FireKey] = ()
 
 
 class Changed(NamedTuple):
+    """dropped: the pending entries that the change gave up, as they were then."""
+
     change: ScheduleChange
     ids: ChosenIds
+    dropped: Sequence[JournalEntry] = ()
 
 
 class Flipped(NamedTuple):
@@ -166,7 +169,7 @@ def encode(logged: Sequence[Logged]) -> Record:
 def _says_what_was_published(deed: Deed) -> bool:
     return (
         isinstance(deed, Committed)
-        and not (deed.errors or deed.newer)
+        and not deed.errors
         and all(entry.state is State.PUBLISHED for entry in deed.entries)
     )
 
@@ -190,23 +193,21 @@ def decode(parts: Sequence[bytes], *, shards: frozenset[int] | None = None) -> I
 def together(deeds: Iterable[Logged]) -> Iterator[Logged]:
     """Yield *deeds*, in order, but commits that follow each other as one: to repeat one of a row takes as long as one of a hundred.
 
-    They may be of several shards, as the rows of one have nothing to do with those of another. One that makes older pending fires
-    needless stays by itself: it says nothing of rows that come later.
+    They may be of several shards, as the rows of one have nothing to do with those of another.
     """
     shard, entries, errors = 0, list[JournalEntry](), list[tuple[int, str | None]]()
     for logged in deeds:
         deed = logged.deed
-        is_alone = not isinstance(deed, Committed) or bool(deed.newer)
-        if (entries or errors) and (is_alone or len(entries) >= _MOST_TOGETHER):
+        is_full = not isinstance(deed, Committed) or len(entries) >= _MOST_TOGETHER
+        if (entries or errors) and is_full:
             yield Logged(shard, Committed(entries, errors))
             entries, errors = [], []
-        if is_alone:
-            yield logged
-        else:
-            assert isinstance(deed, Committed)
+        if isinstance(deed, Committed):
             shard = logged.shard
             entries += deed.entries
             errors += deed.errors
+        else:
+            yield logged
     if entries or errors:
         yield Logged(shard, Committed(entries, errors))
 
@@ -326,23 +327,13 @@ def _read_entry(values: list[Any]) -> JournalEntry:
 # --- deeds --------------------------------------------------------------------------------------------------------
 
 
-def _key(written: list[Any]) -> FireKey:
-    id_, fire_time, kind = written
-    return FireKey(id_, fire_time, Kind(kind))
-
-
 def _written_commit(deed: Committed) -> list[Any]:
-    return [_written_entries(deed.entries), deed.errors, deed.newer, deed.kept]
+    return [_written_entries(deed.entries), deed.errors]
 
 
 def _read_commit(written: list[Any]) -> Committed:
-    entries, errors, newer, kept = written
-    return Committed(
-        _read_entries(entries),
-        [(id_, error) for id_, error in errors],
-        [Newer(*one) for one in newer],
-        [_key(key) for key in kept],
-    )
+    entries, errors = written
+    return Committed(_read_entries(entries), [(id_, error) for id_, error in errors])
 
 
 _OF_CHANGE: Final = (
@@ -357,7 +348,10 @@ def _written_change(deed: Changed) -> list[Any]:
         [getattr(change, name) for name in _OF_CHANGE],
         None if spec is None else [spec.name, canonical_document(spec)],
         None if pause is None else [pause.since, pause.until, pause.note, pause.by],
-        [_written_entries(entries) for entries in (change.unsettled, change.closed, change.opened)],
+        [
+            _written_entries(entries)
+            for entries in (change.unsettled, change.closed, change.opened, deed.dropped)
+        ],
         sorted(change.kept),
         deed.ids,
     ]
@@ -365,7 +359,7 @@ def _written_change(deed: Changed) -> list[Any]:
 
 def _read_change(written: list[Any]) -> Changed:
     plain, spec, pause, entries, kept, ids = written
-    unsettled, closed, opened = (tuple(_read_entries(some)) for some in entries)
+    unsettled, closed, opened, dropped = (tuple(_read_entries(some)) for some in entries)
     change = ScheduleChange(
         **dict(zip(_OF_CHANGE, plain, strict=True)),
         new_spec=None if spec is None else from_canonical(*spec),
@@ -375,7 +369,7 @@ def _read_change(written: list[Any]) -> Changed:
         opened=opened,
         kept=frozenset((fire_time, Kind(kind)) for fire_time, kind in kept),
     )
-    return Changed(change, ChosenIds(*ids))
+    return Changed(change, ChosenIds(*ids), dropped)
 
 
 def _read_pause(since: UtcMs, until: UtcMs | None, note: str | None, by: str | None) -> Pause:

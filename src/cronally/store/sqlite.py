@@ -37,7 +37,7 @@ from cronally.store.base import change_detail, single_slot
 from cronally.store.copying import write_copy
 from cronally.store.database import Database
 from cronally.store.schema import CLEAN_STOP, PRUNED_THROUGH, REACHED, SET_BACK_AT, WATERMARK
-from cronally.store.sqlite_journal import ADVANCE, SET_META, SqliteJournal, amend_entries, write_entries
+from cronally.store.sqlite_journal import ADVANCE, ALL, SET_META, SqliteJournal, amend_entries, write_entries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -234,23 +234,36 @@ class SqliteStore(SqliteJournal):
         *,
         gone: list[JournalEntry] | None = None,
         ids: ChosenIds = CHOSEN_BY_SQLITE,
+        most_told: int = MOST_TOLD,
     ) -> Revised:
-        """Make *change*, as ``engine.ports.Store`` promises it. ids: those that a new schedule and a new revision get."""
-        async with self._database.transaction() as writer:
-            revised, rows = await self._make(writer, change, ids, most_told=0 if gone is None else MOST_TOLD)
+        """Make *change*, as ``engine.ports.Store`` promises it.
+
+        ids: those that a new schedule and a new revision get. most_told: how many rows *gone* gets, or ``ALL``.
+        """
+
+        async def make(writer: Connection) -> tuple[Revised, list[JournalEntry]]:
+            return await self._make(writer, change, ids, most_told=0 if gone is None else most_told)
+
+        revised, rows = await self._database.in_one_trip(make)
         if gone is not None:
             gone += rows
         return revised
 
     async def change_many(
-        self, changes: Sequence[ScheduleChange], *, gone: list[JournalEntry] | None = None
+        self,
+        changes: Sequence[ScheduleChange],
+        *,
+        gone: list[JournalEntry] | None = None,
+        most_told: int = MOST_TOLD,
     ) -> list[Revised]:
+        """Make *changes*, as ``engine.ports.Store`` promises it. most_told: as of ``change``."""
+
         async def make(writer: Connection) -> tuple[list[Revised], list[JournalEntry]]:
             made: list[Revised] = []
             told: list[JournalEntry] = []
             for change in changes:
-                most_told = 0 if gone is None else MOST_TOLD - len(told)
-                revised, rows = await self._make(writer, change, CHOSEN_BY_SQLITE, most_told=most_told)
+                most = 0 if gone is None else ALL if most_told == ALL else most_told - len(told)
+                revised, rows = await self._make(writer, change, CHOSEN_BY_SQLITE, most_told=most)
                 made.append(revised)
                 told += rows
             return made, told
@@ -379,10 +392,7 @@ class SqliteStore(SqliteJournal):
 
     async def stage(self, rows: Sequence[StagedRow]) -> None:
         async with self._database.transaction() as writer:
-            for count, marked in schedule_sql.staged_slices(rows):
-                await writer.rows(schedule_sql.STAGE, (marked,))
-                if await writer.rows("SELECT changes()") != [(count,)]:
-                    raise Conflict("a name is staged twice")
+            await stage_rows(writer, rows)
 
     async def staged_changes(self) -> list[StagedChange]:
         reader = self._database.reader
@@ -400,7 +410,7 @@ class SqliteStore(SqliteJournal):
     async def own(
         self, names: Sequence[str], *, owner: str, at: UtcMs, by: str, shard: int | None = None
     ) -> None:
-        """Note whose they are, as ``engine.ports.Store`` promises it. shard: as of ``flip``."""
+        """Note whose they are, as ``engine.ports.Store`` promises it. shard: which they are of; None if names are unique here."""
         async with self._database.transaction() as writer:
             for start in range(0, len(names), _MOST_ROWS):
                 some = json.dumps(names[start : start + _MOST_ROWS])
@@ -426,24 +436,12 @@ class SqliteStore(SqliteJournal):
         unsettled: Sequence[JournalEntry],
         removed: Sequence[int] = (),
         ids: Mapping[str, ChosenIds] | None = None,
-        shard: int | None = None,
     ) -> list[TimetableRow]:
-        """Make the staged changes, as ``engine.ports.Store`` promises it.
-
-        ids: those that new schedules and new revisions get, by name. shard: which all staged ones are of; None if names are unique here.
-        """
+        """Make the staged changes, as ``engine.ports.Store`` promises it. ids: those that new schedules and new revisions get, by name."""
         async with self._database.transaction() as writer:
-            if ids is not None:
-                chosen = json.dumps([(name, *of_name) for name, of_name in ids.items()])
-                await writer.rows(schedule_sql.CHOOSE_IDS, (chosen,))
-            values = {"at": at, "by": by, "owner": owner, "shard": shard}
-            for statement in schedule_sql.FLIP:
-                await writer.rows(statement, values)
-            for statement in schedule_sql.REMOVE_MANY if removed else ():
-                await writer.rows(
-                    statement, {"at": at, "by": by, "owner": owner, "ids": json.dumps(list(removed))}
-                )
-            await write_entries(writer, unsettled)
+            await flip_staged(
+                writer, at=at, by=by, owner=owner, unsettled=unsettled, removed=removed, ids=ids
+            )
             found: list[TimetableRow] = []
             while rows := await writer.json(
                 schedule_sql.FLIPPED, (found[-1].name if found else "", _MOST_ROWS)
@@ -454,6 +452,37 @@ class SqliteStore(SqliteJournal):
 
 
 # --- parts of a transaction -------------------------------------------------------------------------------------
+
+
+async def stage_rows(writer: Connection, rows: Sequence[StagedRow]) -> None:
+    """Put *rows* into the staging area. Errors: Conflict."""
+    for count, marked in schedule_sql.staged_slices(rows):
+        await writer.rows(schedule_sql.STAGE, (marked,))
+        if await writer.rows("SELECT changes()") != [(count,)]:
+            raise Conflict("a name is staged twice")
+
+
+async def flip_staged(
+    writer: Connection,
+    *,
+    at: UtcMs,
+    by: str,
+    owner: str,
+    unsettled: Sequence[JournalEntry],
+    removed: Sequence[int],
+    ids: Mapping[str, ChosenIds] | None,
+    shard: int | None = None,
+) -> None:
+    """Make the staged changes; what is left in the staging area has changed. shard: which all staged ones are of; None if names are unique here."""
+    if ids is not None:
+        chosen = json.dumps([(name, *of_name) for name, of_name in ids.items()])
+        await writer.rows(schedule_sql.CHOOSE_IDS, (chosen,))
+    values = {"at": at, "by": by, "owner": owner, "shard": shard}
+    for statement in schedule_sql.FLIP:
+        await writer.rows(statement, values)
+    for statement in schedule_sql.REMOVE_MANY if removed else ():
+        await writer.rows(statement, {"at": at, "by": by, "owner": owner, "ids": json.dumps(list(removed))})
+    await write_entries(writer, unsettled)
 
 
 class _Current(NamedTuple):

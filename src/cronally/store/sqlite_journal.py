@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cronally.store.database import Connection, Database
 
 _MOST_ROWS: Final = schedule_sql.MOST_ROWS
+ALL: Final = -1
+"""Instead of a number of rows."""
 
 SET_META: Final = (
     "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
@@ -63,7 +65,9 @@ class SqliteJournal:
         newer: Sequence[Newer] = (),
         kept: Iterable[FireKey] = (),
         gone: list[JournalEntry] | None = None,
+        most_told: int = MOST_TOLD,
     ) -> int:
+        """Commit, as ``engine.ports.Store`` promises it. most_told: how many rows *gone* gets, or ``ALL``."""
         said = [(id_, error and journal_sql.storable(error)) for id_, error in dict(errors).items()]
         statements: list[tuple[str, Sequence[object]]] = [*journal_sql.upserts(entries)]
         superseding = len(statements)
@@ -80,18 +84,20 @@ class SqliteJournal:
             return 0
         if gone is None:
             return (await self._database.write(statements))[superseding]
-        async with (
-            self._database.transaction() as writer
-        ):  # a trip for each statement: only for who asks what became needless
+
+        async def supersede(writer: Connection) -> tuple[int, list[JournalEntry]]:
             for statement, values in statements[:superseding]:
                 await writer.rows(statement, values)
-            rows = await writer.json(journal_sql.NEEDLESS, (*needless, MOST_TOLD))
+            rows = await writer.json(journal_sql.NEEDLESS, (*needless, most_told))
             await writer.rows(*statements[superseding])
             [[superseded]] = await writer.rows("SELECT changes()")
             for statement, values in statements[superseding + 1 :]:
                 await writer.rows(statement, values)
-        gone += journal_sql.skipped(rows, SkipReason.SUPERSEDED)
-        return int(superseded)
+            return superseded, [*journal_sql.skipped(rows, SkipReason.SUPERSEDED)]
+
+        superseded, told = await self._database.in_one_trip(supersede)
+        gone += told
+        return superseded
 
     async def settled_between(self, after: UtcMs, through: UtcMs) -> dict[int, list[tuple[UtcMs, UtcMs]]]:
         return await self._settled(journal_sql.SETTLED, after, through)

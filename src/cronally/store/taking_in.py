@@ -88,6 +88,7 @@ class TakingIn:
             if not item.was_clean:
                 logged.append(Logged(number, Doubted()))
             self._grown_shards.took(item)
+            self._committer.come_after(item.stamp)
         self._committer.add(logged, lambda said: replace(said, hand_overs=said.hand_overs + len(items)))
         self._older_rows.took(numbers, is_all=is_all)
         return [

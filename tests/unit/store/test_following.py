@@ -18,8 +18,8 @@ DEEDS = [Remembered(f"key-{number}", "answer", number) for number in range(5)]
 class Table:
     """The log of machine ``other``: one commit of all deeds."""
 
-    async def query(self, _pk, *, first, last, is_reversed):
-        yield log_items("other", 1, encode([Logged(1, deed) for deed in DEEDS]), expires=0)
+    async def query(self, _pk, *, first, last, is_reversed, at_once):
+        yield log_items("other", 1, encode([Logged(1, deed) for deed in DEEDS]), stamp=1, expires=0)
 
 
 class Everything:
@@ -31,7 +31,7 @@ class Everything:
         self.gate = asyncio.Event()
         self.waiting = asyncio.Event()
 
-    async def repeat(self, _shard, deed, *, gone=None):
+    async def repeat(self, _shard, deed):
         self.waiting.set()
         await self.gate.wait()
         if len(self.repeated) == self.fails:

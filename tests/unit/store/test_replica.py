@@ -65,8 +65,10 @@ async def test_a_schedule_is_made_by_a_file_although_another_shard_has_that_name
         await replica.close(watermark=None)
 
 
-async def test_two_files_are_repeated_side_by_side_each_whole(tmp_path):
-    """What this machine has applied itself is repeated while what another has is being read."""
+async def test_what_files_have_changed_is_repeated_side_by_side_and_beside_a_file_that_is_only_looked_at(
+    tmp_path,
+):
+    """What this machine has applied is repeated while what another has is being read, and a preview stages the lines of its file."""
     replica = Replica(str(tmp_path / "r.db"), follows_others=True)
     await replica.open()
     try:
@@ -75,10 +77,17 @@ async def test_two_files_are_repeated_side_by_side_each_whole(tmp_path):
             rows = [StagedRow(f"job-{shard}", canonical_document(spec(f"job-{shard}")), None)]
             ids = [ChosenIds(SHARDS + shard, SHARDS + shard)]
             deeds.append((shard, Flipped(LATER, "uid 1", "file", rows, ids, [], [])))
-        await asyncio.gather(*(replica.repeat(shard, deed) for shard, deed in deeds))
+        looked_at = [StagedRow("other", canonical_document(spec("other")), None)]
+
+        async def look():
+            await replica.stage_begin()
+            await replica.stage(looked_at)
+
+        await asyncio.gather(*(replica.repeat(shard, deed) for shard, deed in deeds), look())
         assert {each.spec.name: each.id for each in await replica.schedules()} == {
             "job-3": SHARDS + 3,
             "job-40": SHARDS + 40,
         }
+        assert [change.name for change in await replica.staged_changes()] == ["other"]
     finally:
         await replica.close(watermark=None)

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from cronally.domain.model import JournalEntry, State
-from cronally.engine.records import JournalFilter, Newer, Revised
+from cronally.engine.records import JournalFilter, Revised
 from cronally.errors import StoreError
 from cronally.store.shared_log import Committed, Doubted, Logged, Remembered, decode, encode, together
 from cronally.store.sqlite import SqliteStore
@@ -55,7 +55,7 @@ async def stored(path, deeds, ids):
         await store.change(creation(spec(name)))
     writes = 0
     for _, deed in deeds:
-        await store.commit(deed.entries, watermark=None, errors=deed.errors, newer=deed.newer, kept=deed.kept)
+        await store.commit(deed.entries, watermark=None, errors=deed.errors)
         writes += 1
     rows = await store.history(JournalFilter(limit=10_000))
     errors = {each.spec.name: each.error for each in await store.schedules()}
@@ -76,8 +76,7 @@ async def test_commits_that_are_repeated_together_leave_what_they_leave_one_by_o
             at = slot if state is State.PENDING else None
             rows.append(entry(whose, slot, state, attempts=rng.randrange(3), next_attempt_at=at))
         errors = [(whose.id, rng.choice([None, "no such topic"]))] if rng.random() < 0.3 else []
-        newer = [Newer(whose.id, slot, slot)] if rng.random() < 0.1 else []
-        deeds.append(Logged(whose.id, Committed(rows, errors, newer)))
+        deeds.append(Logged(whose.id, Committed(rows, errors)))
     *singly, writes = await stored(tmp_path / "singly.db", deeds, ids)
     *at_once, fewer = await stored(tmp_path / "together.db", together(deeds), ids)
     assert at_once == singly
