@@ -208,6 +208,22 @@ def test_a_schedule_that_is_not_there(cronally):
         assert "did you mean 'nightly'?" in cronally.bad(*words, code=4), words
 
 
+def test_fires_that_are_still_being_read_from_a_table_are_said_to_be_missing(cronally):
+    cronally.daemon.add("a")
+    assert cronally.json("history") == {"fires": []}
+    cronally.daemon.service.has_history = lambda: False
+    code, out, said = cronally("history", "--json")
+    assert (code, json.loads(out)) == (0, {"fires": []})
+    assert said.startswith("warning: older fires may be missing: ")
+    assert (
+        "warning: older fires may be missing: " in cronally("retry", "--failed", "--since", "1d", "--yes")[2]
+    )
+    said = cronally.bad("retry", "a@2026-11-01T09:00:00Z", "--yes", code=1)
+    assert "a@2026-11-01T09:00:00Z is not among the fires that this machine has read so far" in said
+    cronally.daemon.service.has_history = lambda: True
+    assert "no fire is on record" in cronally.bad("retry", "a@2026-11-01T09:00:00Z", "--yes", code=4)
+
+
 def test_history(cronally):
     cronally.daemon.add("a")
     assert cronally("history")[1:] == ("", "no slots are on record for that\n")

@@ -14,7 +14,7 @@ from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import canonical_document
 from cronally.engine.records import GivenUp, Newer, Order, Reopened, StagedRow
 from cronally.errors import Conflict, LeaseLost, SchemaMismatch, ShardElsewhere, StoreError
-from cronally.store import grown_shards
+from cronally.store import grown_shards, replica
 from cronally.store.dynamodb import DynamodbStore
 from cronally.store.shared_items import FORMAT, FORMAT_KEY
 from support.faulty_table import FaultyTable, LeapingClock, cut_off, refused, unreachable
@@ -734,6 +734,38 @@ async def test_what_was_retried_on_an_older_machine_is_told_as_it_ended_there(cl
         ("skipped", "superseded", 1, "Throttling"),
         ("published", None, 0, None),
     ]
+
+
+async def test_old_rows_of_a_shard_are_found_before_they_are_with_those_that_its_machine_drives(
+    cluster, monkeypatch
+):
+    first, second = await cluster.machine(), await cluster.machine()
+    number = home("a")
+    await take(first, number)
+    made = await first.change(creation(spec("a")))
+    hour = 3_600_000
+    skipped = entry(
+        made,
+        T,
+        State.SKIPPED,
+        reason=SkipReason.CATCH_UP,
+        attempts=0,
+        last_fire_time=T + 9 * MINUTE,
+        count=10,
+    )
+    await first.commit([skipped, entry(made, T + 20 * MINUTE)], watermark=T + 3 * hour)
+    monkeypatch.setattr(replica, "_LARGE_ROWS", 1)
+    monkeypatch.setattr(second._older_rows, "_fill", lambda: asyncio.sleep(0))
+    await take(second, number, owner=await retired(second, first))
+    assert await second._own.covering(made.id, T + 3 * MINUTE) == []
+    [row] = await second.covering(made.id, T + 3 * MINUTE)
+    assert (row.entry.fire_time, row.entry.count) == (T, 10)
+    again = pending(made, T, attempts=0, asked_at=T + 5, is_in_line=True)
+    rest = skipped._replace(fire_time=T + MINUTE, due_time=T + MINUTE, count=9)
+    order = Order(made.id, made.revision_id, 1, "a@first", "a@last")
+    await second.retry([Reopened(skipped, (again, rest))], at=T + 5, by="uid 1", orders=[order])
+    [row] = await second.covering(made.id, T + 3 * MINUTE)
+    assert (row.entry.fire_time, row.entry.count) == (T + MINUTE, 9)
 
 
 async def test_the_pending_fires_that_a_change_drops_are_told_on_whichever_machine(cluster):

@@ -243,6 +243,10 @@ class ClusterStore(MemoryStore):
         return union
 
     @property
+    def has_history(self) -> bool:
+        return True
+
+    @property
     def trusted_until(self) -> float:
         return self._trusted_until
 

@@ -191,6 +191,7 @@ def _sharing(sharing: Sharing) -> dict[str, Any]:
         "machines": [_machine(one) for one in sharing.machines],
         "free_shards": sharing.free,
         "trusted_for_ms": round(sharing.trusted_for_s * 1000),
+        "has_history": sharing.has_history,
         "table_error": sharing.error,
     }
 

@@ -53,6 +53,7 @@ class Client:
         self._place = socket_path if place is None else place
         self._trace = trace
         self._answer_s = answer_s
+        self.lacks_history = False
         self._connection = _UnixConnection(socket_path, timeout=answer_s)
 
     def __enter__(self) -> Self:
@@ -181,10 +182,15 @@ class Client:
         return wire.from_plain(wire.FiresPage, self._call("GET", "/v1/fires", query=_given(query)))
 
     def fire_pages(self, *, limit: int | None = None, **query: str | None) -> Iterator[list[wire.Fire]]:
-        """Yield journal entries, newest first, in pages, up to *limit*. query: as of ``fires``, without before."""
+        """Yield journal entries, newest first, in pages, up to *limit*. query: as of ``fires``, without before.
+
+        ``lacks_history`` says afterwards whether older ones are missing.
+        """
+        self.lacks_history = False
 
         def ask(before: str | None, most: int) -> tuple[list[wire.Fire], str | None]:
             page = self.fires(**query, before=before, limit=str(most))
+            self.lacks_history |= not page.is_complete
             return page.fires, page.next
 
         return _newest_first(ask, limit)

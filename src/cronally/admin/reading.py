@@ -111,13 +111,15 @@ class Readings:
         """
         query = query_of(request, "schedule", "state", "reason", "since", "until", "before", "limit")
         limit = whole_number(query, "limit", default=100, least=1, most=wire.MAX_PAGE)
+        is_complete = self._service.has_history()
         rows = await self._service.history(self._journal_filter(query, limit))
         texts = [one async for one in rendered(self._clock, map(fire_answer, rows))]
         following = None
         if len(rows) == limit:
             last = rows[-1].entry
             following = f"{last.fire_time}.{last.schedule_id}.{last.kind}"
-        return text_answer(f'{{"fires": [{", ".join(texts)}], "next": {dumps(following)}}}')
+        end = f'"next": {dumps(following)}, "is_complete": {dumps(is_complete)}'
+        return text_answer(f'{{"fires": [{", ".join(texts)}], {end}}}')
 
     async def audit(self, request: web.Request) -> web.Response:
         """List changes, newest first, a page at a time.

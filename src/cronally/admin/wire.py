@@ -209,10 +209,15 @@ class Fire(AnswerType):
 
 @answer_type
 class FiresPage(AnswerType):
-    """Journal entries, newest first. next: what to ask for as ``before``, None on the last page."""
+    """Journal entries, newest first.
+
+    next: what to ask for as ``before``, None on the last page. is_complete: False while a machine that shares a store with others, and
+    has not been there for long, still reads older entries; they are missing then.
+    """
 
     fires: list[Fire]
     next: str | None = None
+    is_complete: bool = True
 
 
 @answer_type
@@ -374,7 +379,8 @@ class Status(AnswerType):
     machines: of a store that several machines share, ``{"id", "host", "is_self", "state", "shards", "heartbeat_age_ms", "lease_ms",
     "lag_ms", "started_at"}`` for each; state is ``alive``, ``leaving`` or ``gone``, shards how many it drives, lag_ms how far the oldest
     watermark of those is behind. free_shards: how many nobody drives now. trusted_for_ms: for how long this machine may send if it
-    cannot renew its lease. All null for a store of one machine, as is table_error, what the table says while it does not answer.
+    cannot renew its lease. has_history: whether all of the journal can be listed here; after a start older entries are still being read.
+    All null for a store of one machine, as is table_error, what the table says while it does not answer.
     """
 
     version: str
@@ -406,6 +412,7 @@ class Status(AnswerType):
     machines: list[dict[str, Any]] | None = None
     free_shards: int | None = None
     trusted_for_ms: int | None = None
+    has_history: bool | None = None
     table_error: str | None = None
 
 

@@ -174,6 +174,7 @@ def _service(
             region, is_fifo=is_fifo, given=daemon.config.sns_quota
         ),
         everything=around.everything,
+        has_history=lambda: around.shared is None or around.shared.store.has_history,
         outlook=outlook,
         watermark_of=None if around.shared is None else around.shared.watermark_of,
     )

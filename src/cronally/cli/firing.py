@@ -22,6 +22,7 @@ from cronally.cli.output import (
     out_json,
     report,
     shows_progress,
+    warn_of_missing,
 )
 from cronally.errors import CronallyError, UsageError
 
@@ -173,6 +174,7 @@ def _failed(client: Client, since: str | None, schedule: str | None) -> _Asked:
     for fires in client.fire_pages(schedule=schedule, state="rejected,expired", since=since):
         asked.ids += [fire.fire_id for fire in fires]
         asked.shown = (asked.shown + fires)[-_SHOWN:]
+    warn_of_missing(client.lacks_history)
     asked.ids.reverse()
     asked.shown.reverse()
     return asked

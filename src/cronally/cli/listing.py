@@ -7,7 +7,17 @@ import typer
 
 from cronally.admin.wire import Schedule, from_plain, to_plain
 from cronally.cli import options as o
-from cronally.cli.output import FAILED, columns, err, note, out, out_json, out_json_list, warn
+from cronally.cli.output import (
+    FAILED,
+    columns,
+    err,
+    note,
+    out,
+    out_json,
+    out_json_list,
+    warn,
+    warn_of_missing,
+)
 from cronally.cli.selecting import Selection, pages
 from cronally.errors import CronallyError, UsageError
 
@@ -160,12 +170,14 @@ def history_command(
         found = client.fire_pages(limit=limit, **wanted)
         if json:
             out_json_list("fires", (to_plain(fire) for page in found for fire in page))
+            warn_of_missing(client.lacks_history)
             return
         from cronally.cli.render import FIRE_HEADS, Table, fires_rows
 
         table = Table(FIRE_HEADS, room=columns())
         for page in found:
             out(table.part(fires_rows(page)))
+    warn_of_missing(client.lacks_history)
     if not table.has_rows:
         note("no slots are on record for that")
 

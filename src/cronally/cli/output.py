@@ -105,6 +105,18 @@ def note(text: str) -> None:
         err(text)
 
 
+_MISSING: Final = (
+    "older fires may be missing: this machine has not been here for long, and still reads them from the table; "
+    "try again in a moment"
+)
+
+
+def warn_of_missing(is_missing: bool) -> None:
+    """Warn that a list of fires may lack older ones, if it may."""
+    if is_missing:
+        warn([_MISSING])
+
+
 def tracer() -> Callable[[str], None]:
     """Return what writes what goes on behind a command, each line with the seconds that have passed; without -v, nothing."""
     if _volume is not Volume.VERBOSE:

@@ -340,6 +340,8 @@ def _machine_lines(status: Status) -> list[tuple[str, str]]:
         lines.append(("" if number else "machines", text))
     if status.free_shards:
         lines.append(("", f"{status.free_shards} shards are driven by NOBODY"))
+    if status.has_history is False:
+        lines.append(("", "older entries of the journal are still being read, and cannot be listed here yet"))
     if status.table_error:
         left = span_text(max(0, status.trusted_for_ms or 0) / 1000)
         lines.append(("", f"WARNING: {printable(status.table_error)}; it goes on firing for {left}"))

@@ -88,6 +88,7 @@ class Sharing(NamedTuple):
 
     Fields: machines: by host and id. free: shards that nobody drives now; all before they were read. driven: those that this machine fires. trusted_for_s: for how
         long it may send if it cannot renew its lease; negative: it may not. error: what the table says, None while it answers.
+        has_history: whether all of the journal can be read here.
     """
 
     machines: tuple[MachineState, ...]
@@ -95,6 +96,7 @@ class Sharing(NamedTuple):
     driven: tuple[int, ...]
     trusted_for_s: float
     error: str | None
+    has_history: bool = True
 
 
 class Membership:
@@ -210,6 +212,7 @@ class Membership:
             tuple(sorted(self._driven)),
             self._store.trusted_until - now,
             next((str(error) for error in self._failing.values()), None),
+            self._store.has_history,
         )
 
     def owner_of(self, number: int) -> str | None:

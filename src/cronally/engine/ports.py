@@ -507,6 +507,11 @@ class SharedStore(Store, Protocol):
     def everything(self) -> Store: ...
 
     @property
+    def has_history(self) -> bool:
+        """Whether ``everything`` has all of the journal; what was on record before ``open`` is read in the background."""
+        ...
+
+    @property
     def trusted_until(self) -> float:
         """Until when on ``Clock.boot`` this machine may send, by ``leases.trusted_until`` of the last renewal or commit that succeeded; once retired: not any more."""
         ...

@@ -30,6 +30,7 @@ from cronally.errors import (
     Conflict,
     CronallyError,
     FieldError,
+    FireNotFound,
     NotReady,
     RevisionConflict,
     ScheduleNotFound,
@@ -90,17 +91,19 @@ class Service:
         backup_maker: BackupMaker | None = None,
         quota_per_s: Callable[[str, bool], float] = lambda _region, _is_fifo: 0.0,
         everything: Store | None = None,
+        has_history: Callable[[], bool] = lambda: True,
         watermark_of: Callable[[int], UtcMs] | None = None,
         outlook: Outlook | None = None,
     ) -> None:
         """quota_per_s: messages a second that a region takes, for FIFO topics or the others; 0 for no limit.
 
-        everything: where *store* has the schedules of this machine alone, one to read about all of them. watermark_of: then says
-        how far the one with this id is settled. outlook: of everything.
+        everything: where *store* has the schedules of this machine alone, one to read about all of them. has_history: whether
+        that has all of the journal by now. watermark_of: says how far the one with this id is settled. outlook: of everything.
         """
         self._core = core
         self._store = store
         self._everything = everything or store
+        self.has_history = has_history
         self._outlook = outlook
         self._watermark_of = watermark_of or (lambda _: core.watermark(clock.wall()))
         self._edits = edits
@@ -421,7 +424,15 @@ class Service:
         is_dry_run: only say what would be done. Errors: FireNotFound, too.
         """
         async with self._changing():
-            return await self._orders.retry(fire_ids, by=by, is_dry_run=is_dry_run)
+            try:
+                return await self._orders.retry(fire_ids, by=by, is_dry_run=is_dry_run)
+            except FireNotFound as exc:
+                if self.has_history():
+                    raise
+                raise NotReady(
+                    f"{exc.fire_id} is not among the fires that this machine has read so far: it has not been here for long, and "
+                    "reads what is older from the table; try again in a moment"
+                ) from exc
 
     async def backfill(
         self,

@@ -120,7 +120,8 @@ class OwnReading:
         return await self._own.history(wanted)
 
     async def covering(self, schedule_id: int, fire_time: UtcMs) -> list[JournalRow]:
-        return await self._own.covering(schedule_id, fire_time)
+        found = await self._own.covering(schedule_id, fire_time)
+        return found or await self._everything.covering(schedule_id, fire_time)
 
     async def counts(self, *, with_final: bool = True) -> StoreCounts:
         return await self._own.counts(with_final=with_final)

@@ -296,3 +296,7 @@ def test_of_machines_that_are_over_the_last_ones_are_named_and_those_that_have_s
         "c: 0 shards, heard of 1s ago, GONE",
     ]
     assert lines[first + 4].startswith("schedules")
+    reading = render.status_text(replace(status, has_history=False)).splitlines()
+    assert [line for line in reading if line not in lines] == [
+        f"{'':15}older entries of the journal are still being read, and cannot be listed here yet"
+    ]
