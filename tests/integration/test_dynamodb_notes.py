@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cronally.clock import SystemClock
-from cronally.engine.alerts import Told
+from cronally.engine.records import Told
 from cronally.instants import UtcMs
 from cronally.store.dynamodb_notes import DynamodbNotes
 from cronally.store.dynamodb_table import DynamodbTable

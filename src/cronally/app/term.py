@@ -15,9 +15,10 @@ from cronally.app.building import Around, build
 from cronally.app.reloading import reload_for_ever
 from cronally.app.sharing import Shared
 from cronally.clock import WaitResult
-from cronally.engine.alerts import Alerts, Troubles
+from cronally.engine.alerts import Alerts
 from cronally.engine.lag_watch import LagWatch
 from cronally.engine.records import Opened
+from cronally.engine.troubles import Troubles
 from cronally.engine.trust import Trust
 from cronally.errors import CredentialsInvalid
 from cronally.sns.aws import Aws

@@ -407,6 +407,13 @@ class GivenUp(NamedTuple):
     was_clean: bool
 
 
+class Told(NamedTuple):
+    """What people have been told of a shard. Fields: troubled: ids of its schedules that they know to be in trouble. at: when the last message of them left."""
+
+    troubled: frozenset[int] = frozenset()
+    at: UtcMs | None = None
+
+
 class TakenIn(NamedTuple):
     """A shard whose records are now among those that this machine's engine reads.
 

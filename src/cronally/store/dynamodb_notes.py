@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from cronally.engine.alerts import Told
+from cronally.engine.records import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable

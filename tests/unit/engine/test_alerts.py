@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cronally.domain.model import JournalEntry, Kind, SkipReason, State
-from cronally.engine.alerts import EVERY_S, RETRY_S, Alert, Alerts, Troubles
+from cronally.engine.alert import Alert
+from cronally.engine.alerts import EVERY_S, RETRY_S, Alerts
 from cronally.engine.journalist import Journalist
 from cronally.engine.records import Label
 from cronally.engine.retention import Keep
+from cronally.engine.troubles import Troubles
 from cronally.errors import PublishError
 from cronally.instants import parse_rfc3339
 from support.fake_clock import FakeClock

@@ -9,9 +9,9 @@ import pytest
 
 from cronally.domain.shards import SHARDS
 from cronally.engine.alerted import AlertedDriver
-from cronally.engine.alerts import EVERY_S, Alerts, Told
+from cronally.engine.alerts import EVERY_S, Alerts
 from cronally.engine.journalist import Journalist
-from cronally.engine.records import TakenIn
+from cronally.engine.records import TakenIn, Told
 from cronally.engine.retention import Keep
 from cronally.errors import PublishError, StoreBusy
 from cronally.instants import UtcMs, parse_rfc3339
