@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from cronally.clock import Clock
-    from cronally.store.dynamodb_table import DynamodbTable, Item
+    from cronally.store.attribute_values import Item
+    from cronally.store.dynamodb_table import DynamodbTable
     from cronally.store.heartbeat import Heartbeat
     from cronally.store.shared_items import Said
     from cronally.store.shared_log import Logged, Record

@@ -1,6 +1,6 @@
-"""One DynamoDB table: its calls, and what AWS's errors about them mean.
+"""One DynamoDB table: its calls.
 
-1. The only file of the store that knows aiobotocore. What leaves it is plain values and StoreErrors.
+1. With ``table_refusals``, the only file of the store that knows aiobotocore. What leaves it is plain values and StoreErrors.
 2. An item is a dict; ``pk`` and ``sk`` are its key. A call is tried once; whoever calls knows what a lost answer means for it.
 """
 
@@ -14,17 +14,24 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from cronally.domain import table_calls
-from cronally.domain.aws_codes import DENIED, plain_code
 from cronally.errors import StoreBusy, StoreError
+from cronally.store.attribute_values import encoded, item_of, key_values
+from cronally.store.table_refusals import (
+    AlreadyThere,
+    ConditionFailed,
+    UnknownOperation,
+    busy,
+    refusal,
+    unusable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from cronally.clock import Clock
+    from cronally.store.attribute_values import Item, Key
 
 T = TypeVar("T")
-Item = dict[str, Any]
-Key = tuple[str, str]
 
 MOST_ITEM_BYTES: Final = 390_000  # of one value; DynamoDB takes items of 400 KB, names and keys included
 CALL_TIMEOUT_S: Final = 2.0  # a call takes some milliseconds; in a lease of 8 s three may be lost
@@ -32,33 +39,6 @@ _MOST_BATCH: Final = 25  # BatchWriteItem
 _READ_ATTEMPTS: Final = 4
 _PAUSE_S: Final = 0.05
 _CREATE_TIMEOUT_S: Final = 120.0
-
-_BUSY: Final = frozenset(
-    {
-        "ProvisionedThroughputExceededException",
-        "ThrottlingException",
-        "Throttling",
-        "RequestLimitExceeded",
-        "InternalServerError",
-        "InternalFailure",
-        "ServiceUnavailable",
-        "TransactionConflictException",
-        "LimitExceededException",
-        "ResourceInUseException",
-    }
-)
-_UNSIGNED: Final = frozenset(
-    {
-        "UnrecognizedClientException",
-        "ExpiredTokenException",
-        "ExpiredToken",
-        "InvalidSignatureException",
-        "IncompleteSignatureException",
-        "MissingAuthenticationTokenException",
-        "InvalidClientTokenId",
-        "SignatureDoesNotMatch",
-    }
-)
 
 
 class Units:
@@ -89,7 +69,7 @@ class DynamodbTable:
         """
         try:
             await self._call("CreateTable", **table_calls.create_table(self.name).parameters)
-        except _AlreadyThere:
+        except AlreadyThere:
             is_new = False
         else:
             is_new = True
@@ -101,7 +81,7 @@ class DynamodbTable:
                 )
             await self._clock.sleep(_PAUSE_S)
         await self.check()
-        with suppress(_Unknown):  # a stand-in that keeps everything
+        with suppress(UnknownOperation):  # a stand-in that keeps everything
             if is_new or not await self.has_expiry():  # whoever made it may have been interrupted right then
                 await self._call("UpdateTimeToLive", **table_calls.let_items_expire(self.name).parameters)
         return is_new
@@ -136,7 +116,7 @@ class DynamodbTable:
         Errors: StoreBusy: perhaps it was written; StoreError.
         """
         return await self._write(
-            "PutItem", condition, values, {"Item": {name: _encoded(value) for name, value in item.items()}}
+            "PutItem", condition, values, {"Item": {name: encoded(value) for name, value in item.items()}}
         )
 
     async def update(
@@ -157,17 +137,17 @@ class DynamodbTable:
             "UpdateItem",
             condition,
             {**values, **{f"new_{name}": value for name, value in changed.items()}},
-            {"Key": _key(key), "UpdateExpression": expression},
+            {"Key": key_values(key), "UpdateExpression": expression},
         )
 
     async def delete(self, key: Key, *, condition: str, values: Mapping[str, Any]) -> bool:
         """Delete an item if *condition* holds, as in ``put``."""
-        return await self._write("DeleteItem", condition, values, {"Key": _key(key)})
+        return await self._write("DeleteItem", condition, values, {"Key": key_values(key)})
 
     async def get(self, key: Key) -> Item | None:
         """Return an item as it is now, or None. Errors: StoreError."""
-        reply = await self._read("GetItem", Key=_key(key), ConsistentRead=True)
-        return _item(reply["Item"]) if "Item" in reply else None
+        reply = await self._read("GetItem", Key=key_values(key), ConsistentRead=True)
+        return item_of(reply["Item"]) if "Item" in reply else None
 
     async def query(
         self,
@@ -186,13 +166,13 @@ class DynamodbTable:
                 "Query",
                 KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
                 ExpressionAttributeValues={
-                    name: _encoded(value) for name, value in ((":pk", pk), (":first", first), (":last", last))
+                    name: encoded(value) for name, value in ((":pk", pk), (":first", first), (":last", last))
                 },
                 ConsistentRead=is_consistent,
                 ScanIndexForward=not is_reversed,
                 **more,
             )
-            yield [_item(found) for found in reply["Items"]]
+            yield [item_of(found) for found in reply["Items"]]
             if "LastEvaluatedKey" not in reply:
                 return
             more |= {"ExclusiveStartKey": reply["LastEvaluatedKey"]}
@@ -204,16 +184,16 @@ class DynamodbTable:
     async def write_all(self, puts: Sequence[Mapping[str, Any]], *, deletes: Sequence[Key] = ()) -> None:
         """Write items and delete others, without conditions and in any order. Errors: StoreError, perhaps with some of it done."""
         asked: list[dict[str, Any]] = [
-            {"PutRequest": {"Item": {name: _encoded(value) for name, value in item.items()}}} for item in puts
+            {"PutRequest": {"Item": {name: encoded(value) for name, value in item.items()}}} for item in puts
         ]
-        asked += [{"DeleteRequest": {"Key": _key(key)}} for key in deletes]
+        asked += [{"DeleteRequest": {"Key": key_values(key)}} for key in deletes]
         attempts = 0
         while asked:
             reply = await self._call("BatchWriteItem", RequestItems={self.name: asked[:_MOST_BATCH]})
             left = reply.get("UnprocessedItems", {}).get(self.name, [])
             attempts = attempts + 1 if left else 0
             if attempts == _READ_ATTEMPTS:
-                raise self._busy("BatchWriteItem", "it takes no more at the moment")
+                raise busy(self.name, "BatchWriteItem", "it takes no more at the moment")
             asked = left + asked[_MOST_BATCH:]
             if left:
                 await self._clock.sleep(_PAUSE_S * 2**attempts)
@@ -232,11 +212,11 @@ class DynamodbTable:
             parameters["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
         if values:
             parameters["ExpressionAttributeValues"] = {
-                f":{name}": _encoded(value) for name, value in values.items()
+                f":{name}": encoded(value) for name, value in values.items()
             }
         try:
             await self._call(operation, **parameters)
-        except _ConditionFailed:
+        except ConditionFailed:
             return False
         return True
 
@@ -258,14 +238,16 @@ class DynamodbTable:
             reply = await within(self._clock, CALL_TIMEOUT_S, self._answer(operation, parameters))
         except ClientError as exc:
             error = exc.response.get("Error", {})
-            raise self._refusal(operation, str(error.get("Code", "")), str(error.get("Message", ""))) from exc
+            raise refusal(
+                self.name, operation, str(error.get("Code", "")), str(error.get("Message", ""))
+            ) from exc
         except (NoCredentialsError, NoRegionError) as exc:
-            raise StoreError(f"the DynamoDB table {self.name!r} cannot be used: {_fix(exc)}") from exc
+            raise unusable(self.name, exc) from exc
         except TimeoutError as exc:
-            raise self._busy(operation, f"no answer within {CALL_TIMEOUT_S:g} s") from exc
+            raise busy(self.name, operation, f"no answer within {CALL_TIMEOUT_S:g} s") from exc
         except (BotoCoreError, OSError, ValueError, LookupError, AttributeError, RuntimeError) as exc:
             # Those after OSError are what botocore makes of an answer that is none of DynamoDB.
-            raise self._busy(operation, " ".join(str(exc).split())[:300] or type(exc).__name__) from exc
+            raise busy(self.name, operation, " ".join(str(exc).split())[:300] or type(exc).__name__) from exc
         self._count(operation, reply)
         return reply
 
@@ -282,56 +264,6 @@ class DynamodbTable:
                 self.units.read += units
             else:
                 self.units.write += units
-
-    def _busy(self, operation: str, reason: str) -> StoreBusy:
-        return StoreBusy(f"the DynamoDB table {self.name!r} does not answer {operation}: {reason}")
-
-    def _refusal(self, operation: str, code: str, message: str) -> StoreError:
-        said = f"{code}: {message}" if message else code
-        if code == "ConditionalCheckFailedException":
-            return _ConditionFailed(said)
-        if operation == "CreateTable" and code == "ResourceInUseException":
-            return _AlreadyThere(said)
-        if code == "UnknownOperationException":
-            return _Unknown(said)
-        if code == "ResourceNotFoundException":
-            return StoreError(
-                f"there is no DynamoDB table {self.name!r} in this account and region; create it with "
-                f"'cronally store create dynamodb:{self.name}', or look at AWS_REGION and AWS_PROFILE"
-            )
-        if plain_code(code) in DENIED:
-            return NotAllowed(operation, self.name, message)
-        if code in _UNSIGNED:
-            return StoreError(
-                f"AWS does not accept the credentials for the DynamoDB table {self.name!r} ({said}); "
-                "'aws sts get-caller-identity' must work for the user that runs cronally"
-            )
-        if code in _BUSY or not code or code.isdigit():
-            return self._busy(operation, said or "it gave no reason")
-        return StoreError(f"the DynamoDB table {self.name!r} refuses {operation}: {said}")
-
-
-class NotAllowed(StoreError):  # noqa: N818 - says what was found
-    """AWS does not allow it. Attributes: operation."""
-
-    def __init__(self, operation: str, table: str, message: str) -> None:
-        self.operation = operation
-        super().__init__(
-            f"AWS does not allow dynamodb:{operation} on the table {table!r} ({message}); "
-            "'cronally doctor' prints the policy that is needed"
-        )
-
-
-class _ConditionFailed(StoreError):  # noqa: N818 - says what was found
-    pass
-
-
-class _Unknown(StoreError):  # noqa: N818 - says what was found
-    pass
-
-
-class _AlreadyThere(StoreError):  # noqa: N818 - says what was found
-    pass
 
 
 async def within(clock: Clock, duration_s: float, asked: Coroutine[Any, Any, T]) -> T:
@@ -360,54 +292,3 @@ _METHODS: Final = {
     "UpdateItem": "update_item",
     "UpdateTimeToLive": "update_time_to_live",
 }
-
-
-def _fix(exc: Exception) -> str:
-    if isinstance(exc, NoRegionError):
-        return "no AWS region is set; set AWS_REGION to the table's"
-    return (
-        "no AWS credentials were found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a "
-        "role whose policy 'cronally doctor' prints"
-    )
-
-
-def _key(key: Key) -> dict[str, Any]:
-    return {"pk": {"S": key[0]}, "sk": {"S": key[1]}}
-
-
-def _encoded(value: Any) -> dict[str, Any]:
-    """Return *value* as DynamoDB's protocol has it."""
-    match value:
-        case None:
-            return {"NULL": True}
-        case bool():
-            return {"BOOL": value}
-        case int():
-            return {"N": str(value)}
-        case str():
-            return {"S": value}
-        case bytes():
-            return {"B": value}
-        case list() | tuple():
-            return {"L": [_encoded(one) for one in value]}
-        case _:
-            raise TypeError(f"{value!r} cannot be in an item")
-
-
-def _item(found: Mapping[str, Any]) -> Item:
-    return {name: _decoded(value) for name, value in found.items()}
-
-
-def _decoded(value: Mapping[str, Any]) -> Any:
-    [(type_, held)] = value.items()
-    match type_:
-        case "NULL":
-            return None
-        case "N":
-            return int(held)
-        case "B":
-            return bytes(held)
-        case "L":
-            return [_decoded(one) for one in held]
-        case _:
-            return held

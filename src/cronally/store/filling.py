@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cronally.clock import Clock
-    from cronally.store.dynamodb_table import DynamodbTable, Key
+    from cronally.store.attribute_values import Key
+    from cronally.store.dynamodb_table import DynamodbTable
 
 _KEY: Final[Key] = ("filling", "mark")
 _RENEWED_S: Final = 2.0

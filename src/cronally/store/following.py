@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from cronally.domain.model import JournalEntry
     from cronally.engine.records import Machine
     from cronally.instants import UtcMs
-    from cronally.store.dynamodb_table import DynamodbTable, Item
+    from cronally.store.attribute_values import Item
+    from cronally.store.dynamodb_table import DynamodbTable
     from cronally.store.log_reading import Found
     from cronally.store.replica import Replica
     from cronally.store.shared_items import ShardItem

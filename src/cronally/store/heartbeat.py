@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from cronally.clock import Clock
     from cronally.instants import UtcMs
-    from cronally.store.dynamodb_table import DynamodbTable, Item
+    from cronally.store.attribute_values import Item
+    from cronally.store.dynamodb_table import DynamodbTable
 
 R = TypeVar("R")
 

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from cronally.clock import Clock
     from cronally.domain.model import JournalEntry
     from cronally.engine.records import Opened
-    from cronally.store.dynamodb_table import Item, Key
+    from cronally.store.attribute_values import Item, Key
     from cronally.store.shared_items import Said
 
 _MOST_ROWS: Final = 5_000  # of the journal, in one record of the log

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from cronally.clock import Clock
-    from cronally.store.dynamodb_table import DynamodbTable, Key
+    from cronally.store.attribute_values import Key
+    from cronally.store.dynamodb_table import DynamodbTable
     from cronally.store.heartbeat import Heartbeat
 
 _PATIENCE_S: Final = 5.0  # a lock is held for a commit

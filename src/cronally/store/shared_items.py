@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from cronally.instants import UtcMs
-    from cronally.store.dynamodb_table import Item, Key
+    from cronally.store.attribute_values import Item, Key
 
 MACHINES: Final = "machine"
 SHARDS_KEY: Final = "shard"

@@ -15,8 +15,9 @@ from cronally.store.shared_items import SnapshotRef
 
 if TYPE_CHECKING:
     from cronally.instants import UtcMs
+    from cronally.store.attribute_values import Key
     from cronally.store.database import Connection
-    from cronally.store.dynamodb_table import DynamodbTable, Key
+    from cronally.store.dynamodb_table import DynamodbTable
     from cronally.store.replica import Replica
 
 _FORMAT: Final = b"\x01"

@@ -15,15 +15,16 @@ from cronally.domain.table_findings import (
 )
 from cronally.errors import StoreError
 from cronally.instants import from_datetime
-from cronally.store.dynamodb_table import NotAllowed
 from cronally.store.filling import refuse_filling
 from cronally.store.shared_items import MACHINES
+from cronally.store.table_refusals import NotAllowed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from cronally.clock import Clock
-    from cronally.store.dynamodb_table import DynamodbTable, Item, Key
+    from cronally.store.attribute_values import Item, Key
+    from cronally.store.dynamodb_table import DynamodbTable
 
 _WATCHED_S: Final = 3.0  # a machine renews its lease, of 8 s unless somebody says otherwise, each third of it
 _NOTHING: Final[Key] = ("doctor", "-")
