@@ -22,7 +22,7 @@ from cronally.store.grown_shards import GrownShards
 from cronally.store.heartbeat import Heartbeat
 from cronally.store.names import NameLocks
 from cronally.store.older_rows import OlderRows
-from cronally.store.own_writing import OwnWriting
+from cronally.store.own_applying import OwnApplying
 from cronally.store.replica import Replica
 from cronally.store.retired_machines import RetiredMachines
 from cronally.store.shard_table import ShardTable
@@ -54,7 +54,7 @@ _SEEN_S: Final = 0.4  # who has just read the machines follows them without read
 _TIDY_S: Final = 600.0
 
 
-class DynamodbStore(OwnWriting):
+class DynamodbStore(OwnApplying):
     """The store in the table *table_name*, as ``engine.ports.SharedStore`` promises it.
 
     Attributes: machine, lease_ms, everything: as there. table. commit_interval_s. on_entries: told of what other machines have put on

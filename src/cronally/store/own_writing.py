@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cronally.domain.durations import DAY_MS
 from cronally.domain.shards import SHARDS, shard_of
-from cronally.domain.spec import from_canonical
-from cronally.engine.records import MOST_TOLD, StagedRow
+from cronally.engine.records import MOST_TOLD
 from cronally.errors import Conflict, ShardElsewhere
 from cronally.instants import UtcMs
 from cronally.store.heartbeat import heard
@@ -23,12 +22,10 @@ from cronally.store.shared_log import (
     Changed,
     Committed,
     Doubted,
-    Flipped,
     Logged,
     Remembered,
     Retried,
     SlotsMoved,
-    TakenOver,
 )
 from cronally.store.sqlite import ChosenIds
 from cronally.store.sqlite_journal import ALL
@@ -46,8 +43,6 @@ if TYPE_CHECKING:
         Reopened,
         Revised,
         ScheduleChange,
-        StagedChange,
-        TimetableRow,
         ZoneRecord,
     )
     from cronally.store.committing import Committer
@@ -84,7 +79,6 @@ class OwnWriting(OwnReading):
         self._turn = asyncio.Lock()
         self._mine = TakenShards()
         self._everything_pruned: tuple[UtcMs, int, str] | None = None
-        self._staged_dues: dict[str, UtcMs | None] = {}
         self._writing: set[asyncio.Task[Any]] = set()
 
     async def _write(
@@ -145,7 +139,7 @@ class OwnWriting(OwnReading):
         if spec is None:
             return await self._change(change, gone)
         if change.id is not None:
-            _refuse_move(spec, change.id)
+            refuse_move(spec, change.id)
             names = await self._own.names_of([change.id])
             if names.get(change.id, spec.name) == spec.name:
                 return await self._change(change, gone)
@@ -378,104 +372,6 @@ class OwnWriting(OwnReading):
         await self._table.write_all([], deletes=old)
         await self._own.forget_zone_records(but=but)
 
-    # apply: what is staged is this machine's alone
-
-    async def stage_begin(self) -> None:
-        await self._own.stage_begin()
-        self._staged_dues.clear()
-
-    async def stage(self, rows: Sequence[StagedRow]) -> None:
-        await self._own.stage(rows)
-        self._staged_dues |= {row.name: row.at_due for row in rows if row.at_due is not None}
-
-    async def unstage(self, names: Sequence[str]) -> None:
-        await self._own.unstage(names)
-
-    async def own(self, names: Sequence[str], *, owner: str, at: UtcMs, by: str) -> None:
-        by_shard = self._by_shard(await self._own.bearers_of(names), lambda one: one[1])
-        await self._write(
-            lambda: self._own.own(names, owner=owner, at=at, by=by),
-            lambda _: [
-                Logged(shard, TakenOver([name for name, _ in some], owner, at, by))
-                for shard, some in by_shard.items()
-            ],
-        )
-
-    async def flip(
-        self,
-        *,
-        at: UtcMs,
-        by: str,
-        owner: str,
-        unsettled: Sequence[JournalEntry],
-        removed: Sequence[int] = (),
-    ) -> list[TimetableRow]:
-        changes = await self._own.staged_changes()
-        new = [change.name for change in changes if change.id is None]
-        async with self._names.held(new):
-            if new:
-                await self._refuse_taken(dict.fromkeys(new))
-            flip = _Flip(at, by, owner, unsettled, removed)
-            return await self._flip(flip, changes)
-
-    async def _flip(self, flip: _Flip, changes: Sequence[StagedChange]) -> list[TimetableRow]:
-        staged: dict[int, list[StagedRow]] = {}
-        ids: dict[str, ChosenIds] = {}
-        taken_over: dict[int, list[tuple[str, int]]] = {}
-
-        async def do() -> list[TimetableRow]:
-            shards: dict[str, int] = {}
-            for change in changes:
-                spec = from_canonical(change.name, change.document)
-                if change.id is not None:
-                    _refuse_move(spec, change.id)
-                shards[change.name] = self._taken(shard_of(spec) if change.id is None else change.id % SHARDS)
-            for change in changes:
-                shard = shards[change.name]
-                ids[change.name] = self._next_ids(shard, for_schedule=change.id is None)
-                due = self._staged_dues.get(change.name)
-                staged.setdefault(shard, []).append(StagedRow(change.name, change.document, due))
-            owned = await self._own.taken_over(flip.owner)
-            taken_over.update(self._by_shard(owned, lambda one: one[1]))
-            return await self._own.flip(**flip.__dict__, ids=ids)
-
-        def logged(_: list[TimetableRow]) -> list[Logged]:
-            unsettled = self._entries_by_shard(flip.unsettled)
-            removed = self._by_shard(flip.removed, lambda id_: id_)
-            found = [
-                Logged(shard, TakenOver([name for name, _ in some], flip.owner, flip.at, flip.by))
-                for shard, some in taken_over.items()
-            ]
-            for shard in sorted({*staged, *unsettled, *removed}):
-                rows = staged.get(shard, [])
-                chosen = [ids[row.name] for row in rows]
-                deed = Flipped(
-                    flip.at,
-                    flip.by,
-                    flip.owner,
-                    rows,
-                    chosen,
-                    unsettled.get(shard, ()),
-                    removed.get(shard, ()),
-                )
-                found.append(Logged(shard, deed))
-            return found
-
-        return await self._write(do, logged)
-
-
-class _Flip:
-    """What a flip was asked for."""
-
-    def __init__(
-        self, at: UtcMs, by: str, owner: str, unsettled: Sequence[JournalEntry], removed: Sequence[int]
-    ) -> None:
-        self.at = at
-        self.by = by
-        self.owner = owner
-        self.unsettled = unsettled
-        self.removed = removed
-
 
 def _tell(gone: list[JournalEntry] | None, rows: Sequence[JournalEntry]) -> None:
     """Tell who asked of the first of *rows*."""
@@ -483,7 +379,7 @@ def _tell(gone: list[JournalEntry] | None, rows: Sequence[JournalEntry]) -> None
         gone += rows[:MOST_TOLD]
 
 
-def _refuse_move(spec: ScheduleSpec, id_: int) -> None:
+def refuse_move(spec: ScheduleSpec, id_: int) -> None:
     """Errors: Conflict if the order of the FIFO group that *spec* names is kept elsewhere than where the schedule is."""
     if spec.fifo_group is not None and shard_of(spec) != id_ % SHARDS:
         topic, group = spec.fifo_group
