@@ -411,6 +411,10 @@ class Membership:
             except LeaseLost:
                 raise
             except NotReady:  # the engine has said why
+                if self._is_leaving:  # others can take them
+                    for _, done in batch:
+                        done.cancel()
+                    continue
                 self._arrived.extendleft(reversed(batch))
                 await self._clock.sleep(_RETRY_S)
             except StoreError as exc:  # one of them may be to blame, and the others need not wait for it

@@ -261,6 +261,20 @@ async def test_what_is_in_flight_does_not_hold_up_the_other_shards(fleet):
     await leaving
 
 
+async def test_a_machine_leaves_without_waiting_for_an_engine_that_takes_nothing_in(fleet):
+    """Its clock is not believed, say."""
+    a = await fleet.add("a", error=NotReady("the clock is not believed"))
+    await fleet.advance(1.0)
+    assert a.membership.is_busy
+    leaving = asyncio.create_task(a.membership.leave(within_s=60))
+    await fleet.advance(1.0)
+    await leaving
+    await a.running
+    b = await fleet.add("b")
+    await fleet.advance(1.0)
+    assert b.sends == {*range(SHARDS)}
+
+
 async def test_what_cannot_be_given_in_time_is_taken_at_once_after_the_machine_has_left(fleet):
     a, b = await two(fleet)
     b.driver.give_s = 3_600.0
