@@ -112,7 +112,7 @@ class Machine:
 
 
 class ClusterCampaign(Campaign):
-    """One run in *home*, an empty directory with a short path. lease: a setting. server: ``moto`` or ``dynalite``. editors: how many."""
+    """One run in *home*, an empty directory with a short path. lease: a setting. server: ``moto`` or ``dynalite``."""
 
     record: ClusterRecord
     _told = ("kills", "stops", "freezes", "table cuts", "sns cuts")
@@ -126,14 +126,12 @@ class ClusterCampaign(Campaign):
         schedules: int = 300,
         lease_s: int = 3,
         server: str = "moto",
-        editors: int = _EDITORS,
         say: Callable[[str], None] = print,
     ) -> None:
         """seconds: how long faults happen, each of them at least once; the quiet end comes after that."""
         super().__init__(home, seed, seconds=seconds, schedules=schedules, say=say)
         self.record = ClusterRecord(lease_ms=lease_s * 1000)
         self.table = new_table_name()
-        self._editor_count = editors
         self._lease_s = lease_s
         self._server = server
         self._links = Links()
@@ -191,13 +189,13 @@ class ClusterCampaign(Campaign):
         ]
         names = sorted(given)
         editors = []
-        for number in range(self._editor_count):
+        for number in range(_EDITORS):
             chance = random.Random(self.random.random())
             editors.append(
                 ClusterEditor(
                     Doors(self._machines, chance),
                     self.record,
-                    {name: given[name] for name in names[number :: self._editor_count]},
+                    {name: given[name] for name in names[number::_EDITORS]},
                     chance,
                     (pause_s[0] / 5, pause_s[1] / 5),
                     self._quiet,
