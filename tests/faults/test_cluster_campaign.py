@@ -32,7 +32,7 @@ def test_every_promise_is_kept_by_machines_that_are_killed_frozen_stopped_and_cu
         assert not verdict.wrong, f"seed {seed}:\n" + report(verdict, campaign.counts)
     assert verdict.slots > 3_000
     assert verdict.received > 1_000
-    assert sum(edit.answered is not None for edit in campaign.record.edits if edit.via) > 10
+    assert sum(edit.answered is not None for edit in campaign.record.edits if edit.via) > 5
     assert campaign.record.looked > 0
     happened = {"kills", "stops", "freezes", "table cuts", "sns cuts", "retired", "leases lost", "edits"}
     assert {word for word, count in campaign.counts.items() if count} >= happened
