@@ -42,6 +42,7 @@ _DRAIN_S = 420.0  # a fire on hold is tried again after five minutes, one in bac
 _LOOK_EVERY_S = 0.5
 _EDITORS = 4
 _CALM_S = 18.0
+_WHOLE_S = 120.0  # a busy server of a table lets leases end before all have joined
 
 
 class Machine:
@@ -218,7 +219,7 @@ class ClusterCampaign(Campaign):
                 machine.begin()
         for machine in self._machines:
             self._assert_alive(machine)
-            machine.installation.wait_until_ready()
+            machine.installation.wait_until_ready(_WHOLE_S)
 
     def _start(self) -> None:
         for machine in self._machines:

@@ -277,7 +277,7 @@ class ClusterEditor(Editor):
             name: document_of(random.Random(name), number)
             | {"message": f"of a file, {self._chance.randrange(10**9)}"}
             for number, name in enumerate(names)
-            if self._chance.random() < 0.8
+            if self._chance.random() < 0.8 or number == 0  # an empty file is refused
         }
         self._file.write_text(
             "".join(json.dumps({"name": name, **keys}) + "\n" for name, keys in named.items())

@@ -183,9 +183,9 @@ class Installation:
         with self.client() as client:
             return [fire for fires in client.fire_pages() for fire in fires]
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, within_s: float = _START_TIMEOUT_S) -> None:
         """Return once the daemon is ready, by its socket: by asking again and again, where it can write no log."""
-        give_up = time.monotonic() + _START_TIMEOUT_S
+        give_up = time.monotonic() + within_s
         while True:
             with suppress(AdminError, NotReady), self.client() as client:
                 if client.status().is_ready:
