@@ -221,7 +221,7 @@ class OwnWriting(OwnReading):
         told = [*errors]
         errors_of = self._by_shard(told, lambda one: one[0])
         entries_of = self._entries_by_shard(entries)
-        self._by_shard(newer, lambda one: one.schedule_id)
+        self._by_shard(newer, lambda one: one.schedule_id)  # or ShardElsewhere, before anything is done
         needless: list[JournalEntry] = []
         recovered: frozenset[int] = frozenset()
 
