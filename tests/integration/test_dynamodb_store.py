@@ -703,32 +703,40 @@ async def test_the_history_of_a_shard_is_told_in_the_order_of_its_owners_whichev
     assert dump(third._everything)["journal"] == dump(older._everything)["journal"]
 
 
-async def test_what_was_retried_on_an_older_machine_is_told_as_it_ended_there(cluster):
-    older, younger = await cluster.machine(), await cluster.machine()
+@pytest.mark.parametrize(("is_older_first", "behind_ms"), [(False, 0), (True, 0), (False, 3_600_000)])
+async def test_what_was_retried_on_another_machine_is_told_as_it_ended_there(
+    cluster, monkeypatch, is_older_first, behind_ms
+):
+    """behind_ms: how far the clock of the machine on which it was retried is behind."""
+    before, after = await cluster.machine(), await cluster.machine()
+    if not is_older_first:
+        before, after = after, before
+    wall = after.clock.wall
+    monkeypatch.setattr(after.clock, "wall", lambda: wall() - behind_ms)
     number = home("a")
-    await take(younger, number)
-    made = await younger.change(creation(spec("a")))
+    await take(before, number)
+    made = await before.change(creation(spec("a")))
     skipped = entry(made, T, State.SKIPPED, reason=SkipReason.CATCH_UP, attempts=0)
-    await younger.commit(
+    await before.commit(
         [skipped, pending(made, T + MINUTE, attempts=1, last_error="Throttling")], watermark=T
     )
-    await take(older, number, owner=await retired(older, younger))
-    await older.mark_unclean(number)
+    await take(after, number, owner=await retired(after, before))
+    await after.mark_unclean(number)
     again = pending(made, T, attempts=0, asked_at=T + 5, is_in_line=True)
     order = Order(made.id, made.revision_id, 1, "a@first", "a@last")
-    await older.retry([Reopened(skipped, (again,))], at=T + 5, by="uid 1", orders=[order])
-    await older.commit([entry(made, T, asked_at=T + 5)], watermark=T + MINUTE)
-    await older.commit(  # which makes the pending one needless
+    await after.retry([Reopened(skipped, (again,))], at=T + 5, by="uid 1", orders=[order])
+    await after.commit([entry(made, T, asked_at=T + 5)], watermark=T + MINUTE)
+    await after.commit(  # which makes the pending one needless
         [entry(made, T + 2 * MINUTE)],
         watermark=T + 2 * MINUTE,
         newer=[Newer(made.id, T + 2 * MINUTE, T + 2 * MINUTE)],
     )
-    await older._grown_shards.write(number)
-    await older.commit([], watermark=T + 2 * MINUTE)
+    await after._grown_shards.write(number)
+    await after.commit([], watermark=T + 2 * MINUTE)
     third = await cluster.machine()
     await third.read_history()
     told = dump(third._everything)["journal"]
-    assert told == dump(older._everything)["journal"]
+    assert told == dump(after._everything)["journal"]
     assert [(row["state"], row["reason"], row["maybe_published"], row["last_error"]) for row in told] == [
         ("published", None, 0, None),
         ("skipped", "superseded", 1, "Throttling"),
