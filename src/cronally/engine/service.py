@@ -421,12 +421,14 @@ class Service:
     async def retry(self, fire_ids: Sequence[str], *, by: str, is_dry_run: bool = False) -> Retried:
         """Make rejected, expired and skipped fires (up to 1,000) pending again, all of them or none.
 
-        is_dry_run: only say what would be done. Errors: FireNotFound, too.
+        is_dry_run: only say what would be done. Errors: FireNotFound, too; ShardElsewhere.
         """
         async with self._changing():
             try:
                 return await self._orders.retry(fire_ids, by=by, is_dry_run=is_dry_run)
             except FireNotFound as exc:
+                for id_ in await self._everything.bearers(exc.schedule):
+                    self._core.here.check(id_)  # its shard may have been given up a moment ago
                 if self.has_history():
                     raise
                 raise NotReady(
@@ -531,6 +533,9 @@ class Service:
     async def _stored(self, name: str) -> StoredSchedule:
         stored = await self._store.schedule(name)
         if stored is None:
+            there = await self._everything.schedule(name)
+            if there is not None:  # its shard may have been given up a moment ago
+                self._core.here.check(there.id)
             suggestion = await self._everything.nearest_name(name[:100])
             raise ScheduleNotFound(name[:100], suggestion=suggestion)
         return stored

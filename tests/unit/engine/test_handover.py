@@ -12,7 +12,7 @@ from cronally.domain.shards import SHARDS
 from cronally.engine.hooks import Hooks
 from cronally.engine.records import TakenIn
 from cronally.engine.retention import Keep, Retention
-from cronally.errors import ShardElsewhere, StoreBusy
+from cronally.errors import FireNotFound, ScheduleNotFound, ShardElsewhere, StoreBusy
 from cronally.instants import UtcMs, format_utc, parse_rfc3339
 from support.fake_clock import FakeClock
 from support.faulty_store import FaultyStore
@@ -1004,6 +1004,26 @@ async def test_an_open_attempt_is_awaited_and_the_others_go_on_meanwhile():
         )
         await cluster.clock.advance(3)
         assert sorted(times(two.sent)) == ["08:59:35", "08:59:40", "08:59:45"]
+
+
+async def test_what_was_asked_of_a_shard_that_is_given_up_meanwhile_is_for_another_machine():
+    cluster = Cluster()
+    async with cluster.first() as one, cluster.machine() as two:
+        await one.add("job", "0 9 * * *")
+        number = await shard_of_name(one, "job")
+        one.service._everything = two.store
+        await cluster.hand_over(one, two, number)
+        for asked in (
+            one.service.pause("job", by="uid 1"),
+            one.service.run("job", by="uid 1"),
+            one.service.retry(["job@2026-11-23T08:00:00Z"], by="uid 1"),
+        ):
+            with pytest.raises(ShardElsewhere):
+                await asked
+        with pytest.raises(ScheduleNotFound):
+            await one.service.run("other", by="uid 1")
+        with pytest.raises(FireNotFound):
+            await two.service.retry(["job@2026-11-23T08:00:00Z"], by="uid 1")
 
 
 async def test_a_machine_that_drains_sends_nothing_more_and_has_on_record_what_is_answered_meanwhile():
