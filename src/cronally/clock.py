@@ -10,9 +10,14 @@ import ctypes
 import sys
 import time
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cronally.instants import MonoS, UtcMs
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
 
 MAX_WAIT_S = 1.0  # design §9: a stepped clock or a resumed machine is noticed within this
 _EARLY_WAKE_S = (
@@ -129,3 +134,15 @@ async def _woken(wake: asyncio.Event, timeout_s: float) -> bool:
     if done:
         wake.clear()
     return bool(done)
+
+
+async def within(clock: Clock, duration_s: float, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Await *work*, but no longer than *duration_s* seconds; return its task, which is cancelled if it is not done by then."""
+    task = asyncio.ensure_future(work)
+    timer = asyncio.ensure_future(clock.sleep(duration_s))
+    try:
+        await asyncio.wait((task, timer), return_when=asyncio.FIRST_COMPLETED)
+        return task
+    finally:
+        timer.cancel()
+        task.cancel()

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cronally.actions import about
+from cronally.clock import within
 from cronally.engine.records import Told
 from cronally.engine.troubles import Troubles
 from cronally.errors import CronallyError
@@ -117,11 +118,7 @@ class Alerts:
     async def finish(self) -> None:
         """Tell, if it can be done at once, what has not been told; afterwards nobody remembers."""
         if self.troubles.has_news:
-            timer = asyncio.ensure_future(self._clock.sleep(_LAST_WORDS_S))
-            telling = asyncio.ensure_future(self._tell())
-            await asyncio.wait((timer, telling), return_when=asyncio.FIRST_COMPLETED)
-            for task in (timer, telling):
-                task.cancel()
+            await within(self._clock, _LAST_WORDS_S, self._tell())
 
     # shards that come and go
 
@@ -136,13 +133,7 @@ class Alerts:
         if self._taken.pop(number, None) is not None:  # nobody has read yet what people know: that stands
             self.troubles.let_go(number)
             return
-        hearing = asyncio.ensure_future(self._hear())
-        timer = asyncio.ensure_future(self._clock.sleep(_GIVING_S))
-        await asyncio.wait(
-            (hearing, timer), return_when=asyncio.FIRST_COMPLETED
-        )  # nobody drives it meanwhile
-        for task in (hearing, timer):
-            task.cancel()
+        hearing = await within(self._clock, _GIVING_S, self._hear())  # nobody drives it meanwhile
         with suppress(CronallyError, asyncio.CancelledError):  # at worst something is told once more
             await hearing
         before = self.troubles.known(number)

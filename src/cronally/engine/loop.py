@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from cronally.clock import within
 from cronally.domain.shards import SHARDS
 from cronally.engine.arming import DEFAULT_BUDGET_BYTES, SLICE, Arming
 from cronally.engine.attempts import Attempts
@@ -245,14 +246,7 @@ class Loop:
         self.retrying.stop()
         self._attempts.stop()
         self._wants_plan.set()
-        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
-        answered = asyncio.ensure_future(self._attempts.idle.wait())
-        try:
-            await asyncio.wait((timer, answered), return_when=asyncio.FIRST_COMPLETED)
-            return answered.done()
-        finally:
-            timer.cancel()
-            answered.cancel()
+        return (await within(self._clock, timeout_s, self._attempts.idle.wait())).done()
 
     # --- plan -------------------------------------------------------------------------------------------------------
 

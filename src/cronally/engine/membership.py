@@ -14,6 +14,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
+from cronally.clock import within
 from cronally.domain.shards import SHARDS
 from cronally.engine.leases import Hands, Leases, renewal_due
 from cronally.errors import LeaseLost, NotReady, StoreError
@@ -494,15 +495,9 @@ class Membership:
 
     async def _within(self, until: float, work: Coroutine[Any, Any, object]) -> None:
         """Do *work*, but no longer than *until* on the monotonic clock."""
-        task = asyncio.ensure_future(work)
-        timer = asyncio.ensure_future(self._clock.sleep(until - self._clock.mono()))
-        try:
-            await asyncio.wait((task, timer), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            task.cancel()
-            timer.cancel()
+        task = await within(self._clock, until - self._clock.mono(), work)
+        if task.done():
+            task.result()
 
 
 def _first(group: BaseExceptionGroup[LeaseLost]) -> LeaseLost:

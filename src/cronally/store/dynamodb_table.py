@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
+from cronally.clock import within
 from cronally.domain import table_calls
 from cronally.errors import StoreBusy, StoreError
 from cronally.store.attribute_values import encoded, item_of, key_values
@@ -26,7 +26,7 @@ from cronally.store.table_refusals import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from cronally.clock import Clock
     from cronally.store.attribute_values import Item, Key
@@ -235,7 +235,7 @@ class DynamodbTable:
         if "Table" not in operation and "TimeToLive" not in operation:
             parameters["ReturnConsumedCapacity"] = "TOTAL"
         try:
-            reply = await within(self._clock, CALL_TIMEOUT_S, self._answer(operation, parameters))
+            reply = await self._answer(operation, parameters)
         except ClientError as exc:
             error = exc.response.get("Error", {})
             raise refusal(
@@ -252,6 +252,13 @@ class DynamodbTable:
         return reply
 
     async def _answer(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Errors: TimeoutError, after ``CALL_TIMEOUT_S``; those of the client."""
+        asking = await within(self._clock, CALL_TIMEOUT_S, self._ask(operation, parameters))
+        if not asking.done():
+            raise TimeoutError
+        return asking.result()
+
+    async def _ask(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         client = await self._client()
         reply: dict[str, Any] = await getattr(client, _METHODS[operation])(**parameters)
         return reply
@@ -264,20 +271,6 @@ class DynamodbTable:
                 self.units.read += units
             else:
                 self.units.write += units
-
-
-async def within(clock: Clock, duration_s: float, asked: Coroutine[Any, Any, T]) -> T:
-    """Return what *asked* gives, or cancel it after *duration_s* seconds. Errors: TimeoutError, and those of *asked*."""
-    task = asyncio.ensure_future(asked)
-    timer = asyncio.ensure_future(clock.sleep(duration_s))
-    try:
-        await asyncio.wait((task, timer), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise TimeoutError
-        return task.result()
-    finally:
-        timer.cancel()
-        task.cancel()
 
 
 _METHODS: Final = {
