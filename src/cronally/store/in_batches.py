@@ -52,7 +52,7 @@ class InBatches(Generic[_Asked, _Answer]):
             batch, self._waiting = self._waiting, []
             try:
                 answers = await self._work([asked for asked, _ in batch])
-            except Exception as exc:  # noqa: BLE001 - whatever it is: see above
+            except Exception as exc:  # noqa: BLE001 - whatever it is, a shard must not stay half taken or half given
                 lost = self._heartbeat.lose(f"{self._failed}: {exc!r}")
                 for _, done in batch:
                     if not done.done():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cronally.domain.shards import SHARDS, shard_of
 from cronally.domain.spec import from_canonical
@@ -85,7 +85,7 @@ class OwnApplying(OwnWriting):
                 staged.setdefault(shard, []).append(StagedRow(change.name, change.document, due))
             owned = await self._own.taken_over(flip.owner)
             taken_over.update(self._by_shard(owned, lambda one: one[1]))
-            return await self._own.flip(**flip.__dict__, ids=ids)
+            return await self._own.flip(**flip._asdict(), ids=ids)
 
         def logged(_: list[TimetableRow]) -> list[Logged]:
             unsettled = self._entries_by_shard(flip.unsettled)
@@ -112,14 +112,11 @@ class OwnApplying(OwnWriting):
         return await self._write(do, logged)
 
 
-class _Flip:
+class _Flip(NamedTuple):
     """What a flip was asked for."""
 
-    def __init__(
-        self, at: UtcMs, by: str, owner: str, unsettled: Sequence[JournalEntry], removed: Sequence[int]
-    ) -> None:
-        self.at = at
-        self.by = by
-        self.owner = owner
-        self.unsettled = unsettled
-        self.removed = removed
+    at: UtcMs
+    by: str
+    owner: str
+    unsettled: Sequence[JournalEntry]
+    removed: Sequence[int]
